@@ -1,0 +1,48 @@
+# Every target does the set-up that it needs (tools/setup.sh: quick when .venv is there).
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+.PHONY: help setup run test test-all lint ui repro stop
+
+BIN := .venv/bin
+ARGS ?=
+PORT ?= 5000
+
+# Nothing calls home. tasks/variables.py sets the same for commands that are started without make.
+export DO_NOT_TRACK := true
+export DVC_NO_ANALYTICS := 1
+export GX_ANALYTICS_ENABLED := false
+export HF_HUB_DISABLE_TELEMETRY := 1
+export MLFLOW_DISABLE_TELEMETRY := true
+export MLFLOW_SERVER_ENABLE_JOB_EXECUTION := false
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+
+help:  ## this list
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{ printf "make %-9s %s\n", $$1, $$2 }'
+
+setup:  ## .venv with the versions of constraints.txt (the other targets do this by themselves)
+	@tools/setup.sh
+
+run: setup  ## the whole pipeline; ARGS="--profile polite" or ARGS="--set seed=1" for another
+	@$(BIN)/preflow run $(ARGS)
+
+test: setup  ## the tests, without the slow ones; ARGS="tests/rlhf -k masks" for some
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(ARGS)
+
+test-all: setup  ## all tests, the slow ones too; those whose tools are absent are skipped with a reason
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "" $(ARGS)
+
+lint: setup  ## ruff and mypy
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+ui: setup  ## MLflow's pages on http://127.0.0.1:5000; PORT=5001 for another port
+	@! (exec 3<>/dev/tcp/127.0.0.1/$(PORT)) 2>/dev/null || { echo "port $(PORT) is taken; try: make ui PORT=5001" >&2; exit 1; }
+	@mkdir -p mlruns && echo "MLflow: http://127.0.0.1:$(PORT)   (Ctrl-C ends it)"
+	@$(BIN)/mlflow ui --host 127.0.0.1 --port $(PORT) --workers 1 \
+		--backend-store-uri sqlite:///mlruns/mlflow.db --default-artifact-root mlruns/artifacts
+
+repro: setup  ## DVC alone, without Prefect: runs the stages whose inputs changed
+	@PATH="$(CURDIR)/$(BIN):$$PATH" dvc repro $(ARGS)
+
+stop: setup  ## end the Prefect server of this project
+	@$(BIN)/preflow stop

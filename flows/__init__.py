@@ -1,0 +1,1 @@
+"""Prefect: what runs when. Flows call tasks, tasks call rlhf, never back; importing a flow imports no torch."""

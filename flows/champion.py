@@ -1,0 +1,156 @@
+"""The champion as the next run sees it: `data/champion/`, brought up to date from the registry before a run.
+
+What it answered comes out of the DVC cache by digest; its weights too, where the evaluation prompts have changed and it
+has to answer anew.
+"""
+
+import hashlib
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from flows import dvc
+from flows.processes import end_group, spawn
+from flows.runner import Place
+from rlhf.errors import DependencyDown, PreflowError
+from tasks import champion as champions
+from tasks import tracking
+from tasks.config import read_yaml
+from tasks.config.evaluate import Evaluate
+from tasks.graph import Graph
+from tasks.journal import home
+
+FOLDER = "data/champion"
+FILES = (f"{FOLDER}/champion.json", f"{FOLDER}/completions.jsonl")
+COMPLETIONS = "data/12_evaluation/completions"
+SCORES = "data/12_evaluation/scores.json"
+EVAL_PROMPTS = "data/03_validated/eval"
+
+
+def refresh(owner: Path, tree: Path, graph: Graph, registry: str, changed: bool) -> bool:
+    """Make `tree`/data/champion the registry's champion; True when that changed it.
+
+    Untouched where nothing else has changed and the champion is what the tree's own dvc.lock produced: a run after a
+    promotion is a no-op.
+
+    Raises:
+        PreflowError: its completions are not in the cache; DependencyDown: the registry does not answer.
+    """
+    if not _readers(graph):
+        return False
+    found = tracking.champion(owner, registry)
+    folder = tree / FOLDER
+    record = folder / "champion.json"
+    before = record.read_bytes() if record.exists() else None
+    if found is None:
+        champions.write_none(folder)
+    elif not (_is(folder, found) or (not changed and found["lock"] == lock_digest(tree))):
+        cache = dvc.cache(tree)
+        answers = _entry(cache, found["digests"].get(COMPLETIONS), f"{found['candidate']}.jsonl")
+        scores = _object(cache, found["digests"].get(SCORES))
+        if answers is None or scores is None:
+            raise PreflowError(
+                f"what champion {registry} v{found['version']} answered is not in the DVC cache; `dvc pull` on its ref "
+                f"{found['ref']} brings it"
+            )
+        digests = champions.digests_of(json.loads(scores.read_text(encoding="utf-8")))
+        champion = champions.Champion(version=found["version"], ref=found["ref"] or "", digests=digests)
+        champions.write_champion(folder, champion, answers)
+    return before != record.read_bytes()
+
+
+def compared_with(tree: Path) -> int | None:
+    """Version that a tree's gate has compared with; None for none."""
+    record = tree / FOLDER / "champion.json"
+    version: int | None = json.loads(record.read_text(encoding="utf-8"))["version"] if record.exists() else None
+    return version
+
+
+def resample(place: Place, graph: Graph, stage: str, registry: str) -> None:
+    """Before a stage that reads the champion: have it answer this run's evaluation prompts where those have changed.
+
+    Raises:
+        PreflowError: its policy is not in the cache, or sampling failed.
+    """
+    folder = place.tree / FOLDER
+    if stage not in _readers(graph) or not (place.tree / EVAL_PROMPTS).is_dir():
+        return
+    incumbent = champions.read_champion(folder)
+    config = Evaluate.parse(read_yaml(place.tree / "params.yaml").get("evaluate") or {}, "evaluate")
+    asked = champions.evaluation_set(place.tree / EVAL_PROMPTS, config).digest
+    if incumbent is None or incumbent.digests["evaluation_set"] == asked:
+        return
+    found = tracking.champion(place.owner, registry)
+    if found is None or found["version"] != incumbent.version:
+        raise DependencyDown(f"champion v{incumbent.version} is no longer the registry's; run again")
+    with tempfile.TemporaryDirectory(dir=home(place.owner)) as temporary:
+        policy = Path(temporary) / "policy"
+        _folder(dvc.cache(place.tree), found["md5"], policy)
+        _sample(place, policy)
+
+
+def lock_digest(tree: Path) -> str:
+    """sha256 of dvc.lock, by which the registry knows which run made a version."""
+    path = tree / "dvc.lock"
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""
+
+
+def _sample(place: Place, policy: Path) -> None:
+    words = ["--policy", str(policy), "--eval-prompts", EVAL_PROMPTS, "--champion", FOLDER]
+    log = place.journals / "champion.log"
+    with log.open("wb") as output:
+        process = spawn(
+            [sys.executable, "-m", "tasks.champion", *words], cwd=place.tree, env=dvc.environ(), output=output
+        )
+        try:
+            code = process.wait()
+        finally:
+            if process.poll() is None:
+                end_group(process)
+    if code != 0:
+        last = (log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["no output"])[-1]
+        raise PreflowError(f"the champion could not answer the new evaluation prompts: {last}")
+
+
+def _readers(graph: Graph) -> set[str]:
+    return {stage.name for stage in graph.stages.values() if FOLDER in stage.deps}
+
+
+def _is(folder: Path, found: Mapping[str, Any]) -> bool:
+    """Whether a folder holds this champion already, also with answers to newer prompts."""
+    try:
+        present = champions.read_champion(folder)
+    except (OSError, ValueError, KeyError, TypeError, PreflowError):
+        return False
+    return present is not None and (present.version, present.ref) == (found["version"], found["ref"] or "")
+
+
+def _object(cache: Path, md5: str | None) -> Path | None:
+    """A file of the DVC cache by digest; None where it is not there."""
+    path = cache / "files" / "md5" / md5[:2] / md5[2:] if md5 else None
+    return path if path is not None and path.exists() else None
+
+
+def _entry(cache: Path, md5: str | None, name: str) -> Path | None:
+    """A file of a folder in the DVC cache."""
+    listing = _object(cache, md5)
+    entries = json.loads(listing.read_text(encoding="utf-8")) if listing else []
+    return next((_object(cache, entry["md5"]) for entry in entries if entry["relpath"] == name), None)
+
+
+def _folder(cache: Path, md5: str, target: Path) -> None:
+    listing = _object(cache, md5)
+    for entry in json.loads(listing.read_text(encoding="utf-8")) if listing else []:
+        source = _object(cache, entry["md5"])
+        if source is None:
+            listing = None
+            break
+        path = target / entry["relpath"]
+        path.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, path)
+    if listing is None:
+        raise PreflowError("the champion is to answer new evaluation prompts, and its policy is not in the DVC cache")

@@ -1,0 +1,191 @@
+"""The `preflow` command. Nothing heavy is imported before a command needs it."""
+
+import json
+import os
+import shlex
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from flows import environment
+from rlhf.errors import Preempted, PreflowError
+
+if TYPE_CHECKING:
+    from flows.request import Report
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Preference learning as workflows: from raw data to a promoted policy, again and again.",
+    epilog="Exit codes: 0 done, 1 error, 2 usage, 3 data refused, 4 not promoted (--require-promotion), 75 busy, "
+    "85 stopped, 86 numerics, 87 a service is down.",
+)
+
+_RUN_HELP = """Run the pipeline: what is unchanged is not run again.
+
+A run with a profile or settings works in a worktree of its own and is kept as a git ref: your files stay as they are.
+
+[bold]Examples[/bold]
+
+  preflow run
+
+  preflow run --set rl.kl_coef=0.1 --set seed=1
+
+  preflow run --profile polite --json
+"""
+
+
+@app.command(help=_RUN_HELP)
+def run(
+    profile: Annotated[str, typer.Option(help="overlay on params.yaml, from profiles/")] = "",
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="one value over everything; repeatable")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON object on stdout, all else on stderr")] = False,
+    promote: Annotated[
+        bool | None,
+        typer.Option("--promote/--no-promote", help="default: promote, but not a run with --set", show_default=False),
+    ] = None,
+    require_promotion: Annotated[bool, typer.Option(help="end with 4 when nothing is promoted")] = False,
+    rerun: Annotated[bool, typer.Option(help="run every stage, also unchanged ones, from nothing")] = False,
+    keep: Annotated[bool, typer.Option(help="keep the worktree of a run with a profile or settings")] = False,
+) -> None:
+    from flows import launch, workspace
+    from flows.request import Wish
+
+    wish = Wish(
+        profile=profile,
+        settings=tuple(settings or ()),
+        promote=promote,
+        require_promotion=require_promotion,
+        rerun=rerun,
+        keep=keep,
+        command=shlex.join(["preflow", *sys.argv[1:]]),
+    )
+    root = workspace.find_root(Path.cwd())
+    with _stoppable() as cancel:
+        report = launch.run(root, wish, cancel, say=_say, show=partial(_summary, root, to_stdout=not as_json))
+    if as_json:
+        print(json.dumps(asdict(report), ensure_ascii=False), flush=True)
+    raise typer.Exit(report.exit_code)
+
+
+@app.command()
+def stop() -> None:
+    """End the Prefect server of this project. Runs are not touched."""
+    from flows import server, workspace
+
+    ended = server.stop(workspace.find_root(Path.cwd()))
+    print(f"stopped the Prefect server at {ended.page}" if ended else "no Prefect server of this project is running")
+
+
+@app.command()
+def status(as_json: Annotated[bool, typer.Option("--json", help="one JSON object on stdout")] = False) -> None:
+    """What `preflow run` would run, and why."""
+    from flows import dvc, server, workspace
+    from tasks.graph import load_graph
+
+    root = workspace.find_root(Path.cwd())
+    graph = load_graph(root)
+    changed = dvc.status(root)
+    may = graph.descendants(set(changed))
+    here = server.running(root)
+    if as_json:
+        stages = {name: {"runs": name in may, "reasons": changed.get(name, [])} for name in graph.stages}
+        print(json.dumps({"stages": stages, "prefect": here.page if here else None}))
+        return
+    for name in graph.stages:
+        why = "; ".join(changed.get(name, [])) or f"reads {', '.join(sorted(may & set(graph.upstream[name])))}"
+        print(f"{name:20} {'runs: ' + why if name in may else 'unchanged'}")
+    print(f"Prefect: {here.page}" if here else "Prefect: no server of this project is running")
+
+
+@contextmanager
+def _stoppable() -> Iterator[threading.Event]:
+    """An event that Ctrl-C and SIGTERM set; a second Ctrl-C ends this process at once, and its children die with it."""
+    cancel = threading.Event()
+
+    def ask(*_: object) -> None:
+        if cancel.is_set():
+            os._exit(Preempted.exit_code)
+        print("\nstopping … (once more to stop at once)", file=sys.stderr, flush=True)
+        threading.Thread(target=cancel.set).start()  # not here: this very thread may hold the event's lock
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield cancel
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _summary(root: Path, report: "Report", tree: Path, *, to_stdout: bool) -> None:
+    """The last lines: policies, gate, promotion, where to look, how to go on."""
+    from flows import server
+
+    out: Callable[[str], Any] = print if to_stdout else _say
+    if report.exit_code in (0, 4):
+        _tables(tree / "data", to_stdout)
+    counts = {state: sum(stage["state"] == state for stage in report.stages) for state in ("ran", "cached")}
+    took = f"{counts['ran']} ran, {counts['cached']} cached, {report.seconds:.0f} s"
+    out(f"run {report.run}: {took}; kept as {report.ref}")
+    if report.worktree:
+        out(f"worktree: {report.worktree}")
+    here = server.running(root)
+    if here:
+        out(f"Prefect: {report.prefect}   (server stays up; `make stop` ends it, or 30 idle minutes do)")
+    elif report.prefect:
+        out(f"Prefect: {report.prefect}")
+    out("MLflow: `make ui`")
+    for stage in report.stages:
+        if stage["state"] == "failed":
+            out(f"{stage['name']} failed: {stage['reason']}")
+    if report.exit_code == Preempted.exit_code:
+        out("stopped; the same command goes on from here")
+    if report.promotion:
+        out(report.promotion["reason"])
+    if report.validation:
+        out(f"what was refused, and why: {report.validation}")
+
+
+def _tables(data: Path, to_stdout: bool) -> None:
+    from rich.console import Console
+
+    from flows.report import print_report
+
+    console = Console(stderr=not to_stdout)
+    print_report(data, console if console.is_terminal else Console(stderr=not to_stdout, width=120, no_color=True))
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def main() -> None:
+    """The console script: errors that a user can mend are one sentence and an exit code."""
+    if not (3, 11) <= sys.version_info[:2] <= (3, 13):
+        sys.exit(f"preflow: needs Python 3.11, 3.12 or 3.13; this is {sys.version.split()[0]}")
+    environment.set_defaults()
+    try:
+        app()
+    except PreflowError as error:
+        _say(f"preflow: {error}")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        _say("preflow: stopped")
+        sys.exit(Preempted.exit_code)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""After the stages: the lock file in its order, the run's ref complete, the record closed, the winner promoted."""
+
+import json
+import threading
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from flows import champion, dvc, guards, workspace
+from flows.request import Run
+from flows.runner import last_event
+from rlhf.errors import Preempted, PreflowError
+from tasks import tracking
+from tasks.journal import home
+from tasks.outcome import StageResult
+
+NOT_PROMOTED = 4
+Results = Mapping[str, StageResult]
+
+
+def keep(this: Run, results: Results) -> None:
+    """Put dvc.lock in order, clear what finished stages kept for a resume, and complete the commit of the run."""
+    dvc.order_lock(this.tree, this.graph)
+    for result in results.values():
+        if result.state == "ran":
+            _forget_scratch(this, result.name)
+    files = {path: this.tree / path for path in ("dvc.lock", *champion.FILES)}
+    extra = {path: file.read_bytes() if file.exists() else None for path, file in files.items()}
+    taken = workspace.snapshot(this.owner, this.report.run, this.message, base=this.report.commit, extra=extra)
+    this.report.commit = taken.commit
+
+
+def judge(this: Run, results: Results) -> None:
+    """Close the record, promote, and settle the exit code."""
+    report = this.report
+    report.stages = [asdict(result) for result in results.values()]
+    failed = [result for result in results.values() if result.state == "failed"]
+    whole = all(result.state in ("ran", "cached") for result in results.values())
+    stopped = this.cancel.is_set() and not whole
+    _close_record(this, results, "FINISHED" if whole else "KILLED" if stopped else "FAILED")
+    validation = this.place.reports / "validation"
+    report.validation = str(validation) if validation.is_dir() else ""
+    if stopped:
+        report.exit_code = Preempted.exit_code
+    elif not whole:
+        report.exit_code = failed[0].exit_code if failed else 1
+    else:
+        gate = this.tree / "data" / "13_gate" / "gate.json"
+        report.gate = json.loads(gate.read_text(encoding="utf-8")) if gate.exists() else None
+        report.promotion = _promote(this)
+        if this.wish.require_promotion and not (report.promotion or {}).get("promoted"):
+            report.exit_code = NOT_PROMOTED
+
+
+def _close_record(this: Run, results: Results, status: str) -> None:
+    """In a thread: a run that was stopped has no time to wait, and the next command tells MLflow what it could not."""
+
+    def close() -> None:
+        this.report.mlflow = tracking.finish_run(this.owner, this.report.run, results, status)
+
+    closer = threading.Thread(target=close, daemon=True)
+    closer.start()
+    closer.join(timeout=0.5 if this.cancel.is_set() else None)
+
+
+def _promote(this: Run) -> dict[str, Any] | None:
+    """Move the alias, which is a side effect and so belongs to no stage; None where the graph has no gate."""
+    gate, name = this.report.gate, this.resolved.registry
+    if gate is None:
+        return None
+    outcome: dict[str, Any] = {"promoted": False, "name": name, "version": None}
+    if not gate.get("promote"):
+        return outcome | {"reason": f"not promoted: {gate.get('reason', 'the gate says no')}"}
+    if not this.wish.promotes:
+        return outcome | {"reason": "not promoted: a run with --set is promoted only with --promote"}
+    try:
+        reigning = tracking.champion(this.owner, name)
+        if reigning and reigning["lock"] == champion.lock_digest(this.tree):
+            reason = f"{name} v{reigning['version']}, which this very result became, is the champion"
+            return outcome | {"promoted": True, "version": reigning["version"], "reason": reason}
+        if reigning and reigning["version"] != champion.compared_with(this.tree):
+            return outcome | {"reason": f"not promoted: the champion is v{reigning['version']} by now; run again"}
+        version = tracking.promote(this.owner, this.report.run, gate["candidate"], name)
+    except PreflowError as error:
+        return outcome | {"reason": f"not promoted: {error}"}
+    workspace.keep(this.owner, f"refs/preflow/{name}/v{version}", this.report.commit)
+    return outcome | {"promoted": True, "version": version, "reason": f"promoted {name} v{version}"}
+
+
+def _forget_scratch(this: Run, name: str) -> None:
+    attempts = sorted(this.place.journals.glob(f"{name}-*/events.jsonl"), key=lambda path: path.stat().st_mtime)
+    event = last_event(attempts[-1].parent, "start") if attempts else None
+    if event is not None and "key" in event:
+        guards.forget(home(this.owner) / "scratch" / f"{name}-{str(event['key'])[:16]}")

@@ -1,0 +1,163 @@
+"""DVC as a program: its environment, what it says is unchanged, and its lock file in one order.
+
+Only the command line and the file formats of DVC are used, never its Python modules.
+"""
+
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+from ruamel.yaml import YAML
+
+from rlhf.errors import Busy, PreflowError
+from tasks.graph import Graph
+
+BUSY = ("is busy, it is being blocked by", "Unable to acquire lock")
+
+
+def program() -> Path:
+    """The `dvc` beside the Python that runs us.
+
+    Raises:
+        PreflowError: there is none.
+    """
+    beside = Path(sys.executable).parent / "dvc"
+    found = str(beside) if beside.exists() else shutil.which("dvc")
+    if found is None:
+        raise PreflowError(f"no dvc beside {sys.executable} or on the PATH; `make setup` installs it")
+    return Path(found)
+
+
+def environ() -> dict[str, str]:
+    """Environment of a dvc command: our Python first, and a shell that knows `NAME=value command`."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    shell = shutil.which("bash") or "/bin/sh"
+    return {**os.environ, "PATH": path, "SHELL": shell, "DVC_NO_ANALYTICS": "1"}
+
+
+def call(root: Path, *arguments: str, patience: float = 30.0) -> subprocess.CompletedProcess[str]:
+    """One short dvc command; waits while another dvc holds what it needs.
+
+    Raises:
+        Busy: it still does after `patience` seconds.
+    """
+    deadline = time.monotonic() + patience
+    while True:
+        done = subprocess.run(
+            [program(), "--wait-for-lock", *arguments],
+            cwd=root,
+            env=environ(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode == 0 or not any(text in done.stderr for text in BUSY):
+            return done
+        if time.monotonic() > deadline:
+            raise Busy(f"another dvc is at work in {root}: {_last_line(done.stderr)}")
+        time.sleep(0.5)
+
+
+def status(root: Path) -> dict[str, list[str]]:
+    """Stages whose inputs, parameters, command or outputs differ from dvc.lock, each with the reasons in words.
+
+    Raises:
+        PreflowError: dvc.yaml or dvc.lock is not usable; the message is DVC's.
+    """
+    done = call(root, "status", "--json")
+    if done.returncode != 0:
+        raise PreflowError(f"`dvc status` failed: {_last_line(done.stderr)}")
+    found: dict[str, list[Any]] = json.loads(done.stdout.strip().splitlines()[-1])
+    return {name: _reasons(changes) for name, changes in found.items()}
+
+
+def cache(root: Path) -> Path:
+    """Where DVC keeps the bytes.
+
+    Raises:
+        PreflowError: `root` is no DVC project.
+    """
+    done = call(root, "cache", "dir")
+    if done.returncode != 0:
+        raise PreflowError(f"`dvc cache dir` failed: {_last_line(done.stderr)}")
+    return (root / done.stdout.strip().splitlines()[-1]).resolve()
+
+
+def order_lock(root: Path, graph: Graph) -> bool:
+    """Write dvc.lock in the order of dvc.yaml, without stages that are no more; True when that changed it.
+
+    DVC appends entries as stages end, so side-by-side branches leave them in an order of their own. A plain `dvc repro`
+    from nothing runs, and writes, in the order of dvc.yaml where that is an order to run in (`load_graph` holds this).
+    """
+    path = root / "dvc.lock"
+    if not path.exists():
+        return False
+    text = path.read_text(encoding="utf-8")
+    yaml = YAML()  # as DVC writes: round trip, block style
+    yaml.default_flow_style = False
+    lock = yaml.load(text)
+    stages = lock.get("stages") or {}
+    lock["stages"] = {name: stages[name] for name in graph.stages if name in stages}
+    stream = io.StringIO()
+    yaml.dump(lock, stream)
+    if stream.getvalue() == text:
+        return False
+    fresh = path.with_suffix(".lock.tmp")
+    fresh.write_text(stream.getvalue(), encoding="utf-8")
+    fresh.replace(path)
+    return True
+
+
+def mend_rwlock(root: Path) -> None:
+    """Forget what killed dvc processes held in this workspace; call with the workspace lock held.
+
+    DVC asks only whether a process of that number exists: a zombie, or a stranger with the number, blocks it for ever.
+    """
+    path = root / ".dvc" / "tmp" / "rwlock"
+    try:
+        held = json.loads(path.read_text(encoding="utf-8"))
+        pids = {int(info["pid"]) for info in held.get("write", {}).values()}
+        pids |= {int(info["pid"]) for infos in held.get("read", {}).values() for info in infos}
+    except FileNotFoundError:
+        return
+    except (ValueError, KeyError, TypeError, AttributeError):
+        pids = set()  # torn by a kill in the middle of a write
+    if not any(_is_dvc(pid) for pid in pids):
+        path.unlink(missing_ok=True)
+
+
+def _is_dvc(pid: int) -> bool:
+    try:
+        process = psutil.Process(pid)
+        return process.status() != psutil.STATUS_ZOMBIE and any("dvc" in part for part in process.cmdline())
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.Error:
+        return True
+
+
+def _reasons(changes: list[Any]) -> list[str]:
+    words = []
+    for change in changes:
+        if not isinstance(change, Mapping):
+            words.append(str(change))
+            continue
+        for items in change.values():
+            for path, what in items.items():
+                inner = what.items() if isinstance(what, Mapping) else [(path, what)]
+                words += [f"{name} {state}" for name, state in inner]
+    return words
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.startswith("ERROR")] or text.strip().splitlines()
+    return lines[-1].removeprefix("ERROR: ") if lines else "no output"

@@ -1,0 +1,63 @@
+"""What must hold before a run starts, and what may be cleared after it."""
+
+import fcntl
+import os
+import shutil
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rlhf.errors import Busy, PreflowError
+
+FREE_BYTES = 5 * 1024**3
+
+
+def check_disk(root: Path, needed: int = FREE_BYTES) -> None:
+    """Refuse to start what could not be finished.
+
+    Raises:
+        PreflowError: less than `needed` bytes are free.
+    """
+    free = shutil.disk_usage(root).free
+    if free < needed:
+        raise PreflowError(
+            f"{free / 1024**3:.1f} GB free on the disk of {root}, at least {needed / 1024**3:.0f} GB are needed; "
+            "make room (`dvc gc --workspace` drops data of old runs)"
+        )
+
+
+@contextmanager
+def held(path: Path, run: str) -> Iterator[None]:
+    """One run a tree: an advisory lock that the kernel drops when the process dies, however it dies.
+
+    Raises:
+        Busy: another run has it; the message names run, process and machine.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            holder = file.read().strip() or "another process"
+            raise Busy(f"this workspace is in use by {holder}; wait for it, or end it with Ctrl-C there") from None
+        file.seek(0)
+        file.truncate()
+        file.write(f"run {run}, process {os.getpid()} on {socket.gethostname()}")
+        file.flush()
+        yield
+
+
+def forget(scratch: Path) -> None:
+    """Remove the scratch folder of a finished stage key, unless somebody is at work in it."""
+    lock = scratch.with_suffix(".lock")
+    if not scratch.is_dir():
+        return
+    with lock.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+        shutil.rmtree(scratch, ignore_errors=True)
+        lock.unlink(missing_ok=True)

@@ -1,0 +1,163 @@
+"""A whole run, from the command line to the last line: where it works, what it brings along, what it then does."""
+
+import secrets
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from flows import champion, closing, dvc, guards, profiles, server, sources, workspace, worktrees
+from flows.request import Report, Run, Wish, commit_message
+from flows.runner import Place
+from flows.view import View
+from tasks import tracking
+from tasks.config.sources import Source
+from tasks.graph import load_graph
+from tasks.journal import home
+from tasks.outcome import StageResult
+
+
+def run(
+    root: Path,
+    wish: Wish,
+    cancel: threading.Event,
+    *,
+    show: Callable[[Report, Path], None],
+    say: Callable[[str], None],
+) -> Report:
+    """Do one run of `root` as wished.
+
+    Args:
+        cancel: ends it within seconds, from any thread.
+        show: gets the finished report and the tree of the run, which may be gone afterwards.
+        say: gets a line that a person should see at once.
+
+    Raises:
+        PreflowError: before any stage began (usage, another run in this tree, no disk, no server). What happens in
+            stages is in the report.
+    """
+    began = time.monotonic()
+    guards.check_disk(root)
+    resolved = profiles.resolve(root, wish.profile, wish.settings)
+    report = Report(run=time.strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(2))
+    with ExitStack() as stack:
+        if resolved.label:
+            worktrees.sweep(root)
+        lock = home(root) / ("worktrees" if resolved.label else ".") / f"{report.run if resolved.label else 'run'}.lock"
+        stack.enter_context(guards.held(lock, report.run))
+        prefect = server.start(root)
+        place = _place(root, resolved, report, say)
+        this = Run(wish, resolved, report, place, load_graph(place.tree), cancel)
+        todo = _todo(this)
+        server.wait(prefect, root, cancel)
+        results = _stages(this, todo, prefect)
+        closing.keep(this, results)
+        closing.judge(this, results)
+        report.seconds = round(time.monotonic() - began, 1)
+        done_with = bool(resolved.label) and report.exit_code in (0, closing.NOT_PROMOTED) and not wish.keep
+        report.worktree = str(place.tree) if resolved.label and not done_with else ""
+        show(report, place.tree)
+        if done_with:
+            worktrees.remove(root, place.tree)
+        elif wish.keep:
+            worktrees.mark_kept(place.tree)
+    return report
+
+
+def _place(root: Path, resolved: profiles.Resolved, report: Report, say: Callable[[str], None]) -> Place:
+    """The tree that the run works in, with its sources, snapshotted on its ref."""
+    message = commit_message(report.run, resolved.label)
+    wanted = [Source.model_validate(source) for source in resolved.values.get("sources") or ()]
+    shared = sources.shared_folder(root)
+    if not resolved.label:
+        tree = root
+        dvc.mend_rwlock(root)
+        sources.bring(wanted, root / "data" / "inbox", shared)
+        taken = workspace.snapshot(root, report.run, message)
+    else:
+        extra: dict[str, bytes | None] = {"params.yaml": resolved.text.encode()}
+        if resolved.dvc_yaml:
+            extra["dvc.yaml"] = resolved.dvc_yaml.read_bytes()
+        begin_with = _begin_with(root, resolved.label)
+        taken = workspace.snapshot(root, report.run, message, extra=extra)
+        tree = worktrees.add(root, report.run, taken.commit, with_inbox=not resolved.own_sources)
+        sources.bring(wanted, tree / "data" / "inbox", shared)
+        worktrees.seed(tree, begin_with)
+    report.ref, report.commit, report.left_out = taken.ref, taken.commit, taken.left_out
+    if taken.left_out:
+        say(f"not kept with this run, as they look like secrets or git ignores them: {', '.join(taken.left_out)}")
+    return Place(root, tree, report.run)
+
+
+def _begin_with(root: Path, label: str) -> dict[str, bytes | None]:
+    """What a worktree starts from, so that as little as possible runs.
+
+    That is the lock file, and the champion that goes with it, of the last run of its label; else the checkout's lock.
+    """
+    for commit in workspace.runs(root, label):
+        if workspace.file_at(root, commit, "dvc.lock"):
+            return {path: workspace.file_at(root, commit, path) for path in ("dvc.lock", *champion.FILES)}
+    present = root / "dvc.lock"
+    return {"dvc.lock": present.read_bytes() if present.exists() else None}
+
+
+def _todo(this: Run) -> set[str]:
+    """Stages that may have to run; the champion is brought up to date on the way."""
+    changed = dvc.status(this.tree)
+    if champion.refresh(this.owner, this.tree, this.graph, this.resolved.registry, bool(changed)):
+        changed = dvc.status(this.tree)
+    return set(this.graph.stages) if this.wish.rerun else this.graph.descendants(set(changed))
+
+
+def _stages(this: Run, todo: set[str], prefect: server.Server) -> Mapping[str, StageResult]:
+    from flows.pipeline import Work, execute  # imports Prefect, which reads its settings then
+
+    done = threading.Event()
+    keepers: list[threading.Thread] = []
+
+    def begin(flow_run: str) -> None:
+        this.report.prefect = f"{prefect.page}/runs/flow-run/{flow_run}"
+        keepers.append(threading.Thread(target=_keep_books, args=(this, flow_run, done), daemon=True))
+        keepers[-1].start()
+
+    with View(this.graph.stages, this.place.journals) as view:
+        work = Work(
+            place=this.place,
+            graph=this.graph,
+            todo=todo,
+            force=this.wish.rerun,
+            cancel=this.cancel,
+            before=lambda name: champion.resample(this.place, this.graph, name, this.resolved.registry),
+            on_start=view.start,
+            on_line=view.line,
+            on_result=view.result,
+            on_flow=begin,
+        )
+        try:
+            return execute(work)
+        finally:
+            done.set()
+            for keeper in keepers:
+                keeper.join(timeout=0.5 if this.cancel.is_set() else 60.0)
+
+
+def _keep_books(this: Run, flow_run: str, done: threading.Event) -> None:
+    """Tell MLflow what happens, while it happens, from a thread that may be slow; and keep our server awake."""
+    info: dict[str, Any] = {
+        "name": " ".join(filter(None, [this.report.run, this.resolved.label])),
+        "tree": str(this.tree),
+        "profile": this.wish.profile,
+        "ref": this.report.ref,
+        "commit": this.report.commit,
+        "command": this.wish.command,
+        "flow_run_id": flow_run,
+        "params": this.resolved.values,
+        "registry": this.resolved.registry,
+    }
+    tracking.reconcile(this.owner)
+    tracking.begin_run(this.owner, this.report.run, info)
+    while not done.wait(2.0):
+        tracking.replay(this.owner, this.report.run)
+        server.touch(this.owner)

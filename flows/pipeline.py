@@ -1,0 +1,140 @@
+"""The Prefect flow: one task a stage, in the order that dvc.yaml says and nothing else does.
+
+Import this after `flows.server.start`, which tells Prefect where its server is.
+"""
+
+import threading
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from prefect import flow, get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+from prefect.exceptions import TerminationSignal
+from prefect.futures import wait
+from prefect.runtime import flow_run
+from prefect.states import Cancelled, Completed, Failed, State
+from prefect.task_runners import ThreadPoolTaskRunner
+
+from flows.runner import Place, run_stage
+from rlhf.errors import PreflowError
+from tasks.graph import Graph
+from tasks.outcome import StageResult
+
+SIDE_BY_SIDE = 2  # branches; a stage is one thread, and more of them than cores would slow each other down
+
+
+def nothing(*_: Any) -> None:
+    """For callbacks that nobody wants."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """One run: what to bring up to date, and who wants to hear of it."""
+
+    place: Place
+    graph: Graph
+    todo: Collection[str]
+    """Stages to hand to DVC; the others are known to be unchanged and cost nothing."""
+    force: bool = False
+    cancel: threading.Event = field(default_factory=threading.Event)
+    before: Callable[[str], None] = nothing
+    """Called in a stage's turn, before DVC looks at it; its PreflowError fails the stage."""
+    on_start: Callable[[str], None] = nothing
+    on_line: Callable[[str, str], None] = nothing
+    on_result: Callable[[StageResult], None] = nothing
+    on_flow: Callable[[str], None] = nothing
+    """Gets the id of the flow run before the first stage starts."""
+
+
+def execute(work: Work) -> Mapping[str, StageResult]:
+    """Run the flow to its end; one result a stage, in the order of the graph. A stage that fails is a result, no error.
+
+    What Prefect itself raises comes through: its server away at the start, for instance.
+    """
+    results: dict[str, StageResult] = {}
+    try:
+        pipeline(work, results)(return_state=True)
+    except TerminationSignal:
+        work.cancel.set()
+    for name in work.graph.stages:
+        if name not in results:
+            results[name] = _skipped(work, name, results)
+            work.on_result(results[name])
+    return {name: results[name] for name in work.graph.stages}
+
+
+def pipeline(work: Work, results: dict[str, StageResult]) -> Any:
+    """The flow of one run, with a task for each stage of its graph; fills `results` as they end."""
+    slots = threading.Semaphore(SIDE_BY_SIDE)
+
+    def body(name: str) -> State[Any]:
+        result = _one(work, name, slots)
+        results[name] = result
+        work.on_result(result)
+        return _state(result)
+
+    # A thread a stage, of which SIDE_BY_SIDE work: with fewer, one that waits for its input could hold up another.
+    @flow(
+        name="pipeline",
+        flow_run_name=work.place.run,
+        task_runner=ThreadPoolTaskRunner(max_workers=len(work.graph.stages)),
+        validate_parameters=False,
+        persist_result=False,
+    )
+    def run() -> State[Any]:
+        work.on_flow(str(flow_run.get_id() or ""))
+        futures: dict[str, Any] = {}
+        for name in work.graph.stages:
+            stage = task(body, name=name, task_run_name=name, cache_policy=NO_CACHE, persist_result=False)
+            futures[name] = stage.submit(name, wait_for=[futures[other] for other in work.graph.upstream[name]])
+        try:
+            wait(list(futures.values()))
+        except BaseException:  # Prefect turns SIGTERM into an exception here
+            work.cancel.set()
+            raise
+        if work.cancel.is_set():
+            return Cancelled(message="stopped")
+        failed = [result for result in results.values() if result.state == "failed"]
+        if failed:
+            return Failed(message="; ".join(f"{result.name}: {result.reason}" for result in failed))
+        ran = sum(result.state == "ran" for result in results.values())
+        return Completed(message=f"{ran} ran, {len(results) - ran} cached")
+
+    return run
+
+
+def _one(work: Work, name: str, slots: threading.Semaphore) -> StageResult:
+    if name not in work.todo:
+        return StageResult(name, "cached")
+    logger = get_run_logger()
+
+    def on_line(line: str) -> None:
+        logger.info(line)
+        work.on_line(name, line)
+
+    with slots:
+        if work.cancel.is_set():
+            return StageResult(name, "skipped", reason="stopped before it began")
+        work.on_start(name)
+        try:
+            work.before(name)
+        except PreflowError as error:
+            return StageResult(name, "failed", reason=str(error), exit_code=error.exit_code)
+        return run_stage(work.place, name, on_line=on_line, cancel=work.cancel, force=work.force)
+
+
+def _state(result: StageResult) -> State[Any]:
+    if result.state == "cached":
+        return Completed(name="Cached", message="unchanged, or restored from the run cache")
+    if result.state == "ran":
+        return Completed(message=f"ran in {result.seconds:.1f} s")
+    if result.state == "skipped":
+        return Cancelled(message=result.reason)
+    return Failed(message=f"{result.reason} (exit code {result.exit_code})")
+
+
+def _skipped(work: Work, name: str, results: Mapping[str, StageResult]) -> StageResult:
+    broken = [other for other in work.graph.upstream[name] if results[other].state in ("failed", "skipped")]
+    reason = f"needs {', '.join(broken)}" if broken else "stopped before it began"
+    return StageResult(name, "skipped", reason=reason)

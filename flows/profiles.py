@@ -1,0 +1,115 @@
+"""The configuration of a run: params.yaml, a profile over it, `--set` last; checked against the typed models."""
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from tasks.config import ConfigError, read_yaml
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """What a run is to do."""
+
+    text: str
+    """params.yaml of the run: that of the checkout, comments and order kept, with the overlays written in."""
+    values: Mapping[str, Any]
+    dvc_yaml: Path | None
+    """The profile's own graph, where it has one."""
+    label: str
+    """Profile and settings in one line, "" for a plain run; runs of one label differ only by code and data."""
+    own_sources: bool
+    """Whether it names other sources than the checkout does."""
+
+    @property
+    def registry(self) -> str:
+        """The registered model that a promotion goes to."""
+        return str((self.values.get("registry") or {}).get("name", "policy"))
+
+
+def resolve(root: Path, profile: str = "", settings: Sequence[str] = ()) -> Resolved:
+    """The configuration of `root` with a profile and `key.path=value` settings over it.
+
+    Raises:
+        ConfigError: unknown profile or key (with the nearest known name), or a value that is not allowed.
+    """
+    path = root / "params.yaml"
+    plain = read_yaml(path)
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    yaml.width = 4096
+    values = yaml.load(path.read_text(encoding="utf-8")) or {}
+    overlay, dvc_yaml = _profile(root, profile) if profile else ({}, None)
+    _merge(values, overlay)
+    if profile and "name" not in (overlay.get("registry") or {}):
+        _merge(values, {"registry": {"name": f"policy-{profile}"}})
+    for setting in settings:
+        _merge(values, _parse(setting))
+    stream = io.StringIO()
+    yaml.dump(values, stream)
+    resolved = YAML(typ="safe").load(stream.getvalue()) or {}
+    check(resolved)
+    return Resolved(
+        text=stream.getvalue(),
+        values=resolved,
+        dvc_yaml=dvc_yaml,
+        label=" ".join(filter(None, [profile, *sorted(settings)])),
+        own_sources=resolved.get("sources") != plain.get("sources"),
+    )
+
+
+def check(values: Mapping[str, Any]) -> None:
+    """Hold values to the typed models.
+
+    Raises:
+        ConfigError: names every bad key, with the nearest known name.
+    """
+    from tasks.config.params import Params
+
+    Params.parse(values, "")
+
+
+def names(root: Path) -> list[str]:
+    """Profiles of a checkout."""
+    folder = root / "profiles"
+    found = {path.stem for path in folder.glob("*.yaml")} | {path.parent.name for path in folder.glob("*/params.yaml")}
+    return sorted(found)
+
+
+def _profile(root: Path, name: str) -> tuple[dict[str, Any], Path | None]:
+    for path in (root / "profiles" / f"{name}.yaml", root / "profiles" / name / "params.yaml"):
+        if name in names(root) and path.exists():
+            graph = root / "profiles" / name / "dvc.yaml"
+            return read_yaml(path), graph if graph.exists() else None
+    near = get_close_matches(name, names(root), n=1, cutoff=0.5)
+    hint = f"did you mean `{near[0]}`?" if near else f"there are: {', '.join(names(root)) or 'none'}"
+    raise ConfigError(f"--profile {name}: no such profile; {hint}")
+
+
+def _parse(setting: str) -> dict[str, Any]:
+    """`rl.kl_coef=5e-3` as nested mappings; the value is read as YAML."""
+    key, sign, text = setting.partition("=")
+    keys = key.strip().split(".")
+    if not sign or not all(keys):
+        raise ConfigError(f"--set {setting}: expected key.path=value, for example --set rl.kl_coef=0.1")
+    try:
+        value = YAML(typ="safe").load(text)
+    except Exception:
+        raise ConfigError(f"--set {setting}: `{text}` is not readable as YAML") from None
+    for name in reversed(keys):
+        value = {name: value}
+    return value  # type: ignore[no-any-return]
+
+
+def _merge(values: Any, overlay: Mapping[str, Any]) -> None:
+    """Write an overlay in place: mappings key by key, everything else as a whole."""
+    for key, value in overlay.items():
+        if isinstance(value, Mapping) and isinstance(values.get(key), Mapping):
+            _merge(values[key], value)
+        else:
+            values[key] = value

@@ -1,0 +1,149 @@
+"""The tables at the end of a run: policies, paired differences and the gate's checks, from the files on disk.
+
+Plain text where the output is no terminal, so that logs stay readable. Nothing here imports torch.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from rlhf.comparison import JUDGED_BY
+
+Numbers = Mapping[str, Any]
+
+ORDER = ("base", "sft", "random_control", "rejection_sampling", "dpo", "rl", "champion")
+COLUMNS = {
+    "gold_reward": "gold",
+    "held_out_reward": "held-out",
+    "reward": "reward",
+    "win_rate_vs_sft": "win/SFT",
+    "win_rate_vs_champion": "win/champion",
+    "kl": "KL",
+    "length": "length",
+    "stop_rate": "stop",
+}
+WIDE = 116  # columns that a table with all intervals takes
+BOUND = {"kl": "≤", "length_ratio": "≤", "nll_increase": "≤", "reward_calibration_error": "≤"}
+BOUND |= {"stop_rate": "≥", "reward_accuracy": "≥", "gold_reward_not_down": "≥", "held_out_reward_not_down": "≥"}
+BOUND |= {"gain_over_sft": ">", "gain_over_champion": ">"}
+
+
+def print_report(data: Path, console: Console | None = None) -> None:
+    """Print what `data`/12_evaluation and `data`/13_gate say; a file that is not there is left out."""
+    console = console or default_console()
+    scores_path, gate_path = data / "12_evaluation" / "scores.json", data / "13_gate" / "gate.json"
+    plain = not console.is_terminal
+    if scores_path.exists():
+        scores = json.loads(scores_path.read_text(encoding="utf-8"))
+        gate = json.loads(gate_path.read_text(encoding="utf-8")) if gate_path.exists() else None
+        console.print(policies_table(scores, gate["candidate"] if gate else None, plain, console.width), "")
+        console.print(differences_table(scores, plain), "")
+        if gate:
+            console.print(gate_table(gate, plain), "")
+            console.print(gate["reason"], markup=False, highlight=False, soft_wrap=True)
+
+
+def default_console() -> Console:
+    """Standard output; wide enough for a whole table where no terminal says how wide it is."""
+    console = Console()
+    return console if console.is_terminal else Console(width=120, no_color=True)
+
+
+def policies_table(scores: Numbers, candidate: str | None = None, plain: bool = False, width: int = WIDE) -> Table:
+    """One policy a row, mean and half the width of its 95% interval; the gate's candidate is marked.
+
+    A narrow terminal gets fewer columns, and intervals on what the judge says only.
+    """
+    about = scores["evaluation_set"]
+    policies = scores["policies"]
+    judged = {JUDGED_BY[scores["judge"]], "win_rate_vs_sft"}
+    wide = width >= WIDE
+    dropped = set() if wide else {"held_out_reward", "win_rate_vs_champion"} - judged
+    shown = [key for key in COLUMNS if key not in dropped and any(row.get(key) for row in policies.values())]
+    title = f"policies on {about['prompts']} held-out prompts x {about['samples_per_prompt']}, judge: {scores['judge']}"
+    table = _table(title, plain)
+    table.add_column("policy", no_wrap=True)
+    for key in shown:
+        table.add_column(COLUMNS[key], justify="right", no_wrap=True)
+    for name in _ordered(policies):
+        mark = " *" if name == candidate else ""
+        style = "bold" if name == candidate and not plain else ""
+        cells = [_mean(policies[name].get(key), reach=wide or key in judged) for key in shown]
+        table.add_row(name + mark, *cells, style=style)
+    return table
+
+
+def differences_table(scores: Numbers, plain: bool = False) -> Table:
+    """Paired differences by the judge's metric; an interval above zero is a gain that prompts alone do not explain."""
+    table = _table(f"paired differences of {JUDGED_BY[scores['judge']]}, 95% intervals", plain)
+    table.add_column("pair", no_wrap=True)
+    table.add_column("difference", justify="right")
+    table.add_column("interval", justify="right", no_wrap=True)
+    for against, name, gain in _gains(scores):
+        style = "" if plain or gain["ci_low"] <= 0 <= gain["ci_high"] else ("green" if gain["mean"] > 0 else "red")
+        between = f"[{gain['ci_low']:+.3f}, {gain['ci_high']:+.3f}]"
+        # Brackets would be read as markup.
+        table.add_row(f"{name} - {against}", f"{gain['mean']:+.3f}", between.replace("[", "\\["), style=style)
+    return table
+
+
+def gate_table(gate: Numbers, plain: bool = False) -> Table:
+    """The gate's checks, each with its value and limit."""
+    verdict = "promote" if gate["promote"] else "refuse"
+    table = _table(f"gate: {verdict} {gate['candidate']} (against {gate['against']})", plain)
+    table.add_column("check", no_wrap=True)
+    table.add_column("value", justify="right")
+    table.add_column("limit", justify="right")
+    table.add_column("", no_wrap=True)
+    for check in gate["checks"]:
+        style = "" if plain or check["passed"] else "bold red"
+        outcome = "passed" if check["passed"] else "FAILED"
+        table.add_row(
+            check["name"],
+            _value(check["value"]),
+            f"{BOUND.get(check['name'], '=')} {_value(check['limit'])}",
+            outcome,
+            style=style,
+        )
+    return table
+
+
+def _table(title: str, plain: bool) -> Table:
+    return Table(title=title, title_justify="left", box=None if plain else SIMPLE_HEAD, pad_edge=False)
+
+
+def _gains(scores: Numbers) -> Iterator[tuple[str, str, Numbers]]:
+    metric = JUDGED_BY[scores["judge"]]
+    for against in _ordered(scores["differences"]):
+        for name in _ordered(scores["differences"][against]):
+            gain = scores["differences"][against][name][metric]
+            if gain is not None:
+                yield against, name, gain
+
+
+def _ordered(names: Mapping[str, Any]) -> list[str]:
+    return sorted(names, key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name))
+
+
+def _mean(point: Numbers | None, reach: bool) -> str:
+    if point is None:
+        return "-"
+    digits = 1 if abs(point["mean"]) >= 10 else 2
+    mean = f"{point['mean']:.{digits}f}"
+    mean = mean.removeprefix("-") if float(mean) == 0 else mean
+    return f"{mean} ±{(point['ci_high'] - point['ci_low']) / 2:.{digits}f}" if reach else mean
+
+
+def _value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int | float):
+        return f"{value:.3g}"
+    if isinstance(value, Mapping):
+        return " ".join(str(part)[:8] for part in value.values())
+    return str(value)[:12]

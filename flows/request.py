@@ -1,0 +1,79 @@
+"""What a run was asked to do, what it works with, and what it reports."""
+
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from flows.profiles import Resolved
+from flows.runner import Place
+from tasks.graph import Graph
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What was asked for on the command line."""
+
+    profile: str = ""
+    settings: tuple[str, ...] = ()
+    promote: bool | None = None
+    """None: promote, unless the run has settings of its own."""
+    require_promotion: bool = False
+    rerun: bool = False
+    keep: bool = False
+    command: str = ""
+
+    @property
+    def promotes(self) -> bool:
+        return not self.settings if self.promote is None else self.promote
+
+
+@dataclass
+class Report:
+    """What a run was; `preflow run --json` prints it."""
+
+    run: str
+    ref: str = ""
+    commit: str = ""
+    mlflow: Mapping[str, Any] = field(default_factory=dict)
+    """`run` (parent), `experiment` and `stages`: ids in MLflow; empty where it did not answer."""
+    prefect: str = ""
+    stages: list[dict[str, Any]] = field(default_factory=list)
+    gate: Mapping[str, Any] | None = None
+    promotion: dict[str, Any] | None = None
+    left_out: tuple[str, ...] = ()
+    worktree: str = ""
+    validation: str = ""
+    seconds: float = 0.0
+    exit_code: int = 0
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run on its way."""
+
+    wish: Wish
+    resolved: Resolved
+    report: Report
+    place: Place
+    graph: Graph
+    cancel: threading.Event
+
+    @property
+    def owner(self) -> Path:
+        return self.place.owner
+
+    @property
+    def tree(self) -> Path:
+        return self.place.tree
+
+    @property
+    def message(self) -> str:
+        """Of its commit."""
+        return commit_message(self.report.run, self.resolved.label)
+
+
+def commit_message(run: str, label: str) -> str:
+    """`workspace.runs` finds runs by this form."""
+    return f"preflow run {run} [{label}]"

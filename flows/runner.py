@@ -1,0 +1,145 @@
+"""One stage as a child process: exactly `dvc --wait-for-lock repro -s STAGE`, watched, and ended with us.
+
+DVC reports every failure as 255 and swallows how it came about, so the stage's journal says what happened.
+"""
+
+import json
+import re
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from flows import dvc
+from flows.processes import end_group, spawn
+from rlhf.errors import Busy, Preempted, PreflowError
+from tasks.journal import home
+from tasks.outcome import StageResult
+
+OnLine = Callable[[str], None]
+
+_EXITED = re.compile(r"exited with (-?\d+)")
+_NOISE = ("ERROR:", "Running stage", "> ", "Updating lock", "Generating lock", "Use `dvc push`", "To track", "Stage '")
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run works and where it keeps its books."""
+
+    owner: Path
+    """The checkout that has `.preflow/`, `mlruns/` and the DVC cache."""
+    tree: Path
+    """The checkout whose dvc.yaml is run: `owner` itself, or a worktree of it."""
+    run: str
+    """Name of the run."""
+
+    @property
+    def journals(self) -> Path:
+        """Journals and logs of this run."""
+        return home(self.owner) / "journal" / self.run
+
+    @property
+    def reports(self) -> Path:
+        """Where a refusal leaves what it found, for people; git ignores it."""
+        return self.owner / "reports" / self.run
+
+
+def run_stage(
+    place: Place, name: str, *, on_line: OnLine, cancel: threading.Event, force: bool = False, patience: float = 120
+) -> StageResult:
+    """Bring one stage up to date; what it reads must be there. Never raises for a stage that fails.
+
+    Args:
+        on_line: gets every line of output as it comes.
+        cancel: set it from any thread to end the stage, and all that it started, within 5 s.
+        force: run even when nothing changed (`-f`).
+        patience: seconds to wait for another process that holds this stage or its files.
+    """
+    began = time.monotonic()
+    while True:
+        before = _attempts(place, name)
+        code, output = _attempt(place, name, on_line, cancel, force)
+        if cancel.is_set():
+            result = StageResult(name, "failed", 0.0, "stopped before it was done", Preempted.exit_code)
+        elif code == 0:
+            state = "ran" if f"Running stage '{name}'" in output else "cached"
+            result = StageResult(name, state)  # type: ignore[arg-type]
+        else:
+            exit_code, reason = _explain(place, name, before, output)
+            result = StageResult(name, "failed", 0.0, reason, exit_code)
+            if exit_code == Busy.exit_code and time.monotonic() - began < patience:
+                on_line(f"{name}: waiting: {reason}")
+                cancel.wait(1.0)
+                continue
+        return replace(result, seconds=round(time.monotonic() - began, 2))
+
+
+def _attempt(
+    place: Place, name: str, on_line: OnLine, cancel: threading.Event, force: bool
+) -> tuple[int, str]:
+    place.journals.mkdir(parents=True, exist_ok=True)
+    path = place.journals / f"{name}.log"
+    argv = [str(dvc.program()), "--wait-for-lock", "repro", *(["-f"] if force else []), "-s", name]
+    own = {"PREFLOW_RUN": place.run, "PREFLOW_HOME": str(home(place.owner)), "PREFLOW_REPORTS": str(place.reports)}
+    with path.open("a+b") as log:
+        start = seen = log.seek(0, 2)
+        process = spawn(argv, cwd=place.tree, env=dvc.environ() | own, output=log)
+        try:
+            while process.poll() is None and not cancel.is_set():
+                seen = _tail(path, seen, on_line)
+                cancel.wait(0.1)
+        finally:
+            if process.poll() is None:
+                end_group(process)
+        _tail(path, seen, on_line)
+        log.seek(start)
+        return process.returncode, log.read().decode("utf-8", "replace")
+
+
+def _tail(path: Path, seen: int, on_line: OnLine) -> int:
+    """Hand over the whole lines after byte `seen`; returns where they end."""
+    with path.open("rb") as file:
+        file.seek(seen)
+        text = file.read()
+    whole = text.rfind(b"\n") + 1
+    for line in text[:whole].decode("utf-8", "replace").splitlines():
+        if line.strip():
+            on_line(line)
+    return seen + whole
+
+
+def _attempts(place: Place, name: str) -> set[Path]:
+    pattern = re.compile(re.escape(name) + r"-\d+")
+    return {path for path in place.journals.glob(f"{name}-*") if pattern.fullmatch(path.name)}
+
+
+def _explain(place: Place, name: str, before: set[Path], output: str) -> tuple[int, str]:
+    """Exit code and reason of a failure: from the journal, else from what was printed last."""
+    for folder in _attempts(place, name) - before:
+        event = last_event(folder, "end")
+        if event is not None:
+            return int(event["exit_code"]), str(event["reason"])  # type: ignore[call-overload]
+    if any(text in output for text in dvc.BUSY):
+        return Busy.exit_code, "another dvc process holds its files"
+    found = _EXITED.search(output)
+    code = int(found[1]) if found else 1
+    if code < 0 or code > 128:
+        number = -code if code < 0 else code - 128
+        hint = "; that is also how the kernel ends what outgrows the memory" if number == 9 else ""
+        return 1, f"killed by signal {number}{hint}"
+    lines = [line.strip() for line in output.splitlines() if line.strip() and not line.startswith(_NOISE)]
+    errors = [line.removeprefix("ERROR: ") for line in output.splitlines() if line.startswith("ERROR: ")]
+    known = {cls.exit_code for cls in PreflowError.__subclasses__()}
+    reason = (lines if found else errors or lines)[-1:] or errors[-1:] or ["no output"]
+    return (code if code in known else 1), reason[0].removeprefix(f"{name}: ")
+
+
+def last_event(folder: Path, kind: str) -> dict[str, object] | None:
+    """The newest event of a kind in a journal folder."""
+    found = None
+    path = folder / "events.jsonl"
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+        event = json.loads(line)
+        found = event if event["event"] == kind else found
+    return found

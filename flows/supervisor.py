@@ -1,0 +1,86 @@
+"""Keeps one Prefect server while it is of use, then ends it: `python -m flows.supervisor HOME PORT IDLE_SECONDS`.
+
+Of use means: touched lately (`HOME/prefect/touched`; a run does so all the time), or some deployment has an active
+schedule. It imports little, as it lives for long beside trainings.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+from flows.processes import end_group, spawn
+
+_SERVE = """
+import sys, uvicorn
+from prefect.server.api.server import create_app
+uvicorn.run(create_app(final=True), host="127.0.0.1", port=int(sys.argv[1]), timeout_keep_alive=5, log_level="warning")
+"""
+_RESTARTS = 3
+
+
+def main(folder: Path, port: int, idle_seconds: float) -> None:
+    """Serve until idle, asked to end (SIGTERM), or the project has gone or has another server."""
+    signal.signal(signal.SIGTERM, _end)
+    for _ in range(1 + _RESTARTS):
+        server = spawn(
+            [sys.executable, "-c", _SERVE, str(port)], cwd=folder, env=os.environ, output=sys.stdout.buffer
+        )
+        try:
+            if _watch(server, folder, port, idle_seconds):
+                return
+        finally:
+            end_group(server, patience=5.0)
+        print(f"preflow: the Prefect server ended with {server.returncode}; starting it again", flush=True)
+
+
+def _watch(server: subprocess.Popen[bytes], folder: Path, port: int, idle_seconds: float) -> bool:
+    """True when the server is no longer wanted, False when it has ended by itself."""
+    while server.poll() is None:
+        time.sleep(min(2.0, idle_seconds / 4))
+        if not _still_ours(folder):
+            return True
+        idle = time.time() - (folder / "prefect" / "touched").stat().st_mtime
+        if idle > idle_seconds and not _in_use(port):
+            (folder / "server.json").unlink(missing_ok=True)
+            return True
+    return False
+
+
+def _still_ours(folder: Path) -> bool:
+    try:
+        return bool(json.loads((folder / "server.json").read_text(encoding="utf-8"))["pid"] == os.getpid())
+    except FileNotFoundError:
+        return False
+    except (ValueError, KeyError):
+        return True  # being written
+
+
+def _in_use(port: int) -> bool:
+    """Whether a schedule needs the server. In doubt it does: it answers 503 while it is busy."""
+    url = f"http://127.0.0.1:{port}/api"
+    try:
+        deployments = _ask(f"{url}/deployments/filter", {})
+        return any(not item["paused"] and any(slot["active"] for slot in item["schedules"]) for item in deployments)
+    except (OSError, ValueError, KeyError):
+        return True
+
+
+def _ask(url: str, question: dict[str, Any]) -> list[dict[str, Any]]:
+    request = urllib.request.Request(url, json.dumps(question).encode(), {"Content-Type": "application/json"})
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(request, timeout=10) as answer:
+        return json.loads(answer.read())  # type: ignore[no-any-return]
+
+
+def _end(*_: object) -> None:
+    sys.exit(0)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3]))

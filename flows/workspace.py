@@ -1,0 +1,181 @@
+"""Where a run works, and what is kept of it: a commit on a ref of its own, made beside the user's index and branch.
+
+Everything is git plumbing on an index of its own: no hook runs, no identity is needed, nothing the user sees changes.
+"""
+
+import os
+import re
+import subprocess
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from rlhf.errors import PreflowError
+from tasks.journal import home
+from tasks.redact import secret_in
+
+# What new files are taken from; tracked files are taken wherever they are.
+FOLDERS = (
+    *("flows", "tasks", "rlhf", "profiles", "params.yaml", "dvc.yaml", "environment.json"),
+    *("data/expectations", "data/champion"),
+)
+_SECRET_NAMES = re.compile(r"(^|/)(\.env[^/]*|.*\.(pem|key|p12)|id_(rsa|ed25519|ecdsa)|credentials[^/]*|\.netrc)$")
+_IDENTITY = {
+    f"GIT_{who}_{what}": value
+    for who in ("AUTHOR", "COMMITTER")
+    for what, value in (("NAME", "preflow"), ("EMAIL", "preflow@localhost"))
+}
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A run's commit, by message `preflow run <run> [<label>]`."""
+
+    ref: str
+    commit: str
+    left_out: tuple[str, ...]
+    """Changed files that are not in it: they look like secrets, or git ignores them."""
+
+
+def git(root: Path, *arguments: str, data: bytes | None = None, env: Mapping[str, str] | None = None) -> str:
+    """Standard output of a git command that runs no hook and refreshes no index.
+
+    Raises:
+        PreflowError: git failed; the message is git's.
+    """
+    done = subprocess.run(
+        ["git", "-c", "core.hooksPath=/dev/null", *arguments],
+        cwd=root,
+        env={**_clean_environ(), "GIT_OPTIONAL_LOCKS": "0", **(env or {})},
+        input=data if data is not None else b"",
+        capture_output=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise PreflowError(f"git {arguments[0]} failed: {done.stderr.decode(errors='replace').strip()}")
+    return done.stdout.decode("utf-8", "surrogateescape")
+
+
+def _clean_environ() -> dict[str, str]:
+    """Without what git sets for its own hooks and aliases, which would point us at another index or checkout."""
+    own = ("GIT_DIR", "GIT_INDEX", "GIT_WORK", "GIT_OBJECT", "GIT_PREFIX")
+    return {name: value for name, value in os.environ.items() if not name.startswith(own)}
+
+
+def find_root(start: Path) -> Path:
+    """The checkout that `start` lies in.
+
+    Raises:
+        PreflowError: no git checkout, no commit in it, or no dvc.yaml; one sentence each.
+    """
+    try:
+        top = Path(git(start, "rev-parse", "--show-toplevel").strip()).resolve()
+    except PreflowError:
+        raise PreflowError(
+            f"{start} is in no git checkout, and runs are kept as commits; `git clone` the project, or `git init` here"
+        ) from None
+    except FileNotFoundError:
+        raise PreflowError("git is not installed, or not on the PATH") from None
+    try:
+        git(top, "rev-parse", "--verify", "--quiet", "HEAD^{commit}")
+    except PreflowError:
+        raise PreflowError(f"{top} has no commit yet; make one first: git add -A && git commit -m start") from None
+    for folder in (start.resolve(), *start.resolve().parents):
+        if (folder / "dvc.yaml").exists():
+            if folder != top:
+                raise PreflowError(f"{folder} is not the top of its git checkout ({top}); preflow runs from there")
+            return folder
+        if folder == top:
+            break
+    raise PreflowError(f"{top} has no dvc.yaml; start preflow in a checkout of a preflow project")
+
+
+def snapshot(
+    root: Path, run: str, message: str, *, base: str = "HEAD", extra: Mapping[str, bytes | None] | None = None
+) -> Snapshot:
+    """Commit what a run starts from, or ends with, on `refs/preflow/runs/<run>`.
+
+    Holds `base`, changed tracked files and new files under FOLDERS (only where `base` is HEAD), and `extra` by path
+    (None: without that file).
+    """
+    index = home(root) / "tmp" / f"index-{run}"
+    index.parent.mkdir(parents=True, exist_ok=True)
+    index.unlink(missing_ok=True)
+    env = {**_IDENTITY, "GIT_INDEX_FILE": str(index)}
+    try:
+        git(root, "read-tree", base, env=env)
+        taken, left_out = _changes(root, env) if base == "HEAD" else ([], [])
+        if taken:
+            git(root, "update-index", "--add", "--remove", "-z", "--stdin", data=_zero(taken), env=env)
+        for path, content in (extra or {}).items():
+            if content is None:
+                git(root, "update-index", "--force-remove", "--", path, env=env)
+                continue
+            blob = git(root, "hash-object", "-w", "--stdin", data=content, env=env).strip()
+            git(root, "update-index", "--add", "--cacheinfo", f"100644,{blob},{path}", env=env)
+        tree = git(root, "write-tree", env=env).strip()
+        parent = git(root, "rev-parse", "HEAD" if base == "HEAD" else f"{base}^").strip()
+        commit = git(root, "commit-tree", tree, "-p", parent, data=message.encode(), env=env).strip()
+    finally:
+        index.unlink(missing_ok=True)
+    ref = f"refs/preflow/runs/{run}"
+    keep(root, ref, commit)
+    return Snapshot(ref, commit, tuple(left_out))
+
+
+def keep(root: Path, ref: str, commit: str) -> None:
+    """Point a ref of ours at a commit."""
+    if not ref.startswith("refs/preflow/"):
+        raise PreflowError(f"{ref}: only refs under refs/preflow/ are ours")
+    git(root, "update-ref", ref, commit)
+
+
+def runs(root: Path, label: str) -> list[str]:
+    """Commits of the runs of this label (profile and settings) that this clone has, newest first."""
+    lines = git(
+        root, "for-each-ref", "--sort=-refname", "--format=%(objectname) %(contents:subject)", "refs/preflow/runs"
+    ).splitlines()
+    return [line.split(" ", 1)[0] for line in lines if line.endswith(f"[{label}]")]
+
+
+def file_at(root: Path, commit: str, path: str) -> bytes | None:
+    """A file's bytes in a commit; None where it has no such file."""
+    try:
+        return git(root, "cat-file", "blob", f"{commit}:{path}").encode("utf-8", "surrogateescape")
+    except PreflowError:
+        return None
+
+
+def _changes(root: Path, env: Mapping[str, str]) -> tuple[list[str], list[str]]:
+    """Paths whose present state goes into a snapshot, and those that are kept out."""
+    changed = _split(git(root, "diff", "--name-only", "--no-renames", "--ignore-submodules", "-z", "HEAD", env=env))
+    staged = _split(git(root, "diff", "--cached", "--name-only", "--diff-filter=A", "-z", "HEAD"))
+    new = _split(git(root, "ls-files", "--others", "--exclude-standard", "-z", "--", *FOLDERS, env=env))
+    paths = sorted({*changed, *staged, *new})
+    ignored = _ignored(root, [path for path in paths if (root / path).exists()])
+    kept_out = {path for path in paths if path in ignored or _looks_secret(root, path)}
+    return [path for path in paths if path not in kept_out], sorted(kept_out)
+
+
+def _ignored(root: Path, paths: list[str]) -> set[str]:
+    if not paths:
+        return set()
+    try:
+        return set(_split(git(root, "check-ignore", "--no-index", "-z", "--stdin", data=_zero(paths))))
+    except PreflowError:  # git's way to say that none is
+        return set()
+
+
+def _looks_secret(root: Path, path: str) -> bool:
+    if _SECRET_NAMES.search(path):
+        return True
+    file = root / path
+    return file.is_file() and secret_in(file.read_bytes().decode("utf-8", "replace")) is not None
+
+
+def _zero(paths: Iterable[str]) -> bytes:
+    return b"".join(path.encode("utf-8", "surrogateescape") + b"\0" for path in paths)
+
+
+def _split(text: str) -> list[str]:
+    return [path for path in text.split("\0") if path]

@@ -1,0 +1,1 @@
+"""The pure library: data records, chat template, losses, advantages, sampler, trainer, models."""

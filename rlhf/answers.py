@@ -1,0 +1,196 @@
+"""Answers of a policy to a set of prompts: drawing them, what they are worth by every scorer, keeping them as rows.
+
+Letters: P prompts, G completions a prompt, D demonstrations.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from rlhf.batching import Batch, collate, micro_batches
+from rlhf.chat import Chat, Message
+from rlhf.models import Policy, RewardModel, token_logprobs
+from rlhf.sampler import sample
+from rlhf.world.gold import gold_reward
+from rlhf.world.kinds import KINDS
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One completion as it is judged."""
+
+    ids: tuple[int, ...]
+    """Token ids, the stop token included where it stopped."""
+    text: str
+    logprob: float
+    """log π(completion | prompt), summed over its tokens, of the policy it was drawn from."""
+    stopped: bool
+
+
+Answers = Sequence[Sequence[Answer]]  # [P][G]
+Ids = Sequence[Sequence[int]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawing:
+    """How completions are drawn; equal for every policy of a comparison."""
+
+    group_size: int
+    temperature: float
+    max_new_tokens: int
+    batch_size: int
+    seed: int
+
+    def greedy(self) -> "Drawing":
+        """The same, but one answer a prompt, always the likeliest token."""
+        return replace(self, group_size=1, temperature=0.0)
+
+
+def draw(policy: Policy, prompts: Ids, drawing: Drawing) -> list[list[Answer]]:
+    """Answers of `policy` to P prompts (token ids), [P][G].
+
+    The seed fixes the random number behind every token of every row, whatever the policy: equal policies give equal
+    answers, and similar ones similar answers, which narrows paired differences.
+    """
+    completions = sample(
+        policy,
+        prompts,
+        max_new_tokens=drawing.max_new_tokens,
+        temperature=drawing.temperature,
+        group_size=drawing.group_size,
+        seed=drawing.seed,
+        batch_size=drawing.batch_size,
+    )
+    answers: list[list[Answer]] = [[] for _ in prompts]
+    for one in completions:
+        text, stopped = policy.chat.decode(one.ids), one.stop_reason == "stop"
+        answers[one.prompt_index].append(Answer(tuple(one.ids), text, math.fsum(one.logprobs), stopped))
+    return answers
+
+
+@torch.no_grad()
+def answer_logprobs(
+    policy: Policy, prompts: Ids, answers: Answers, *, temperature: float, max_batch_tokens: int
+) -> NDArray[np.float64]:
+    """log π(completion | prompt) of given answers under `policy` at the temperature they were drawn at, [P, G]."""
+
+    def score(batch: Batch) -> torch.Tensor:
+        return token_logprobs(policy.model, batch, temperature).double().sum(-1)
+
+    return _by_batch(score, prompts, answers, policy.chat.pad_id, max_batch_tokens)
+
+
+@torch.no_grad()
+def answer_rewards(
+    reward_model: RewardModel, prompts: Ids, answers: Answers, *, unfinished_reward: float, max_batch_tokens: int
+) -> NDArray[np.float64]:
+    """Normalised reward of each answer, [P, G]; `unfinished_reward` where the answer was cut off.
+
+    A reward model reads the stop token and was never shown an answer without one: its score of a cut one is noise.
+    """
+    rewards = _by_batch(reward_model, prompts, answers, reward_model.chat.pad_id, max_batch_tokens)
+    return np.where(_stopped(answers), rewards, unfinished_reward)
+
+
+def answer_golds(metas: Sequence[Mapping[str, Any]], answers: Answers) -> NDArray[np.float64] | None:
+    """Gold reward of each answer, [P, G]; None unless the gold of every prompt is known.
+
+    A mean over the known part only would compare policies on other prompts than all other figures do.
+    """
+    if not all(meta.get("kind") in KINDS for meta in metas):
+        return None
+    judged = zip(metas, answers, strict=True)
+    return np.array([[gold_reward(meta, one.text, one.stopped) for one in group] for meta, group in judged])
+
+
+@torch.no_grad()
+def demonstration_nll(
+    policy: Policy, demonstrations: Sequence[Sequence[Message]], max_batch_tokens: int
+) -> NDArray[np.float64]:
+    """Negative log-likelihood of each demonstration's last answer, nats a token, stop token included. Returns [D]."""
+    encoded = [policy.chat.encode_conversation(messages) for messages in demonstrations]
+    result = np.empty(len(encoded))
+    for rows in micro_batches([len(ids) for ids, _ in encoded], max_batch_tokens):
+        batch = collate([encoded[row] for row in rows], policy.chat.pad_id)
+        total = token_logprobs(policy.model, batch).double().sum(-1)
+        result[rows] = (-total / batch.loss_mask.sum(-1)).numpy()
+    return result
+
+
+def lengths(answers: Answers) -> NDArray[np.float64]:
+    """Tokens of each answer, stop token included, [P, G]."""
+    return np.array([[len(one.ids) for one in group] for group in answers], dtype=np.float64)
+
+
+def stop_rates(answers: Answers) -> NDArray[np.float64]:
+    """1 where the answer ended by itself, else 0, [P, G]."""
+    return _stopped(answers).astype(np.float64)
+
+
+def _stopped(answers: Answers) -> NDArray[np.bool_]:
+    return np.array([[one.stopped for one in group] for group in answers])
+
+
+def _by_batch(
+    score: Callable[[Batch], torch.Tensor], prompts: Ids, answers: Answers, pad_id: int, max_batch_tokens: int
+) -> NDArray[np.float64]:
+    """One number a completion, [P, G], in length-sorted micro-batches; equal completions are scored once."""
+    keys = [(index, one.ids) for index, group in enumerate(answers) for one in group]
+    unique = list(dict.fromkeys(keys))
+    sequences = [
+        ([*prompts[index], *ids], [*[False] * len(prompts[index]), *[True] * len(ids)]) for index, ids in unique
+    ]
+    scores: dict[tuple[int, tuple[int, ...]], float] = {}
+    for rows in micro_batches([len(ids) for ids, _ in sequences], max_batch_tokens):
+        batch = collate([sequences[row] for row in rows], pad_id)
+        for row, value in zip(rows, score(batch).tolist(), strict=True):
+            scores[unique[row]] = value
+    return np.array([scores[key] for key in keys]).reshape(len(answers), -1)
+
+
+def to_rows(
+    prompts: Sequence[Mapping[str, Any]],
+    answers: Answers,
+    greedy: Answers,
+    scores: Mapping[str, NDArray[np.float64] | None],
+) -> list[dict[str, Any]]:
+    """Rows of completions/<policy>.jsonl: what was asked and answered, and `scores` ([P, G] each) of every answer."""
+    known = {name: values for name, values in scores.items() if values is not None}
+    rows = []
+    for index, (prompt, group, (best,)) in enumerate(zip(prompts, answers, greedy, strict=True)):
+        scored = [
+            _as_json(one) | {name: float(values[index, number]) for name, values in known.items()}
+            for number, one in enumerate(group)
+        ]
+        row = {"id": prompt["id"], "messages": prompt["messages"], "completions": scored, "greedy": _as_json(best)}
+        rows.append(row)
+    return rows
+
+
+def from_rows(rows: Sequence[Mapping[str, Any]], chat: Chat, same_chat: bool) -> tuple[Answers, Answers]:
+    """The answers and greedy answers of rows that `to_rows` wrote.
+
+    Under another tokenizer (`same_chat` False) the text is encoded again: its ids mean nothing here.
+    """
+
+    def answer(record: Mapping[str, Any]) -> Answer:
+        stopped = record["stop_reason"] == "stop"
+        text = record["text"]
+        ids = record["ids"] if same_chat else [*chat.encode_text(text), *[chat.stop_id] * stopped]
+        return Answer(tuple(ids), text, record["logprob"], stopped)
+
+    return [[answer(one) for one in row["completions"]] for row in rows], [[answer(row["greedy"])] for row in rows]
+
+
+def _as_json(answer: Answer) -> dict[str, Any]:
+    return {
+        "text": answer.text,
+        "ids": list(answer.ids),
+        "logprob": answer.logprob,
+        "stop_reason": "stop" if answer.stopped else "length",
+    }

@@ -1,0 +1,147 @@
+"""Checkpoints that a kill at any moment cannot spoil.
+
+A checkpoint is a folder `step-000123` with `tensors.safetensors`, `state.json` and, written last, `manifest.json`
+(size and SHA-256 of the other two). It is filled under a temporary name, synced to disk and then renamed in one step; a
+folder whose manifest does not verify is set aside with the reason, and the newest one that verifies is used. Nothing
+that is loaded can run code: the files are safetensors and JSON only.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from rlhf.errors import NumericsError, PreflowError
+
+_TENSORS, _STATE, _MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What was saved after `step` optimiser steps."""
+
+    step: int
+    tensors: dict[str, Tensor]
+    state: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """A folder of checkpoints of one training run."""
+
+    folder: Path
+    every: int
+    """Optimiser steps between two checkpoints; a multiple of the inner steps taken on one batch of rollouts."""
+    identity: str = ""
+    """What the run depends on (the stage key). Checkpoints of another identity are not resumed from."""
+    keep: int = 2
+    """How many verified checkpoints stay on disk."""
+
+    def __post_init__(self) -> None:
+        if self.every < 1 or self.keep < 1:
+            raise ValueError(f"every={self.every} and keep={self.keep}: expected both at least 1")
+
+    def newest(self) -> Checkpoint | None:
+        """The newest checkpoint that verifies; None where there is none. Broken ones are set aside on the way.
+
+        Raises PreflowError where the checkpoint belongs to a run with another identity.
+        """
+        for path in sorted(self.folder.glob("step-*"), reverse=True):
+            problem = _problem(path)
+            if problem:
+                self._set_aside(path, problem)
+                continue
+            state = json.loads((path / _STATE).read_text(encoding="utf-8"))
+            if state["identity"] != self.identity:
+                raise PreflowError(
+                    f"{path} was written by a run with identity {state['identity']!r}, this one is {self.identity!r}: "
+                    "remove the folder, or give this run one of its own"
+                )
+            return Checkpoint(state["step"], load_file(path / _TENSORS), state["state"])
+        return None
+
+    def save(self, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+        """Write the checkpoint of `step`, then remove verified ones beyond the newest `keep`.
+
+        Raises NumericsError, and writes nothing, where a tensor is not finite.
+        """
+        bad = [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]
+        if bad:
+            raise NumericsError(f"step {step}: {len(bad)} tensors are not finite (first: {bad[0]}); not saved")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        draft, final = self.folder / f".tmp-{step:06d}", self.folder / f"step-{step:06d}"
+        _remove(draft)
+        draft.mkdir()
+        save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, draft / _TENSORS)
+        text = json.dumps({"step": step, "identity": self.identity, "state": state}, sort_keys=True, allow_nan=False)
+        (draft / _STATE).write_text(text, encoding="utf-8")
+        manifest = {name: _fingerprint(draft / name) for name in (_TENSORS, _STATE)}
+        _sync(draft / _TENSORS)
+        _sync(draft / _STATE)
+        (draft / _MANIFEST).write_text(json.dumps(manifest, sort_keys=True), encoding="utf-8")
+        _sync(draft / _MANIFEST)
+        _sync(draft)
+        _remove(final)
+        draft.rename(final)
+        _sync(self.folder)
+        self._retain()
+
+    def _retain(self) -> None:
+        valid = 0
+        for path in sorted(self.folder.glob("step-*"), reverse=True):
+            if valid >= self.keep:
+                _remove(path)
+            elif _problem(path) is None:
+                valid += 1
+
+    def _set_aside(self, path: Path, problem: str) -> None:
+        target = self.folder / f"broken-{path.name}"
+        _remove(target)
+        path.rename(target)
+        (target / "reason.txt").write_text(problem + "\n", encoding="utf-8")
+
+
+def _problem(path: Path) -> str | None:
+    """Why the checkpoint cannot be used, or None."""
+    try:
+        manifest = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
+        for name in (_TENSORS, _STATE):
+            seen = _fingerprint(path / name)
+            if seen != manifest[name]:
+                return f"{name}: found {seen}, the manifest says {manifest[name]}"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"unreadable: {type(error).__name__}: {error}"
+    return None
+
+
+def _fingerprint(path: Path) -> dict[str, Any]:
+    digest = sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return {"bytes": path.stat().st_size, "sha256": digest.hexdigest()}
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _remove(path: Path) -> None:
+    """Rename first: a kill in the middle of the removal must not leave half a checkpoint under a good name."""
+    if path.exists():
+        doomed = path.with_name(f".old-{path.name.lstrip('.')}")
+        shutil.rmtree(doomed, ignore_errors=True)
+        path.rename(doomed)
+        shutil.rmtree(doomed, ignore_errors=True)

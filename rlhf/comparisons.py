@@ -1,0 +1,61 @@
+"""All comparisons of a prompt in one batch: each completion goes through the model once, however often it was compared.
+
+Pairs of one prompt share completions, so shuffling them as if they were independent overfits (InstructGPT, 2203.02155).
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rlhf.batching import Batch, collate
+from rlhf.chat import Chat
+
+
+@dataclass(frozen=True, slots=True)
+class Comparisons:
+    """One prompt, its completions, and who was preferred to whom."""
+
+    group: str
+    """The prompt's group, which splits never cut."""
+    prompt_ids: list[int]
+    completions: list[list[int]]
+    """Token ids, the stop token included."""
+    pairs: list[tuple[int, int]]
+    """(chosen, rejected) as indices into `completions`."""
+
+    @property
+    def padded_tokens(self) -> int:
+        """Tokens that the prompt takes in a batch, all completions as long as the longest."""
+        return len(self.completions) * (len(self.prompt_ids) + max(map(len, self.completions)))
+
+
+def by_prompt(chat: Chat, rows: Iterable[Mapping[str, Any]]) -> list[Comparisons]:
+    """Preference rows gathered by prompt, prompts in the order they first appear."""
+    found: dict[tuple[int, ...], Comparisons] = {}
+    for row in rows:
+        prompt_ids = chat.encode_prompt(row["messages"])
+        one = found.setdefault(tuple(prompt_ids), Comparisons(row["group"], prompt_ids, [], []))
+        sides = []
+        for side in ("chosen", "rejected"):
+            ids = chat.encode_completion(row[side])
+            if ids not in one.completions:
+                one.completions.append(ids)
+            sides.append(one.completions.index(ids))
+        one.pairs.append((sides[0], sides[1]))
+    return list(found.values())
+
+
+def comparison_batch(prompts: Sequence[Comparisons], pad_id: int) -> tuple[Batch, Tensor, Tensor]:
+    """All completions of some prompts as one batch, and the rows of chosen and rejected ones, [pairs] each."""
+    sequences, chosen, rejected = [], [], []
+    for one in prompts:
+        first = len(sequences)
+        chosen += [first + winner for winner, _ in one.pairs]
+        rejected += [first + loser for _, loser in one.pairs]
+        for ids in one.completions:
+            mask = [False] * len(one.prompt_ids) + [True] * len(ids)
+            sequences.append(([*one.prompt_ids, *ids], mask))
+    return collate(sequences, pad_id), torch.tensor(chosen), torch.tensor(rejected)

@@ -1,0 +1,145 @@
+"""One examination for all policies: the same prompts, settings and random numbers, the same scorers.
+
+P prompts, G completions a prompt. Values of a metric are arrays [P, G] or [P], as `rlhf.comparison` takes them.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rlhf.answers import (
+    Answers,
+    Drawing,
+    answer_golds,
+    answer_logprobs,
+    answer_rewards,
+    demonstration_nll,
+    draw,
+    lengths,
+    stop_rates,
+)
+from rlhf.chat import Chat, Message
+from rlhf.comparison import by_prompt, interval
+from rlhf.models import Policy, RewardModel
+from rlhf.selection import best_of_n, best_of_n_kl
+
+Values: TypeAlias = NDArray[np.float64] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exam:
+    """Questions, settings and scorers."""
+
+    questions: Sequence[Mapping[str, Any]]
+    """Rows with `messages` and `meta`, P of them."""
+    stable: Sequence[Sequence[Message]]
+    """Held-out demonstrations; their NLL shows what a policy forgot."""
+    drawing: Drawing
+    reference: Policy
+    """What KL is measured against: the SFT policy."""
+    policy_rm: RewardModel
+    """The reward that was optimised."""
+    held_out_rm: RewardModel
+    """A second reward that never was."""
+    unfinished_reward: float
+    max_batch_tokens: int
+
+    @property
+    def chat(self) -> Chat:
+        """How questions become token ids."""
+        return self.reference.chat
+
+    def prompts(self) -> list[list[int]]:
+        """Token ids of the questions."""
+        return [self.chat.encode_prompt(row["messages"]) for row in self.questions]
+
+    def metas(self) -> list[Mapping[str, Any]]:
+        """What the gold reward knows of each question; empty where it knows nothing."""
+        return [row.get("meta") or {} for row in self.questions]
+
+    def about(self, questions: Sequence[Mapping[str, Any]]) -> "Exam":
+        """The same examination on other questions."""
+        return replace(self, questions=questions)
+
+
+def answer(exam: Exam, policy: Policy) -> tuple[Answers, Answers]:
+    """The policy's sampled answers [P, G] and its greedy ones [P, 1]."""
+    prompts = exam.prompts()
+    return draw(policy, prompts, exam.drawing), draw(policy, prompts, exam.drawing.greedy())
+
+
+def mark(exam: Exam, answers: Answers, greedy: Answers) -> dict[str, Values]:
+    """Every metric that the answers alone decide, [P, G] each.
+
+    kl is the k1 estimate, log π(y) − log π_sft(y) for y drawn from π, nats a completion; its mean is KL(π ‖ SFT).
+    """
+    prompts, metas = exam.prompts(), exam.metas()
+    own = np.array([[one.logprob for one in group] for group in answers])
+    reference = answer_logprobs(
+        exam.reference,
+        prompts,
+        answers,
+        temperature=exam.drawing.temperature,
+        max_batch_tokens=exam.max_batch_tokens,
+    )
+    return {
+        "gold_reward": answer_golds(metas, answers),
+        "reward": rewards(exam, exam.policy_rm, answers),
+        "held_out_reward": rewards(exam, exam.held_out_rm, answers),
+        "kl": own - reference,
+        "length": lengths(answers),
+        "stop_rate": stop_rates(answers),
+        "greedy_gold_reward": answer_golds(metas, greedy),
+    }
+
+
+def forgetting(exam: Exam, policy: Policy) -> NDArray[np.float64]:
+    """NLL of the stable demonstrations, nats a token; one value each."""
+    return demonstration_nll(policy, exam.stable, exam.max_batch_tokens)
+
+
+def rewards(exam: Exam, reward_model: RewardModel, answers: Answers) -> NDArray[np.float64]:
+    """Normalised rewards of the answers, [P, G]."""
+    return answer_rewards(
+        reward_model,
+        exam.prompts(),
+        answers,
+        unfinished_reward=exam.unfinished_reward,
+        max_batch_tokens=exam.max_batch_tokens,
+    )
+
+
+def selection_score(exam: Exam, policy: Policy) -> tuple[str, NDArray[np.float64]]:
+    """Who judges, and one score a prompt [P], to choose between policies: gold where known, else held-out reward."""
+    answers = draw(policy, exam.prompts(), exam.drawing)
+    golds = answer_golds(exam.metas(), answers)
+    if golds is not None:
+        return "gold", by_prompt(golds)
+    return "held_out_rm", by_prompt(rewards(exam, exam.held_out_rm, answers))
+
+
+def best_of_n_curve(exam: Exam, sizes: Sequence[int], seed: int, samples: int) -> list[dict[str, Any]]:
+    """What picking the favourite of `policy_rm` among n answers of the reference gives, for each n, with intervals.
+
+    The proxy rises with n by construction; where gold stops rising, the proxy has been spent. The KL of best-of-n is
+    at most log n − (n − 1)/n.
+    """
+    answers = draw(exam.reference, exam.prompts(), replace(exam.drawing, group_size=max(sizes)))
+    proxy = rewards(exam, exam.policy_rm, answers)
+    shown: dict[str, Values] = {
+        "gold_reward": answer_golds(exam.metas(), answers),
+        "reward": proxy,
+        "held_out_reward": rewards(exam, exam.held_out_rm, answers),
+        "length": lengths(answers),
+    }
+    curve: list[dict[str, Any]] = []
+    for n in sorted(sizes):
+        point: dict[str, Any] = {"n": n, "kl_bound": best_of_n_kl(n)}
+        for name, values in shown.items():
+            expected = None if values is None else best_of_n(proxy, values, n)
+            point[name] = interval(expected, seed, samples)
+        curve.append(point)
+    return curve

@@ -1,0 +1,93 @@
+"""From a right-padded batch to hidden states and token log-probabilities.
+
+Shapes: B sequences, T tokens, V vocabulary, H hidden, N tokens under the loss mask.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from rlhf.batching import Batch
+
+LOGITS_AT_ONCE = 2**27
+"""Most logits alive at a time (half a gigabyte of float32): beyond it the head runs in slices, recomputed backward."""
+
+
+def hidden_states(model: Any, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    """Last hidden states [B, T, H] of a causal language model, what its LM head reads.
+
+    No mask is handed to the model: in a causal model no real token sees what is padded after it, so with padding on
+    the right real positions come out the same, positions count from 0, and the fastest attention kernel applies.
+    Values at padding are meaningless. Raises ValueError where padding is on the left.
+    """
+    if not bool(attention_mask[:, 0].all()):
+        raise ValueError("a sequence starts with padding, expected it on the right (as rlhf.batching.collate does)")
+    hidden: Tensor = model.get_decoder()(input_ids=input_ids, use_cache=False).last_hidden_state
+    return hidden
+
+
+def token_logprobs(model: Any, batch: Batch, temperature: float = 1.0) -> Tensor:
+    """log p(input_ids[b, t] | input_ids[b, :t]) at tempered logits, 0 outside the loss mask; [B, T] float32.
+
+    The LM head runs on the N masked positions only, which is exact and saves most of the memory.
+    """
+    hidden = hidden_states(model, batch.input_ids, batch.attention_mask)
+    return logprobs_from_hidden(model, hidden, batch, temperature)
+
+
+def logprobs_and_entropy(model: Any, batch: Batch, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+    """`token_logprobs`, and the entropy in nats of each distribution, from the same logits; both [B, T].
+
+    The entropy carries no gradient: it is watched, not trained.
+    """
+    hidden = hidden_states(model, batch.input_ids, batch.attention_mask)
+    logprobs, entropy = _masked_logprobs(model, hidden, batch, temperature, with_entropy=True)
+    return _scatter(logprobs, batch), _scatter(entropy, batch)
+
+
+def logprobs_from_hidden(model: Any, hidden: Tensor, batch: Batch, temperature: float = 1.0) -> Tensor:
+    """`token_logprobs` from hidden states [B, T, H] that were already computed."""
+    logprobs, _ = _masked_logprobs(model, hidden, batch, temperature, with_entropy=False)
+    return _scatter(logprobs, batch)
+
+
+def _masked_logprobs(
+    model: Any, hidden: Tensor, batch: Batch, temperature: float, with_entropy: bool
+) -> tuple[Tensor, Tensor]:
+    if temperature <= 0:
+        raise ValueError(f"temperature is {temperature}, expected above 0: a greedy policy has no log-probabilities")
+    trained = batch.loss_mask[:, 1:]
+    targets = batch.input_ids[:, 1:][trained]  # [N]
+    states = hidden[:, :-1][trained]  # [N, H]; the state at t - 1 predicts token t
+    head = model.get_output_embeddings()
+    rows = max(1, LOGITS_AT_ONCE // head.weight.shape[0])
+    if len(targets) <= rows:
+        return _head_logprobs(head, states, targets, temperature, with_entropy)
+    parts = [
+        checkpoint(_head_logprobs, head, some_states, some_targets, temperature, with_entropy, use_reentrant=False)
+        for some_states, some_targets in zip(states.split(rows), targets.split(rows), strict=True)
+    ]
+    return torch.cat([part[0] for part in parts]), torch.cat([part[1] for part in parts])
+
+
+def _head_logprobs(
+    head: Any, states: Tensor, targets: Tensor, temperature: float, with_entropy: bool
+) -> tuple[Tensor, Tensor]:
+    logits = head(states).float()  # [N, V]
+    if temperature != 1.0:
+        logits = logits / temperature
+    normaliser = logits.logsumexp(-1)
+    logprobs = logits.gather(-1, targets[:, None]).squeeze(-1) - normaliser
+    if not with_entropy:
+        return logprobs, torch.zeros_like(logprobs)
+    with torch.no_grad():
+        entropy = normaliser - (torch.exp(logits - normaliser[:, None]) * logits).sum(-1)
+    return logprobs, entropy
+
+
+def _scatter(values: Tensor, batch: Batch) -> Tensor:
+    trained = batch.loss_mask.clone()
+    trained[:, 0] = False
+    return torch.zeros(trained.shape, dtype=values.dtype, device=values.device).masked_scatter(trained, values)

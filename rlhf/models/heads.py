@@ -1,0 +1,107 @@
+"""Scalar heads on a causal language model: the reward model, and the critic that starts as its copy."""
+
+import copy
+import math
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from rlhf.batching import Batch
+from rlhf.models.forward import hidden_states
+from rlhf.models.policy import Policy, load_policy, save_policy
+from rlhf.records import write_json
+from rlhf.seeding import generator
+
+
+class RewardModel(nn.Module):
+    """A causal language model whose last real token is read by a linear head: score = (w · h + b − mean) / std.
+
+    The LM head stays, so that a language-model loss can share the forward pass (`scores_and_hidden`).
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, policy: Policy, seed: int) -> None:
+        """Take over the policy's model (not a copy) and draw a head: w ~ N(0, 1/√(H + 1)), b = 0 (Stiennon 2020)."""
+        super().__init__()
+        self.model: Any = policy.model
+        self.chat = policy.chat
+        size = self.model.config.hidden_size
+        self.head = nn.Linear(size, 1)
+        nn.init.normal_(self.head.weight, std=1 / math.sqrt(size + 1), generator=generator(seed, "reward head"))
+        nn.init.zeros_(self.head.bias)
+        self.register_buffer("mean", torch.zeros(()))
+        self.register_buffer("std", torch.ones(()))
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Scores [B], normalised once `normalise` was called."""
+        return self.scores_and_hidden(batch)[0]
+
+    def scores_and_hidden(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Scores [B] and the hidden states [B, T, H] they were read from (see `logprobs_from_hidden`)."""
+        hidden = hidden_states(self.model, batch.input_ids, batch.attention_mask)
+        last = batch.attention_mask.sum(-1) - 1
+        read = hidden[torch.arange(len(last), device=last.device), last].float()  # [B, H]
+        scores = (self.head(read).squeeze(-1) - self.mean) / self.std
+        return scores, hidden
+
+    @torch.no_grad()
+    def normalise(self, mean: float, std: float) -> None:
+        """Shift and scale the scores so that those measured with `mean` and `std` come out at 0 and 1.
+
+        Composes: the figures are of the scores as this model gives them now. Raises ValueError unless std > 0.
+        """
+        if not (math.isfinite(mean) and math.isfinite(std) and std > 0):
+            raise ValueError(f"scores have mean {mean} and std {std}, expected finite and std above 0: all equal?")
+        self.mean += mean * self.std
+        self.std *= std
+
+    def save(self, folder: Path) -> None:
+        """Write the backbone as a policy folder, and head.safetensors with head and normalisation beside it."""
+        save_policy(Policy(self.model, self.chat), folder)
+        own = {name: tensor for name, tensor in self.state_dict().items() if not name.startswith("model.")}
+        save_file({name: tensor.cpu() for name, tensor in own.items()}, folder / "head.safetensors")
+        about = {"kind": "reward_model", "read_at": "last_token"}
+        write_json(folder / "head.json", about)
+
+    @classmethod
+    def load(cls, folder: Path) -> "RewardModel":
+        """Read what `save` wrote. Raises ValueError where the folder has no head."""
+        if not (folder / "head.safetensors").is_file():
+            raise ValueError(f"{folder.name} holds no head.safetensors: expected a reward model, not a policy")
+        model = cls(load_policy(folder), seed=0)
+        head = load_file(folder / "head.safetensors")
+        missing, unexpected = model.load_state_dict(head, strict=False)
+        if unexpected or any(not name.startswith("model.") for name in missing):
+            raise ValueError(f"{folder.name}/head.safetensors holds {sorted(head)}, expected head.*, mean and std")
+        return model.eval()
+
+
+class ValueModel(nn.Module):
+    """The critic: a backbone of its own and a linear head that starts at zero."""
+
+    def __init__(self, model: Any) -> None:
+        """Take over `model`, a causal language model."""
+        super().__init__()
+        self.model = model
+        self.head = nn.Linear(model.config.hidden_size, 1)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    @classmethod
+    def from_reward_model(cls, reward_model: RewardModel) -> "ValueModel":
+        """A critic on a copy of the reward model's backbone, with every value 0 (as in InstructGPT, zero head)."""
+        return cls(copy.deepcopy(reward_model.model).requires_grad_(True))
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Values [B, T], aligned with log-probabilities: values[b, t] is what the state *before* token t is worth.
+
+        It is read from the hidden state at t − 1, and is 0 outside the loss mask.
+        """
+        hidden = hidden_states(self.model, batch.input_ids, batch.attention_mask)
+        values = self.head(hidden[:, :-1].float()).squeeze(-1)  # [B, T - 1]
+        return nn.functional.pad(values, (1, 0)) * batch.loss_mask

@@ -1,0 +1,190 @@
+"""On-policy reinforcement learning, as pieces that a stage puts together: sample, score, weigh, learn.
+
+A batch of rollouts is P prompts with G completions each, prompt-major, B = P*G sequences of T tokens (prompt and
+completion, padded on the right). Log-probabilities and everything else that belongs to a sampled token sits at that
+token's place and is 0 elsewhere. What an algorithm is, is in `rlhf.algorithms`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from rlhf.advantages import zero_std_share
+from rlhf.algorithms import Algorithm, Experience, Rollouts, rows_of, sequence_kl
+from rlhf.batching import Batch, collate, micro_batches
+from rlhf.errors import NumericsError
+from rlhf.kl import k3
+from rlhf.masks import denominator, masked_mean, masked_var
+from rlhf.models import RewardModel
+from rlhf.sampler import Completion
+from rlhf.trainer import Metrics, StepBatch
+
+MAX_SAMPLER_GAP = 0.05
+"""Nats a token by which sampler and trainer may differ on average before rollouts no longer count as on-policy."""
+
+
+def to_batch(prompts: Sequence[Sequence[int]], completions: Sequence[Completion], pad_id: int) -> tuple[Batch, Tensor]:
+    """Prompts with their completions as one batch [B, T], and the sampler's log-probabilities [B, T] in place."""
+    sequences, old_logprobs = [], []
+    for completion in completions:
+        prompt = prompts[completion.prompt_index]
+        mask = [False] * len(prompt) + [True] * len(completion.ids)
+        sequences.append(([*prompt, *completion.ids], mask))
+        old_logprobs.append(torch.tensor(completion.logprobs))
+    batch = collate(sequences, pad_id)
+    placed = torch.zeros(batch.input_ids.shape).masked_scatter(batch.loss_mask, torch.cat(old_logprobs))
+    return batch, placed
+
+
+@torch.no_grad()
+def in_micro_batches(function: Callable[[Batch], Tensor], batch: Batch, max_tokens: int) -> Tensor:
+    """`function` of the whole batch, [B] or [B, T], computed without gradient in micro-batches of similar length."""
+    rows, results = [], []
+    for indices in micro_batches(batch.attention_mask.sum(dim=1).tolist(), max_tokens):
+        part = function(rows_of(batch, indices))
+        if part.dim() == 2:
+            part = torch.nn.functional.pad(part, (0, batch.input_ids.shape[1] - part.shape[1]))
+        rows.extend(indices)
+        results.append(part)
+    return torch.cat(results)[torch.tensor(rows).argsort()]
+
+
+Score = Callable[[Sequence[Sequence[int]], Sequence[Completion]], Tensor]
+"""Rewards [B] of completions, given the prompts they index; a reward model's or a verifier's, penalties included."""
+
+
+def score_with(reward_model: RewardModel, unfinished_reward: float, max_tokens: int) -> Score:
+    """Scores by a reward model, and the fixed `unfinished_reward` for completions that were cut off.
+
+    A reward model reads the stop token and has never seen a completion without one: its score of such text is noise.
+    """
+
+    def score(prompts: Sequence[Sequence[int]], completions: Sequence[Completion]) -> Tensor:
+        batch, _ = to_batch(prompts, completions, reward_model.chat.pad_id)
+        rewards = in_micro_batches(reward_model, batch, max_tokens)
+        return torch.where(_stopped(completions), rewards, unfinished_reward)
+
+    return score
+
+
+def collect(
+    prompts: Sequence[Sequence[int]],
+    completions: Sequence[Completion],
+    *,
+    score: Score,
+    reference: Callable[[Batch], Tensor],
+    critic: Callable[[Batch], Tensor] | None,
+    group_size: int,
+    pad_id: int,
+    max_tokens: int,
+) -> Rollouts:
+    """Completions just sampled, with rewards, the reference's log-probabilities and, for a critic, its values."""
+    batch, old_logprobs = to_batch(prompts, completions, pad_id)
+    return Rollouts(
+        batch=batch,
+        old_logprobs=old_logprobs,
+        ref_logprobs=in_micro_batches(reference, batch, max_tokens),
+        rewards=score(prompts, completions),
+        stopped=_stopped(completions),
+        group_size=group_size,
+        values=in_micro_batches(critic, batch, max_tokens) if critic else None,
+    )
+
+
+def step_batches(
+    collect_update: Callable[[int], tuple[Experience, Mapping[str, float]]],
+    algorithm: Algorithm,
+    inner_steps: int,
+    max_tokens: int,
+) -> Callable[[int], StepBatch[Experience]]:
+    """`batch_at` for `fit`: `inner_steps` optimiser steps on each batch of rollouts that `collect_update` makes.
+
+    `collect_update(update)` samples from the policy as it is, so only its first step is exactly on-policy.
+    """
+    held: dict[int, tuple[Experience, Mapping[str, float]]] = {}
+
+    def batch_at(step: int) -> StepBatch[Experience]:
+        update, inner = divmod(step, inner_steps)
+        if inner == 0:
+            held.clear()
+            held[update] = collect_update(update)
+        elif update not in held:
+            raise ValueError(
+                f"resumed at step {step}, between the {inner_steps} inner steps of an update: "
+                f"`every` of the checkpoints must be a multiple of {inner_steps}"
+            )
+        experience, metrics = held[update]
+        lengths = experience.batch.attention_mask.sum(dim=1).tolist()
+        parts = [experience.rows(indices) for indices in micro_batches(lengths, max_tokens)]
+        return StepBatch(
+            micro_batches=[replace(part, fresh=inner == 0) for part in parts],
+            denominator=denominator(experience.batch.loss_mask, algorithm.aggregation),
+            metrics=metrics if inner == 0 else {},
+        )
+
+    return batch_at
+
+
+def loss_of(
+    algorithm: Algorithm,
+    policy: Callable[[Batch], tuple[Tensor, Tensor]],
+    critic: Callable[[Batch], Tensor] | None,
+) -> Callable[[Experience], tuple[Tensor, Metrics]]:
+    """`loss` for `fit`: the algorithm's, after one forward pass of policy and critic.
+
+    `policy` gives log-probabilities and entropy [B, T], `critic` values [B, T]. On fresh rollouts the policy is the one
+    that was sampled, so its log-probabilities must be the sampler's (`sampler_gap`); NumericsError where they are not.
+    """
+
+    def loss(experience: Experience) -> tuple[Tensor, Metrics]:
+        mask = experience.batch.loss_mask
+        logprobs, entropy = policy(experience.batch)
+        losses, metrics = algorithm.loss(experience, logprobs, critic(experience.batch) if critic else None)
+        metrics["entropy"] = entropy[mask]
+        if experience.fresh:
+            metrics["sampler_gap"] = _sampler_gap(logprobs.detach()[mask], experience.old_logprobs[mask])
+        return losses.sum(), metrics
+
+    return loss
+
+
+def rollout_metrics(rollouts: Rollouts, experience: Experience) -> dict[str, float]:
+    """What to watch in a batch of rollouts; per-sequence KL in nats, lengths in tokens, the stop token included."""
+    mask = rollouts.batch.loss_mask
+    groups = rollouts.rewards.view(-1, rollouts.group_size)
+    kl = sequence_kl(rollouts)
+    metrics = {
+        "reward": rollouts.rewards.mean(),
+        "reward_std": rollouts.rewards.std(correction=0),
+        "objective": (rollouts.rewards - experience.kl_coef * kl).mean(),
+        "kl": kl.mean(),
+        "kl_k3": (k3(rollouts.old_logprobs, rollouts.ref_logprobs) * mask).sum(dim=1).mean(),
+        "length": mask.sum(dim=1).float().mean(),
+        "stop_rate": rollouts.stopped.float().mean(),
+        "tokens": mask.sum(),
+        "advantage_mean": masked_mean(experience.advantages, mask),
+        "advantage_std": masked_var(experience.advantages, mask).sqrt(),
+    }
+    if rollouts.group_size > 1:
+        metrics["zero_std_groups"] = torch.tensor(zero_std_share(groups))
+    if experience.returns is not None and rollouts.values is not None:
+        residual = masked_var(experience.returns - rollouts.values, mask)
+        metrics["return"] = masked_mean(experience.returns, mask)
+        metrics["explained_variance"] = 1.0 - residual / masked_var(experience.returns, mask).clamp(min=1e-8)
+    return {name: float(value) for name, value in metrics.items()} | {"kl_coef": experience.kl_coef}
+
+
+def _stopped(completions: Sequence[Completion]) -> Tensor:
+    return torch.tensor([completion.stop_reason == "stop" for completion in completions])
+
+
+def _sampler_gap(logprobs: Tensor, old_logprobs: Tensor) -> Tensor:
+    gap = (logprobs - old_logprobs).abs()
+    if gap.mean() > MAX_SAMPLER_GAP:
+        raise NumericsError(
+            f"sampler and trainer differ by {gap.mean():.3g} nats a token on one policy (limit {MAX_SAMPLER_GAP}): the "
+            "rollouts are not on-policy; check that both use the same weights, temperature and precision"
+        )
+    return gap

@@ -1,0 +1,71 @@
+"""AdamW with its schedule and its clipping, for one or several modules trained together."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import nn
+
+
+@dataclass(frozen=True)
+class OptimizerSettings:
+    """AdamW, its schedule and its limits."""
+
+    lr: float | Mapping[str, float]
+    """Peak learning rate, one for all modules or one for each by name."""
+    warmup_steps: int = 0
+    """Steps of linear rise to the peak."""
+    schedule: Literal["constant", "linear", "cosine"] = "linear"
+    """How the learning rate falls after the warmup."""
+    final_lr_fraction: float = 0.0
+    """Share of the peak that is reached at the last step."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-5
+    """Larger than PyTorch's 1e-8: early steps are then as small as in the original RLHF code."""
+    weight_decay: float = 0.0
+    """Applied to matrices, not to biases and norms."""
+    max_grad_norm: float = 1.0
+    """Each module's gradient is scaled down to this length."""
+
+
+def lr_factor(step: int, steps: int, settings: OptimizerSettings) -> float:
+    """Share of the peak learning rate at `step` (from 0): (step+1)/warmup while it rises, then the schedule's fall."""
+    if step < settings.warmup_steps:
+        return (step + 1) / settings.warmup_steps
+    done = (step - settings.warmup_steps) / max(1, steps - settings.warmup_steps)
+    falls = {"constant": 1.0, "linear": 1.0 - done, "cosine": 0.5 * (1.0 + math.cos(math.pi * done))}
+    floor = 1.0 if settings.schedule == "constant" else settings.final_lr_fraction
+    return floor + (1.0 - floor) * falls[settings.schedule]
+
+
+def adamw(modules: Mapping[str, nn.Module], settings: OptimizerSettings) -> torch.optim.AdamW:
+    """AdamW over the trained parameters of all modules; each group names its `module` and that one's `peak` lr."""
+    groups = []
+    for name, module in modules.items():
+        peak = settings.lr[name] if isinstance(settings.lr, Mapping) else settings.lr
+        trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        matrices = [parameter for parameter in trained if parameter.dim() >= 2]
+        others = [parameter for parameter in trained if parameter.dim() < 2]
+        groups.append({"params": matrices, "weight_decay": settings.weight_decay, "module": name, "peak": peak})
+        groups.append({"params": others, "weight_decay": 0.0, "module": name, "peak": peak})
+    groups = [group for group in groups if group["params"]]
+    return torch.optim.AdamW(groups, lr=0.0, betas=settings.betas, eps=settings.eps, fused=True)
+
+
+def set_lr(optimizer: torch.optim.AdamW, factor: float) -> dict[str, float]:
+    """Set every group to its peak times `factor`; the learning rate of each module."""
+    rates = {}
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak"] * factor
+        rates[group["module"]] = group["lr"]
+    return rates
+
+
+def clip(module: nn.Module, limit: float) -> float:
+    """Scale the module's gradient to a length of at most `limit`; its length before."""
+    trained = [parameter for parameter in module.parameters() if parameter.grad is not None]
+    norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in trained])
+    torch.nn.utils.clip_grads_with_norm_(trained, limit, norm)
+    return norm.item()

@@ -1,0 +1,107 @@
+"""Rows and the files they live in: JSON Lines, one row a line, keys sorted, the same bytes for the same rows.
+
+Beside its content every row carries its provenance through all stages: `id`, `group`, `source`, `file`, `line`, `split`.
+`id` is the hash of the content, so a row keeps its name wherever it goes; `group` is what a split may not cut through.
+"""
+
+import hashlib
+import json
+import unicodedata
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+Row = dict[str, Any]
+
+PROVENANCE = frozenset({"id", "group", "source", "file", "line", "split"})
+SPLITS = ("eval", "val", "train")  # the order in which split_of cuts the unit interval
+
+
+def read_rows(path: Path | str) -> Iterator[Row]:
+    """Rows of one JSONL file, or of every *.jsonl in a folder in name order.
+
+    Raises ValueError with file and line where a line is no JSON object: these are files of our own making
+    (`tasks.readers` is for files that others wrote).
+    """
+    path = Path(path)
+    files = sorted(path.glob("*.jsonl")) if path.is_dir() else [path]
+    for file in files:
+        with file.open(encoding="utf-8", newline="\n") as lines:
+            for number, line in enumerate(lines, start=1):
+                try:
+                    row = json.loads(line)
+                except ValueError as error:
+                    raise ValueError(f"{file}:{number}: expected one JSON object a line, {error}") from error
+                if not isinstance(row, dict):
+                    raise ValueError(f"{file}:{number}: expected a JSON object, found {type(row).__name__}")
+                yield row
+
+
+def write_rows(path: Path | str, rows: Iterable[Mapping[str, Any]]) -> int:
+    """Write rows as JSONL with sorted keys, folders made as needed; returns how many were written."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    count = 0
+    with path.open("w", encoding="utf-8", newline="\n") as file:
+        for row in rows:
+            count += 1
+            file.write(json.dumps(row, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
+    return count
+
+
+def write_json(path: Path | str, value: Any) -> None:
+    """Write one JSON document with sorted keys and a newline at its end. NaN and infinity raise ValueError."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(value, sort_keys=True, ensure_ascii=False, allow_nan=False, indent=2)
+    path.write_text(text + "\n", encoding="utf-8", newline="\n")
+
+
+def content_id(row: Mapping[str, Any]) -> str:
+    """First 16 hex digits of the sha256 of everything in the row but its provenance."""
+    content = {key: value for key, value in row.items() if key not in PROVENANCE}
+    return _digest(json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":")))
+
+
+def normalised(text: str) -> str:
+    """The text as far as "the same question" goes: NFKC, case folded, white space runs as one blank, ends stripped."""
+    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+
+
+def group_of(messages: Sequence[Mapping[str, str]]) -> str:
+    """Name of the group: 16 hex digits of the sha256 of the first user message, normalised.
+
+    All turns of a conversation, and all answers to a question, share a group and so never sit on both sides of a split.
+    Without a user message the first message stands in. Raises ValueError when there is none at all.
+    """
+    if not messages:
+        raise ValueError("a group needs at least one message, found none")
+    first = next((message for message in messages if message["role"] == "user"), messages[0])
+    return _digest(normalised(first["content"]))
+
+
+def split_of(group: str, shares: Mapping[str, float]) -> str:
+    """The split a group falls in: u = sha256(group) / 2²⁵⁶ against the shares of eval, val, train, in that order.
+
+    No seed and no row order enters, so a group never changes sides when rows are added. Raises ValueError unless the
+    shares are of eval, val and train only, none below 0, and sum to 1.
+    """
+    unknown = sorted(set(shares) - set(SPLITS))
+    if unknown or min(shares.values(), default=0.0) < 0 or abs(sum(shares.values()) - 1) > 1e-9:
+        raise ValueError(f"split shares of {', '.join(SPLITS)} must sum to 1, each at least 0; got {dict(shares)}")
+    position = int(hashlib.sha256(group.encode("utf-8")).hexdigest(), 16) / 2**256
+    edge = 0.0
+    for split in SPLITS:
+        edge += shares.get(split, 0.0)
+        if position < edge:
+            return split
+    return next(split for split in reversed(SPLITS) if shares.get(split, 0.0) > 0)
+
+
+def in_pool(rows: Iterable[Row], pool: str) -> list[Row]:
+    """Prompts set aside for one use ("preference", "rl"), and those that are for any."""
+    return [row for row in rows if row.get("pool", "any") in (pool, "any")]
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8")).hexdigest()[:16]

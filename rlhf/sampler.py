@@ -1,0 +1,212 @@
+"""Sampling: one prefill a prompt, its cache shared by the group, one token at a time, finished rows dropped.
+
+Shapes: P prompts and R = P · group_size rows of a chunk, V vocabulary, K cached positions.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rlhf.errors import NumericsError
+from rlhf.models import Policy
+from rlhf.seeding import derive
+
+KEEP_SHARE = 7 / 8
+"""Finished rows stay in the cache until the running ones are under this share: dropping copies the cache."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """One sampled completion."""
+
+    prompt_index: int
+    """Index into the prompts that were sampled for."""
+    ids: list[int]
+    """Sampled ids, the stop token included where the completion stopped."""
+    logprobs: list[float]
+    """Log-probability of each id under the tempered distribution it was drawn from (untempered where greedy)."""
+    stop_reason: str
+    """"stop" or "length"."""
+
+
+def sample(
+    policy: Policy,
+    prompts: Sequence[Sequence[int]],
+    *,
+    max_new_tokens: int,
+    temperature: float,
+    group_size: int,
+    seed: int,
+    batch_size: int = 512,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Completion]:
+    """Sample `group_size` completions of every prompt, prompt 0's group first.
+
+    A draw inverts the cumulative distribution at a uniform number that belongs to (seed, prompt index, sample index,
+    step): it depends neither on the batch the row was in nor on `group_size`. Temperature 0 takes the likeliest token.
+    `batch_size` is the most rows at a time, except that a group is never cut; `progress` is told (rows done, of).
+    Raises ValueError for settings out of range and prompts that do not fit, NumericsError for non-finite logits.
+    """
+    _check(policy, prompts, max_new_tokens, temperature, group_size)
+    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+    prompts_at_once = max(1, batch_size // group_size)
+    groups: dict[int, list[Completion]] = {}
+    was_training = policy.model.training
+    policy.model.eval()
+    try:
+        for start in range(0, len(order), prompts_at_once):
+            chunk = order[start : start + prompts_at_once]
+            uniforms = _uniforms(chunk, group_size, max_new_tokens, seed) if temperature > 0 else None
+            groups |= _sample_chunk(policy, prompts, chunk, group_size, max_new_tokens, temperature, uniforms)
+            if progress is not None:
+                progress(len(groups) * group_size, len(prompts) * group_size)
+    finally:
+        policy.model.train(was_training)
+    return [completion for index in range(len(prompts)) for completion in groups[index]]
+
+
+@torch.inference_mode()
+def _sample_chunk(
+    policy: Policy,
+    prompts: Sequence[Sequence[int]],
+    chunk: list[int],
+    group_size: int,
+    max_new_tokens: int,
+    temperature: float,
+    uniforms: Tensor | None,
+) -> dict[int, list[Completion]]:
+    model, stop_id, device = policy.model, policy.chat.stop_id, policy.model.device
+    decoder, head = model.get_decoder(), model.get_output_embeddings()
+    lengths = torch.tensor([len(prompts[index]) for index in chunk], device=device)
+    width = int(lengths.max())
+    input_ids = torch.tensor(
+        [[*prompts[index], *[policy.chat.pad_id] * (width - len(prompts[index]))] for index in chunk], device=device
+    )
+    logits, cache = _prefill(model, input_ids, lengths, group_size, max_new_tokens)
+    positions = lengths.repeat_interleave(group_size)[:, None]  # [R, 1]; where the next token goes
+    visible = _visible(positions, width, max_new_tokens)
+    uniforms = None if uniforms is None else uniforms.to(device)
+
+    ids = torch.full((len(positions), max_new_tokens), stop_id, device=device)  # [R, new tokens]
+    logprobs = torch.zeros(ids.shape, device=device)
+    rows = torch.arange(len(positions), device=device)  # the rows in the cache, of which some have finished
+    running = torch.ones(len(rows), dtype=torch.bool, device=device)
+    for step in range(max_new_tokens):
+        next_ids, next_logprobs = draw(logits, temperature, None if uniforms is None else uniforms[rows, step])
+        # Finished rows write on after their stop; only what comes up to the first stop is read.
+        ids[rows, step], logprobs[rows, step] = next_ids, next_logprobs
+        running &= next_ids != stop_id
+        left = int(running.sum())
+        if left == 0 or step + 1 == max_new_tokens:
+            break
+        if left < KEEP_SHARE * len(rows):
+            kept = running.nonzero().squeeze(-1)
+            cache.batch_select_indices(kept)
+            rows, next_ids, running, positions = rows[kept], next_ids[kept], running[kept], positions[kept]
+            visible = None if visible is None else visible[kept]
+        output = decoder(
+            input_ids=next_ids[:, None],
+            position_ids=positions + step,
+            attention_mask=None if visible is None else visible[..., : width + step + 1],
+            past_key_values=cache,
+            use_cache=True,
+        )
+        logits = head(output.last_hidden_state[:, -1]).float()
+    return _completions(chunk, group_size, ids.cpu().numpy(), logprobs.cpu().numpy(), stop_id)
+
+
+def draw(logits: Tensor, temperature: float, uniforms: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Next ids [R] and their log-probabilities [R] from logits [R, V] by inverse CDF at uniforms [R] in [0, 1).
+
+    The cumulative sum is in float64 and the point looked up is kept below its end, so the index is in range and its
+    probability above 0 however the sum was rounded. Without uniforms the likeliest token is taken.
+    """
+    if uniforms is None:
+        chosen = logits.argmax(-1, keepdim=True)
+        return chosen.squeeze(-1), logits.log_softmax(-1).gather(-1, chosen).squeeze(-1)
+    logprobs = (logits / temperature).log_softmax(-1)
+    cumulative = logprobs.exp().cumsum(-1, dtype=torch.float64)
+    total = cumulative[:, -1:]
+    point = torch.minimum(uniforms[:, None] * total, torch.nextafter(total, torch.zeros_like(total)))
+    # The first index whose cumulative sum exceeds the point; the clamp is for NaN, which the caller reports.
+    chosen = torch.searchsorted(cumulative, point, right=True).clamp_(max=logits.shape[-1] - 1)
+    return chosen.squeeze(-1), logprobs.gather(-1, chosen).squeeze(-1)
+
+
+def _prefill(
+    model: Any, input_ids: Tensor, lengths: Tensor, group_size: int, max_new_tokens: int
+) -> tuple[Tensor, Any]:
+    """Logits [R, V] after each prompt and a cache of R rows with room for `max_new_tokens` more.
+
+    Prompts are padded on the right, where a causal model's real tokens do not see the padding; decoding hides it.
+    """
+    from transformers import DynamicCache
+
+    prompt_cache = DynamicCache()
+    output = model.get_decoder()(input_ids=input_ids, past_key_values=prompt_cache, use_cache=True)
+    last = output.last_hidden_state[torch.arange(len(lengths), device=lengths.device), lengths - 1]  # [P, H]
+    logits = model.get_output_embeddings()(last).float()
+    return logits.repeat_interleave(group_size, 0), _roomy_cache(prompt_cache, group_size, max_new_tokens)
+
+
+def _roomy_cache(prompt_cache: Any, group_size: int, max_new_tokens: int) -> Any:
+    from transformers import Cache
+
+    from rlhf.kv_cache import RoomyLayer
+
+    layers = [RoomyLayer(layer.keys, layer.values, group_size, max_new_tokens) for layer in prompt_cache.layers]
+    return Cache(layers=layers)
+
+
+def _visible(lengths: Tensor, width: int, max_new_tokens: int) -> Tensor | None:
+    """Mask [R, 1, 1, K] that hides the padding between prompts [R, 1] long and their completions; None without any."""
+    if bool((lengths == width).all()):
+        return None
+    places = torch.arange(width + max_new_tokens, device=lengths.device)
+    return ((places < lengths) | (places >= width))[:, None, None, :]
+
+
+def _uniforms(chunk: list[int], group_size: int, max_new_tokens: int, seed: int) -> Tensor:
+    """Uniform numbers in [0, 1), [R, new tokens] float64, a stream of its own for each row."""
+    streams = (
+        np.random.Generator(np.random.Philox(key=derive(seed, "sample", index, sample)))
+        for index in chunk
+        for sample in range(group_size)
+    )
+    return torch.from_numpy(np.stack([stream.random(max_new_tokens) for stream in streams]))
+
+
+def _completions(
+    chunk: list[int], group_size: int, ids: np.ndarray, logprobs: np.ndarray, stop_id: int
+) -> dict[int, list[Completion]]:
+    groups: dict[int, list[Completion]] = {index: [] for index in chunk}
+    for row, (row_ids, row_logprobs) in enumerate(zip(ids.tolist(), logprobs.tolist(), strict=True)):
+        index = chunk[row // group_size]
+        stopped = stop_id in row_ids
+        end = row_ids.index(stop_id) + 1 if stopped else len(row_ids)
+        if not all(map(math.isfinite, row_logprobs[:end])):
+            raise NumericsError(f"prompt {index}: the policy's logits are not finite; lower lr or go back a checkpoint")
+        groups[index].append(Completion(index, row_ids[:end], row_logprobs[:end], "stop" if stopped else "length"))
+    return groups
+
+
+def _check(
+    policy: Policy, prompts: Sequence[Sequence[int]], max_new_tokens: int, temperature: float, group_size: int
+) -> None:
+    if max_new_tokens < 1 or group_size < 1 or not 0 <= temperature < math.inf:
+        raise ValueError(
+            f"max_new_tokens={max_new_tokens}, group_size={group_size}, temperature={temperature}: "
+            "expected at least 1, at least 1, and finite from 0"
+        )
+    room = policy.model.config.max_position_embeddings
+    for index, prompt in enumerate(prompts):
+        if not 0 < len(prompt) <= room - max_new_tokens:
+            raise ValueError(
+                f"prompt {index} has {len(prompt)} tokens; with max_new_tokens={max_new_tokens} the model has room for "
+                f"1 to {room - max_new_tokens}"
+            )

@@ -1,0 +1,141 @@
+"""Intervals, win rates, calibration and correlation: the arithmetic behind every number that preflow reports.
+
+Letters: P prompts, G and H completions a prompt, N samples. The unit of resampling is the prompt, never the completion:
+completions of one prompt are alike, and counting them as independent makes every interval too narrow.
+"""
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Floats: TypeAlias = NDArray[np.float64]
+
+_CHUNK = 4_000_000  # resampled values held at once (32 MB)
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """A mean with its 95% confidence interval."""
+
+    mean: float
+    ci_low: float
+    ci_high: float
+
+    def as_dict(self) -> dict[str, float]:
+        """The three numbers as they stand in scores.json."""
+        return {"mean": self.mean, "ci_low": self.ci_low, "ci_high": self.ci_high}
+
+
+@dataclass(frozen=True, slots=True)
+class ReliabilityBin:
+    """One bin of a reliability diagram: what was claimed (`confidence`) against what happened (`frequency`)."""
+
+    low: float
+    high: float
+    count: int
+    confidence: float
+    frequency: float
+
+
+def bootstrap_mean(values: ArrayLike, seed: int, samples: int = 2000) -> Interval:
+    """Mean of `values` [P] (one a prompt) with the percentile bootstrap interval at 95%.
+
+    Efron (1979), "Bootstrap methods: another look at the jackknife". The same seed and P give the same resamples, so
+    intervals of several metrics over one set of prompts move together.
+    Raises ValueError when `values` is empty, not one-dimensional or not finite.
+    """
+    data = _vector(values, "values")
+    rng = np.random.default_rng(seed)
+    rows = max(1, _CHUNK // len(data))
+    means = np.empty(samples)
+    for start in range(0, samples, rows):
+        count = min(rows, samples - start)
+        means[start : start + count] = data[rng.integers(0, len(data), size=(count, len(data)))].mean(axis=1)
+    ends: Floats = np.percentile(means, [2.5, 97.5])
+    return Interval(float(data.mean()), float(ends[0]), float(ends[1]))
+
+
+def paired_bootstrap(a: ArrayLike, b: ArrayLike, seed: int, samples: int = 2000) -> Interval:
+    """Mean of a − b with its 95% interval, where a[i] and b[i] [P] belong to the same prompt.
+
+    Pairing removes the difficulty of the prompt from the comparison, which is most of the spread.
+    Raises ValueError when the lengths differ.
+    """
+    left, right = _vector(a, "a"), _vector(b, "b")
+    _same_length(left, right, "a and b, one value a prompt")
+    return bootstrap_mean(left - right, seed, samples)
+
+
+def win_rate(a: ArrayLike, b: ArrayLike) -> Floats:
+    """Share of wins of `a` [P, G] over `b` [P, H] for each prompt, ties counted half. Returns [P].
+
+    wᵢ = 1/(G·H) Σⱼₖ [aᵢⱼ > bᵢₖ] + ½[aᵢⱼ = bᵢₖ]. All G·H pairs are compared, so a policy scores ½ against itself.
+    """
+    left, right = np.asarray(a, dtype=np.float64), np.asarray(b, dtype=np.float64)
+    if left.ndim != 2 or right.ndim != 2 or len(left) != len(right):
+        raise ValueError(f"win_rate needs [P, G] and [P, H] over the same prompts, got {left.shape} and {right.shape}")
+    difference = left[:, :, None] - right[:, None, :]  # [P, G, H]
+    return ((np.sign(difference) + 1) / 2).mean(axis=(1, 2))
+
+
+def reliability_bins(probabilities: ArrayLike, outcomes: ArrayLike, bins: int = 10) -> list[ReliabilityBin]:
+    """Reliability diagram over equal-width bins of [0, 1]; empty bins are left out.
+
+    `probabilities` [N] are claims that an event happens, `outcomes` [N] are 1 where it did (0.5 for a tie). For
+    preference pairs take σ(reward margin) of a fixed side (first shown against second), not of the chosen one: the
+    chosen side won by definition, and every outcome would be 1.
+    """
+    claimed, happened = _vector(probabilities, "probabilities"), _vector(outcomes, "outcomes")
+    _same_length(claimed, happened, "probabilities and outcomes")
+    if claimed.min() < 0 or claimed.max() > 1:
+        raise ValueError(f"probabilities must lie in [0, 1], got {claimed.min():.3g} to {claimed.max():.3g}")
+    index = np.minimum((claimed * bins).astype(int), bins - 1)
+    result = []
+    for number in range(bins):
+        inside = index == number
+        if inside.any():
+            result.append(
+                ReliabilityBin(
+                    low=number / bins,
+                    high=(number + 1) / bins,
+                    count=int(inside.sum()),
+                    confidence=float(claimed[inside].mean()),
+                    frequency=float(happened[inside].mean()),
+                )
+            )
+    return result
+
+
+def expected_calibration_error(probabilities: ArrayLike, outcomes: ArrayLike, bins: int = 10) -> float:
+    """ECE = Σ_bins n_bin/N · |frequency − confidence|, in [0, 1]; 0 is perfectly calibrated.
+
+    Naeini et al. (2015), "Obtaining well calibrated probabilities using Bayesian binning".
+    """
+    parts = reliability_bins(probabilities, outcomes, bins)
+    total = sum(part.count for part in parts)
+    return sum(part.count * abs(part.frequency - part.confidence) for part in parts) / total
+
+
+def correlation(a: ArrayLike, b: ArrayLike) -> float:
+    """Pearson correlation of two vectors [N]; 0.0 where one is constant, since nothing varies together with it."""
+    left, right = _vector(a, "a"), _vector(b, "b")
+    _same_length(left, right, "a and b")
+    left, right = left - left.mean(), right - right.mean()
+    scale = float(np.sqrt((left**2).sum() * (right**2).sum()))
+    return float((left * right).sum()) / scale if scale > 0 else 0.0
+
+
+def _vector(values: ArrayLike, name: str) -> Floats:
+    data = np.asarray(values, dtype=np.float64)
+    if data.ndim != 1 or len(data) == 0:
+        raise ValueError(f"{name} must be a list of at least one number, got shape {data.shape}")
+    if not np.isfinite(data).all():
+        raise ValueError(f"{name} holds {int((~np.isfinite(data)).sum())} values of {len(data)} that are not finite")
+    return data
+
+
+def _same_length(left: Floats, right: Floats, what: str) -> None:
+    if len(left) != len(right):
+        raise ValueError(f"{what} must have the same length, got {len(left)} and {len(right)}")

@@ -1,0 +1,70 @@
+"""Supervised training of a policy on token sequences: the loop that pretraining, SFT and rejection sampling share."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from rlhf.batching import Batch, collate, micro_batches
+from rlhf.checkpoints import Checkpoints
+from rlhf.epochs import num_steps, rows_at
+from rlhf.losses.supervised import completion_nll
+from rlhf.models import Policy, token_logprobs
+from rlhf.optimizer import OptimizerSettings
+from rlhf.trainer import FitResult, Metrics, Progress, StepBatch, fit
+
+Sequences = Sequence[tuple[Sequence[int], Sequence[bool]]]
+"""(token ids, loss mask) of each row."""
+
+
+def fit_supervised(
+    policy: Policy,
+    sequences: Sequences,
+    *,
+    epochs: int,
+    batch_size: int,
+    max_batch_tokens: int,
+    optimizer: OptimizerSettings,
+    seed: int,
+    name: str,
+    checkpoints: Checkpoints | None = None,
+    log: Callable[[dict[str, float], int], None] | None = None,
+    progress: Progress | None = None,
+) -> FitResult:
+    """Minimise the mean NLL of the masked tokens: every token of a step weighs the same, whatever its micro-batch."""
+
+    def batch_at(step: int) -> StepBatch[Batch]:
+        chosen = [sequences[row] for row in rows_at(step, len(sequences), batch_size, seed)]
+        parts = micro_batches([len(ids) for ids, _ in chosen], max_batch_tokens)
+        return StepBatch(
+            [collate([chosen[row] for row in part], policy.chat.pad_id) for part in parts],
+            denominator=sum(sum(mask) for _, mask in chosen),
+        )
+
+    def loss(batch: Batch) -> tuple[Tensor, Metrics]:
+        losses, metrics = completion_nll(token_logprobs(policy.model, batch), batch.loss_mask)
+        return losses.sum(), metrics
+
+    return fit(
+        {"policy": policy.model},
+        steps=num_steps(len(sequences), batch_size, epochs),
+        batch_at=batch_at,
+        loss=loss,
+        optimizer=optimizer,
+        seed=seed,
+        name=name,
+        checkpoints=checkpoints,
+        log=log,
+        progress=progress,
+    )
+
+
+@torch.no_grad()
+def mean_nll(policy: Policy, sequences: Sequences, max_batch_tokens: int) -> float:
+    """Mean −log π of all trained tokens of held-out sequences, in nats."""
+    total, count = 0.0, 0
+    for rows in micro_batches([len(ids) for ids, _ in sequences], max_batch_tokens):
+        batch = collate([sequences[row] for row in rows], policy.chat.pad_id)
+        total -= token_logprobs(policy.model, batch).sum().item()
+        count += int(batch.loss_mask.sum())
+    return total / count

@@ -1,0 +1,95 @@
+"""Bring the raw data together: config and data/inbox/ in, data/01_raw/<kind>/ out.
+
+Either the embedded world is written (`rlhf.world`), or files of the inbox are copied to the kinds they are good for.
+Shards dropped into data/inbox/<kind>/ always join. Where each file came from is kept beside it, in origin.json.
+Alone: python -m tasks.collect --params collect --inbox data/inbox --out data/01_raw
+"""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+from rlhf.errors import DataRefused
+from rlhf.records import write_json
+from tasks.config.collect import Collect
+from tasks.journal import Log
+from tasks.readers import SUFFIXES
+from tasks.shapes import KINDS
+from tasks.stage import main
+
+Origin = dict[str, str]
+
+
+def collect(config: Collect, *, inbox: Path, out: Path, log: Log) -> None:
+    """Write the raw files of every kind, and origin.json beside them. Rows are not looked at here.
+
+    Raises:
+        DataRefused: a file of the inbox is absent or is not what sources.json says, or two files share a name.
+    """
+    sources = _sources(inbox)
+    origins: dict[str, dict[str, Origin]] = {kind: {} for kind in KINDS}
+    if config.source == "world":
+        from rlhf.world.generate import write_world
+
+        write_world(out, seed=config.seed, **config.world.model_dump())
+        for kind, file in _files_by_kind(out):
+            origins[kind][file.name] = {"name": "world", "origin": "rlhf.world", "revision": f"seed {config.seed}"}
+    for entry in config.inputs:
+        for kind in entry.kinds:
+            _take(inbox, entry.file, out / kind, origins[kind], sources)
+    for kind, file in _files_by_kind(inbox):
+        _take(inbox, f"{kind}/{file.name}", out / kind, origins[kind], sources)
+    for kind in KINDS:
+        write_json(out / kind / "origin.json", origins[kind])
+    log({f"collect/{kind}_files": len(origins[kind]) for kind in KINDS}, 0)
+
+
+def _sources(inbox: Path) -> dict[str, Origin]:
+    """What inbox/sources.json says of each file, by its path in the inbox."""
+    listing = inbox / "sources.json"
+    entries = json.loads(listing.read_text(encoding="utf-8")) if listing.exists() else []
+    about = ("name", "origin", "revision", "licence")
+    return {
+        name: {key: entry[key] for key in about} | {"sha256": sha256}
+        for entry in entries
+        for name, sha256 in entry["files"].items()
+    }
+
+
+def _take(inbox: Path, name: str, folder: Path, origins: dict[str, Origin], sources: dict[str, Origin]) -> None:
+    path = inbox / name
+    if not path.is_file():
+        raise DataRefused(f"{path}: no such file; collect.inputs names it")
+    if not path.name.endswith(SUFFIXES):
+        raise DataRefused(f"{path}: cannot be read; expected a name ending in {', '.join(SUFFIXES)}")
+    if path.name in origins or path.name == "origin.json":
+        raise DataRefused(f"{path}: another {folder.name} file has this name already; rename one of them")
+    seen = _sha256(path)
+    own = {"name": path.name.split(".")[0], "origin": f"inbox/{name}", "sha256": seen}
+    origin = sources.get(name, own)
+    if origin["sha256"] != seen:
+        raise DataRefused(f"{path}: sha256 is {seen}, sources.json expects {origin['sha256']}; the file was changed")
+    folder.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(path, folder / path.name)  # no link: DVC may make its outputs read-only
+    origins[path.name] = origin
+
+
+def _files_by_kind(root: Path) -> list[tuple[str, Path]]:
+    folders: list[tuple[str, Path]] = [(kind, root / kind) for kind in KINDS]
+    return [
+        (kind, file)
+        for kind, folder in folders
+        if folder.is_dir()
+        for file in sorted(folder.iterdir())
+        if file.is_file() and not file.name.startswith(".") and file.name != "origin.json"
+    ]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+if __name__ == "__main__":
+    main(collect)

@@ -1,0 +1,29 @@
+"""Knobs of stage `base`."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from tasks.config import Section
+
+
+class Base(Section):
+    """The model that everything starts from."""
+
+    source: Literal["scratch", "checkpoint"] = Field(
+        "scratch", description="train a tiny Llama on the corpus, or adapt the checkpoint in data/inbox/checkpoint"
+    )
+    seed: int = Field(0, ge=0, description="initial weights and the order of documents")
+    hidden_size: int = Field(128, ge=8, description="width of the residual stream (scratch)")
+    num_layers: int = Field(2, ge=1, description="transformer blocks (scratch)")
+    num_heads: int = Field(4, ge=1, description="attention heads (scratch)")
+    intermediate_size: int = Field(384, ge=8, description="width of the feed-forward block (scratch)")
+    max_tokens: int = Field(256, ge=16, description="longest sequence the model has room for (scratch)")
+    epochs: int = Field(1, ge=1, description="passes over the corpus (scratch)")
+    batch_size: int = Field(16, ge=1, description="documents of one optimiser step; many small steps learn most")
+    lr: float = Field(3e-3, gt=0, description="peak learning rate")
+    warmup_steps: int = Field(50, ge=0, description="optimiser steps of linear rise to the peak")
+    weight_decay: float = Field(0.05, ge=0, description="pull of the weights towards 0")
+    max_grad_norm: float = Field(1.0, gt=0, description="limit of the gradient's length")
+    checkpoint_every: int = Field(400, ge=1, description="optimiser steps between two checkpoints")
+    max_batch_tokens: int = Field(4096, ge=1, description="tokens of one pass through the model, padding counted")

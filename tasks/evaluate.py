@@ -1,0 +1,219 @@
+"""Stage `evaluate`: every policy on the same held-out prompts, with the same random numbers, by the same scorers.
+
+In: the policies, both reward models, evaluation prompts, val prompts (for the choice of the gate's candidate only),
+held-out demonstrations, the champion's answers. Out: `scores.json` (means, win rates and paired differences with 95%
+intervals over prompts), `curves.json` (reward against KL, best-of-n) and `completions/<policy>.jsonl`.
+The judge of win rates is the gold reward where it is known, else the reward model that was never optimised.
+
+    python -m tasks.evaluate --help
+"""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from rlhf.answers import Answers, from_rows, to_rows
+from rlhf.comparison import differences, frontier, interval, judge_of, standings
+from rlhf.errors import PreflowError
+from rlhf.evaluation import Exam, Values, answer, best_of_n_curve, forgetting, mark, selection_score
+from rlhf.models import RewardModel, load_policy
+from rlhf.records import Row, read_rows, write_json, write_rows
+from rlhf.statistics import correlation
+from tasks import champion as champions
+from tasks import evaluation_figures as figures
+from tasks.config.evaluate import Evaluate
+from tasks.journal import Log
+from tasks.stage import main
+
+CANDIDATES = ("rejection_sampling", "rl", "dpo")
+COMPARED = (  # (policy, against)
+    *((name, "sft") for name in ("base", "random_control", *CANDIDATES, "champion")),
+    ("rejection_sampling", "random_control"),
+    ("rl", "rejection_sampling"),
+    *((name, "champion") for name in CANDIDATES),
+)
+
+
+def evaluate(
+    config: Evaluate,
+    *,
+    seed: int,
+    base: Path,
+    sft: Path,
+    rejection_sampling: Path | None = None,
+    random_control: Path | None = None,
+    rl: Path | None = None,
+    dpo: Path | None = None,
+    policy_rm: Path,
+    held_out_rm: Path,
+    prompts: Path,
+    eval_prompts: Path,
+    demonstrations: Path,
+    champion: Path,
+    out: Path,
+    log: Log,
+) -> None:
+    """Sample, score and compare all policies; the first lines of the module name the files."""
+    given = {"base": base, "sft": sft, "rejection_sampling": rejection_sampling}
+    given |= {"random_control": random_control, "rl": rl, "dpo": dpo}
+    folders = {name: folder for name, folder in given.items() if folder is not None}
+    origin = _origin(folders, policy_rm, held_out_rm)
+    questions = champions.evaluation_set(eval_prompts, config)
+    exam = _exam(config, seed, questions, sft, policy_rm, held_out_rm, demonstrations)
+    candidates = {name: folders[name] for name in ("sft", *CANDIDATES) if name in folders}
+    done = _counter(log, total=len(folders) + len(candidates) + 1)
+
+    measured: dict[str, dict[str, Values]] = {}
+    rows: dict[str, list[Row]] = {}
+    for name, folder in folders.items():
+        policy = load_policy(folder)
+        answers, greedy = answer(exam, policy)
+        measured[name] = mark(exam, answers, greedy) | {"nll": forgetting(exam, policy)}
+        rows[name] = _rows(exam, answers, greedy, measured[name])
+        done()
+    incumbent = champions.read_champion(champion)
+    if incumbent is not None:
+        answers, greedy = _champions_answers(exam, incumbent, champion, questions.digest, origin["chat"])
+        measured["champion"] = mark(exam, answers, greedy) | {"nll": None}  # its weights are not here
+        rows["champion"] = _rows(exam, answers, greedy, measured["champion"])
+    choosing = exam.about(_held_out(prompts, config.num_selection_prompts, "val"))
+    selection = _selection(choosing, candidates, seed, config.bootstrap_samples, done)
+    first = exam.about(questions.prompts[: config.best_of_n_prompts])
+    curve = best_of_n_curve(first, config.best_of_n, seed, config.bootstrap_samples)
+    done()
+
+    scores = _scores(measured, seed, config.bootstrap_samples) | origin
+    scores["selection"] = selection
+    scores["evaluation_set"] = _about_set(config, questions)
+    scores["champion"] = None if incumbent is None else _about_champion(incumbent, origin)
+    curves = {"policies": frontier(scores["policies"]), "best_of_n": curve}
+    write_json(out / "scores.json", scores)
+    write_json(out / "curves.json", curves)
+    for name, answered in rows.items():
+        write_rows(out / "completions" / f"{name}.jsonl", answered)
+    figures.show(log, scores, curves, rows)
+
+
+def _origin(folders: Mapping[str, Path], policy_rm: Path, held_out_rm: Path) -> dict[str, Any]:
+    """Digests of what scores depend on besides the policies. Raises PreflowError where policies differ in template."""
+    chats = {name: champions.chat_digest(folder) for name, folder in folders.items()}
+    if other := [name for name, digest in chats.items() if digest != chats["sft"]]:
+        raise PreflowError(
+            f"{', '.join(other)}: tokenizer or template differ from SFT's; train them from this run's base"
+        )
+    return {
+        "base": champions.folder_digest(folders["base"]),
+        "chat": chats["sft"],
+        "scorers": {
+            "policy_rm": champions.folder_digest(policy_rm),
+            "held_out_rm": champions.folder_digest(held_out_rm),
+        },
+    }
+
+
+def _exam(
+    config: Evaluate,
+    seed: int,
+    questions: champions.EvaluationSet,
+    sft: Path,
+    policy_rm: Path,
+    held_out_rm: Path,
+    demonstrations: Path,
+) -> Exam:
+    stable = _held_out(demonstrations, config.num_demonstrations, "eval", "val")
+    return Exam(
+        questions=questions.prompts,
+        stable=[row["messages"] for row in stable],
+        drawing=champions.drawing_of(config, seed),
+        reference=load_policy(sft),
+        policy_rm=RewardModel.load(policy_rm),
+        held_out_rm=RewardModel.load(held_out_rm),
+        unfinished_reward=config.unfinished_reward,
+        max_batch_tokens=config.max_batch_tokens,
+    )
+
+
+def _held_out(folder: Path, most: int, *splits: str) -> list[Row]:
+    """The first rows by id of the first of `splits` that has any (ids are hashes: a fixed random choice)."""
+    for split in splits:
+        path = folder / f"{split}.jsonl"
+        rows = sorted(read_rows(path), key=lambda row: row["id"]) if path.exists() else []
+        if len(rows) >= 2:
+            return rows[:most]
+    raise PreflowError(
+        f"{folder} has fewer than 2 rows in {' and '.join(splits)}, evaluation needs 2 or more: add data, or raise the "
+        "shares of `prepare`"
+    )
+
+
+def _rows(exam: Exam, answers: Answers, greedy: Answers, measured: Mapping[str, Values]) -> list[Row]:
+    kept = {name: measured[name] for name in ("gold_reward", "reward", "held_out_reward")}
+    return to_rows(exam.questions, answers, greedy, kept)
+
+
+def _champions_answers(
+    exam: Exam, incumbent: champions.Champion, folder: Path, asked: str, chat: str
+) -> tuple[Answers, Answers]:
+    """What the champion answered, to be scored by this run's scorers. Raises PreflowError for other prompts."""
+    answered = incumbent.digests["evaluation_set"]
+    if answered != asked:
+        raise PreflowError(
+            f"champion version {incumbent.version} answered evaluation set {answered}, this run asks {asked}; sample "
+            "it again: python -m tasks.champion --policy ITS_POLICY --eval-prompts data/03_validated/eval --champion "
+            f"{folder}"
+        )
+    kept = {row["id"]: row for row in champions.read_completions(folder)}
+    ordered = [kept[question["id"]] for question in exam.questions]
+    return from_rows(ordered, exam.chat, same_chat=incumbent.digests["chat"] == chat)
+
+
+def _selection(
+    exam: Exam, candidates: Mapping[str, Path], seed: int, samples: int, done: Callable[[], None]
+) -> dict[str, Any]:
+    """Scores on `val`, where the gate may choose; `eval` is only ever reported on."""
+    judge, scores = "", {}
+    for name, folder in candidates.items():
+        judge, values = selection_score(exam, load_policy(folder))
+        scores[name] = interval(values, seed, samples)
+        done()
+    sft = scores.pop("sft")
+    return {"split": "val", "judge": judge, "prompts": len(exam.questions), "sft": sft, "policies": scores}
+
+
+def _scores(measured: Mapping[str, Mapping[str, Values]], seed: int, samples: int) -> dict[str, Any]:
+    judge, sft = judge_of(measured["sft"]), measured["sft"]
+    flat = {name: values.ravel() for name, values in sft.items() if values is not None}
+    return {
+        "judge": judge,
+        "policies": standings(measured, judge, seed, samples),
+        "differences": differences(measured, COMPARED, seed, samples),
+        "reward_on_sft": {  # what the optimised reward goes along with, on answers it was not trained on
+            f"correlation_with_{name}": correlation(flat["reward"], flat[name])
+            for name in ("gold_reward", "held_out_reward", "length")
+            if name in flat
+        },
+    }
+
+
+def _about_set(config: Evaluate, questions: champions.EvaluationSet) -> dict[str, Any]:
+    settings = config.model_dump(include={"samples_per_prompt", "temperature", "max_new_tokens"})
+    return {"digest": questions.digest, "split": "eval", "prompts": len(questions.prompts)} | settings
+
+
+def _about_champion(incumbent: champions.Champion, origin: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "version": incumbent.version,
+        "resampled": incumbent.resampled,
+        "evaluation_set": incumbent.digests["evaluation_set"],
+        "base": incumbent.digests["base"],
+        "scorers": origin["scorers"],  # its answers were scored just now
+    }
+
+
+def _counter(log: Log, total: int) -> Callable[[], None]:
+    count = iter(range(1, total + 1))
+    return lambda: log.progress(next(count), total)
+
+
+if __name__ == "__main__":
+    main(evaluate)

@@ -1,0 +1,147 @@
+"""Stage `gate`: may this run's best policy replace the one that serves? A pure function of numbers already on disk.
+
+In: scores.json of `evaluate`, the metrics of `reward_model` and of `validate`. Out: `gate.json` with every check, its
+value and its limit. The candidate is compared with the champion, not with the best of the batch; without a champion it
+must beat SFT by the same checks. Moving the registry's alias is a side effect and belongs to the flow.
+
+    python -m tasks.gate --params gate --scores data/12_evaluation/scores.json --out data/13_gate \
+        --reward-metrics data/07_reward_model/metrics.json --validation data/03_validated/metrics.json
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rlhf.comparison import JUDGED_BY
+from rlhf.errors import PreflowError
+from rlhf.records import write_json
+from tasks.config.gate import Gate
+from tasks.journal import Log
+from tasks.stage import main
+
+Scores = Mapping[str, Any]
+Check = dict[str, Any]
+
+
+def gate(config: Gate, *, scores: Path, reward_metrics: Path, validation: Path, out: Path, log: Log) -> None:
+    """Write `gate.json`: promote or not, for which candidate, against whom, check by check."""
+    facts = {path: json.loads(path.read_text(encoding="utf-8")) for path in (scores, reward_metrics, validation)}
+    verdict = decide(config, facts[scores], facts[reward_metrics], facts[validation])
+    log.table("gate", verdict["checks"])
+    write_json(out / "gate.json", verdict)
+
+
+def decide(config: Gate, scores: Scores, reward_metrics: Mapping[str, Any], validation: Mapping[str, Any]) -> Check:
+    """The verdict. Every check is made even after one failed, so that one reading tells all there is to mend."""
+    candidate = choose(config, scores)
+    against = "sft" if scores["champion"] is None else "champion"
+    checks = [
+        *_comparable(scores),
+        *_gains(config, scores, candidate, against),
+        *_budgets(config, scores, candidate),
+        *_trust(config, reward_metrics, validation),
+    ]
+    return {
+        "promote": all(check["passed"] for check in checks),
+        "candidate": candidate,
+        "against": against,
+        "judge": scores["judge"],
+        "checks": checks,
+        "reason": _reason(scores, candidate, against, checks),
+    }
+
+
+def choose(config: Gate, scores: Scores) -> str:
+    """The policy put forward. `best` reads the selection scores on `val` only; ties go to the first by name."""
+    standing = {name: score["mean"] for name, score in scores["selection"]["policies"].items()}
+    if config.candidate == "best":
+        if not standing:
+            raise PreflowError("gate: no policy to choose from; evaluate at least one of rejection_sampling, rl, dpo")
+        return min(standing, key=lambda name: (-standing[name], name))
+    if config.candidate not in scores["policies"]:
+        raise PreflowError(
+            f"gate.candidate is {config.candidate}, but evaluated were {', '.join(sorted(scores['policies']))}; "
+            "name one of them or set it to best"
+        )
+    return config.candidate
+
+
+def _comparable(scores: Scores) -> list[Check]:
+    """The champion's numbers must come from the prompts, scorers and base of this run, or mean nothing beside them."""
+    champion = scores["champion"]
+    if champion is None:
+        return []
+    prompts, base = scores["evaluation_set"]["digest"], scores["base"]
+    same_base = champion["base"] == base or champion["resampled"]
+    return [
+        _check("same_evaluation_set", champion["evaluation_set"], prompts, champion["evaluation_set"] == prompts),
+        _check("same_scorers", champion["scorers"], scores["scorers"], champion["scorers"] == scores["scorers"]),
+        _check("same_base", champion["base"], base, same_base),
+    ]
+
+
+def _gains(config: Gate, scores: Scores, candidate: str, against: str) -> list[Check]:
+    """Significantly better by the judge, and no reward bought by losing what the reward stands for."""
+    gains = scores["differences"][against][candidate]
+    gain = gains[JUDGED_BY[scores["judge"]]]["ci_low"]
+    checks = [_check(f"gain_over_{against}", gain, config.min_gain, gain > config.min_gain)]
+    reward_rose = gains["reward"]["mean"] > 0
+    for metric in ("gold_reward", "held_out_reward"):
+        if gains[metric] is not None:
+            change = gains[metric]["mean"]
+            checks.append(_check(f"{metric}_not_down", change, 0.0, not (reward_rose and change < 0)))
+    return checks
+
+
+def _budgets(config: Gate, scores: Scores, candidate: str) -> list[Check]:
+    policy, sft = scores["policies"][candidate], scores["policies"]["sft"]
+    kl, stop_rate = policy["kl"]["mean"], policy["stop_rate"]["mean"]
+    length = policy["length"]["mean"] / max(sft["length"]["mean"], 1e-9)
+    forgetting = scores["differences"]["sft"][candidate]["nll"]["mean"]
+    return [
+        _check("kl", kl, config.max_kl, kl <= config.max_kl),
+        _check("length_ratio", length, config.max_length_ratio, length <= config.max_length_ratio),
+        _check("stop_rate", stop_rate, config.min_stop_rate, stop_rate >= config.min_stop_rate),
+        _check("nll_increase", forgetting, config.max_nll_increase, forgetting <= config.max_nll_increase),
+    ]
+
+
+def _trust(config: Gate, reward_metrics: Mapping[str, Any], validation: Mapping[str, Any]) -> list[Check]:
+    """The numbers above are worth what the reward model and the data behind them are worth."""
+    accuracy, error = reward_metrics["policy_rm"]["accuracy"], reward_metrics["policy_rm"]["calibration_error"]
+    validated = validation["passed"]
+    return [
+        _check("reward_accuracy", accuracy, config.min_reward_accuracy, accuracy >= config.min_reward_accuracy),
+        _check(
+            "reward_calibration_error",
+            error,
+            config.max_reward_calibration_error,
+            error <= config.max_reward_calibration_error,
+        ),
+        _check("data_validated", validated, True, validated is True),
+    ]
+
+
+def _check(name: str, value: Any, limit: Any, passed: bool) -> Check:
+    return {"name": name, "value": value, "limit": limit, "passed": bool(passed)}
+
+
+def _reason(scores: Scores, candidate: str, against: str, checks: list[Check]) -> str:
+    gain = scores["differences"][against][candidate][JUDGED_BY[scores["judge"]]]
+    shown = f"{gain['mean']:+.3f} [{gain['ci_low']:+.3f}, {gain['ci_high']:+.3f}] by {scores['judge']}"
+    failed = [check for check in checks if not check["passed"]]
+    if not failed:
+        return f"{candidate} beats {against} by {shown}; all {len(checks)} checks passed"
+    causes = "; ".join(f"{check['name']} {_shown(check['value'])}, limit {_shown(check['limit'])}" for check in failed)
+    return f"{candidate} is not promoted ({shown} over {against}): {causes}"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:.3g}" if isinstance(value, int | float) else str(value)
+
+
+if __name__ == "__main__":
+    main(gate)

@@ -1,0 +1,28 @@
+"""Secrets: recognise them by their form, and never show them."""
+
+import re
+
+_FORMS = {  # kind: (a piece of text without which there is none, the form)
+    "Hugging Face token": ("hf_", r"(?<![A-Za-z0-9])hf_[A-Za-z0-9]{16,}"),
+    "OpenAI-style key": ("sk-", r"(?<![A-Za-z0-9])sk-[A-Za-z0-9_-]{16,}"),
+    "AWS access key": ("IA", r"(?<![A-Za-z0-9])(?:AKIA|ASIA)[0-9A-Z]{16}"),
+    "GitHub token": ("gh", r"(?<![A-Za-z0-9])gh[pousr]_[A-Za-z0-9]{20,}"),
+    "fine-grained GitHub token": ("github_pat_", r"github_pat_[A-Za-z0-9_]{20,}"),
+    "Slack token": ("xox", r"(?<![A-Za-z0-9])xox[abprs]-[A-Za-z0-9-]{10,}"),
+    "private key": ("PRIVATE KEY", r"-----BEGIN [A-Z ]*PRIVATE KEY-----(?:[^-]*-----END [A-Z ]*-----|[\s\S]*)"),
+    "password in a URL": ("://", r"://[^\s:/@]+:[^\s/@]+@"),
+}
+_COMPILED = {kind: (hint, re.compile(form)) for kind, (hint, form) in _FORMS.items()}
+
+
+def secret_in(text: str) -> str | None:
+    """Kind of a secret in a text, never the secret itself; None when there is none."""
+    return next((kind for kind, (hint, form) in _COMPILED.items() if hint in text and form.search(text)), None)
+
+
+def redacted(text: str) -> str:
+    """The text with every secret replaced by its kind in brackets."""
+    for kind, (hint, form) in _COMPILED.items():
+        if hint in text:
+            text = form.sub(f"[{kind}]", text)
+    return text

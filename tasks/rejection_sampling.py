@@ -1,0 +1,134 @@
+"""Stage `rejection_sampling`: fine-tune on the completions that the reward model likes best.
+
+In: the SFT policy and the rollout store sampled from it (P prompts, N scored completions each). Out: `policy/`, trained
+on argmax_j r_ij of each prompt; `random_control/`, trained in the same way on a random one of the same N: what the
+reward adds is the difference of the two, not that to SFT; `selected/selected.jsonl`; `metrics.json` (RLHF book,
+chapter 9). Both start from the policy that was sampled.
+
+    python -m tasks.rejection_sampling --help
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rlhf.checkpoints import Checkpoints
+from rlhf.errors import PreflowError
+from rlhf.models import load_policy, save_policy
+from rlhf.records import write_json, write_rows
+from rlhf.rollouts import Rollout, read_rollouts
+from rlhf.selection import Pick, best_of_n, random_overall, random_per_prompt, top_overall, top_per_prompt
+from rlhf.supervised import fit_supervised
+from rlhf.trainer import FitResult, OptimizerSettings
+from tasks.config.rejection_sampling import RejectionSampling
+from tasks.journal import Log
+from tasks.stage import main
+
+
+def rejection_sampling(
+    config: RejectionSampling, *, seed: int, policy: Path, rollouts: Path, out: Path, scratch: Path, log: Log
+) -> None:
+    """Select, train twice, compare; the first lines of the module name the files."""
+    groups = _by_prompt(rollouts / "rollouts.jsonl")
+    rewards = np.array([[rollout.reward for rollout in group] for group in groups])
+    best, random = _select(config, rewards, seed)
+    arms = {"rejection_sampling": ("policy", best), "random_control": ("random_control", random)}
+    results = {}
+    for name, (folder, picks) in arms.items():
+        chosen = [groups[prompt][index] for prompt, index in picks]
+        results[name] = _train(config, chosen, policy, out / folder, name, seed, scratch, log)
+    write_rows(out / "selected" / "selected.jsonl", _rows(groups, best, random))
+    metrics = _metrics(groups, rewards, best, random) | {
+        f"{name}_nonfinite": float(result.nonfinite) for name, result in results.items()
+    }
+    log({f"rejection_sampling/{name}": value for name, value in metrics.items()}, 0)
+    curve = {str(n): float(best_of_n(rewards, rewards, n).mean()) for n in range(1, rewards.shape[1] + 1)}
+    write_json(out / "metrics.json", metrics | {"best_of_n_reward": curve})
+
+
+def _by_prompt(path: Path) -> list[list[Rollout]]:
+    """Rollouts of each prompt, prompts in the order they first appear; as many for each, all with a reward."""
+    groups: dict[str, list[Rollout]] = {}
+    for rollout in read_rollouts(path):
+        groups.setdefault(rollout.prompt_id, []).append(rollout)
+    sizes = sorted({len(group) for group in groups.values()})
+    if len(sizes) != 1:
+        raise PreflowError(f"prompts have {sizes or 'no'} completions, expected the same number for each: sample again")
+    unscored = sum(rollout.reward is None for group in groups.values() for rollout in group)
+    if unscored:
+        raise PreflowError(f"{unscored} completions have no reward: run stage `sample` with a reward model")
+    return list(groups.values())
+
+
+def _select(
+    config: RejectionSampling, rewards: NDArray[np.float64], seed: int
+) -> tuple[Sequence[Pick], Sequence[Pick]]:
+    """The best completions and their random twins, one a prompt on average; `rewards` [P, N]."""
+    num_prompts, group_size = rewards.shape
+    if config.selection == "top_per_prompt":
+        return top_per_prompt(rewards), random_per_prompt((num_prompts, group_size), seed)
+    return top_overall(rewards, num_prompts), random_overall((num_prompts, group_size), num_prompts, seed)
+
+
+def _train(
+    config: RejectionSampling,
+    chosen: Sequence[Rollout],
+    start: Path,
+    folder: Path,
+    name: str,
+    seed: int,
+    scratch: Path,
+    log: Log,
+) -> FitResult:
+    policy = load_policy(start)
+    result = fit_supervised(
+        policy,
+        [
+            ([*one.prompt_ids, *one.completion_ids], [False] * len(one.prompt_ids) + [True] * len(one.completion_ids))
+            for one in chosen
+        ],
+        epochs=config.epochs,
+        batch_size=config.batch_size,
+        max_batch_tokens=config.max_batch_tokens,
+        optimizer=OptimizerSettings(
+            lr=config.lr, warmup_steps=config.warmup_steps, schedule="cosine", max_grad_norm=config.max_grad_norm
+        ),
+        seed=seed,
+        name=name,
+        checkpoints=Checkpoints(scratch / f"checkpoints-{name}", every=config.checkpoint_every),
+        log=log,
+        progress=log.progress,
+    )
+    save_policy(policy, folder)
+    return result
+
+
+def _rows(groups: Sequence[Sequence[Rollout]], best: Sequence[Pick], random: Sequence[Pick]) -> list[dict[str, Any]]:
+    rows = []
+    for arm, picks in (("best", best), ("random", random)):
+        for prompt, index in picks:
+            one = groups[prompt][index]
+            row = {"selection": arm, "prompt_id": one.prompt_id, "index": index, "text": one.text}
+            rows.append(row | {"reward": one.reward, "stop_reason": one.stop_reason})
+    return rows
+
+
+def _metrics(
+    groups: Sequence[Sequence[Rollout]], rewards: NDArray[np.float64], best: Sequence[Pick], random: Sequence[Pick]
+) -> dict[str, float]:
+    everything = [(prompt, index) for prompt in range(rewards.shape[0]) for index in range(rewards.shape[1])]
+    metrics = {"prompts": float(rewards.shape[0]), "completions_per_prompt": float(rewards.shape[1])}
+    metrics["zero_std_groups"] = float((rewards.max(axis=1) == rewards.min(axis=1)).mean())
+    for name, picks in (("all", everything), ("selected", best), ("random", random)):
+        chosen = [groups[prompt][index] for prompt, index in picks]
+        metrics[f"{name}_reward"] = float(np.mean([rewards[pick] for pick in picks]))
+        metrics[f"{name}_length"] = float(np.mean([len(one.completion_ids) for one in chosen]))
+        metrics[f"{name}_stop_rate"] = float(np.mean([one.stop_reason == "stop" for one in chosen]))
+    return metrics
+
+
+if __name__ == "__main__":
+    main(rejection_sampling)

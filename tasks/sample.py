@@ -1,0 +1,78 @@
+"""Stage `sample`: N completions a prompt from the SFT policy, scored by the reward model and kept.
+
+In: the policy, the reward model that may be optimised, prompts of the rl pool. Out: `rollouts/rollouts.jsonl`, one
+completion a line with token log-probabilities, stop reason and reward; `metrics.json` with the reward of the best of
+n = 1, 2, 4 … N (RLHF book, chapter 9). What to look at: whether that curve rises, and the spread within a prompt.
+
+    python -m tasks.sample --help
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from rlhf.models import RewardModel, load_policy
+from rlhf.online import score_with
+from rlhf.records import in_pool, read_rows, write_json
+from rlhf.rollouts import Rollout, write_rollouts
+from rlhf.sampler import sample as sample_completions
+from rlhf.selection import best_of_n
+from tasks.config.sample import Sample
+from tasks.graph import digest
+from tasks.journal import Log
+from tasks.stage import main
+
+
+def sample(config: Sample, *, seed: int, policy: Path, reward_model: Path, prompts: Path, out: Path, log: Log) -> None:
+    """Sample, score, keep; the first lines of the module name the files."""
+    sampler, judge = load_policy(policy), RewardModel.load(reward_model)
+    rows = in_pool(read_rows(prompts / "train.jsonl"), "rl")[: config.num_prompts]
+    encoded = [sampler.chat.encode_prompt(row["messages"]) for row in rows]
+    completions = sample_completions(
+        sampler,
+        encoded,
+        max_new_tokens=config.max_new_tokens,
+        temperature=config.temperature,
+        group_size=config.group_size,
+        seed=seed,
+        progress=log.progress,
+    )
+    score = score_with(judge, config.unfinished_reward, config.max_batch_tokens)
+    rewards = score(encoded, completions).tolist()
+    version = digest(policy)[:16]
+    rollouts = [
+        Rollout(
+            prompt_id=rows[one.prompt_index]["id"],
+            group=rows[one.prompt_index]["group"],
+            prompt_ids=encoded[one.prompt_index],
+            completion_ids=one.ids,
+            logprobs=one.logprobs,
+            stop_reason=one.stop_reason,
+            text=sampler.chat.decode(one.ids),
+            reward=reward,
+            policy=version,
+        )
+        for one, reward in zip(completions, rewards, strict=True)
+    ]
+    write_rollouts(out / "rollouts" / "rollouts.jsonl", rollouts)
+    metrics = _metrics(rollouts, np.array(rewards).reshape(len(rows), config.group_size))
+    log({f"sample/{name}": value for name, value in metrics.items()}, 0)
+    write_json(out / "metrics.json", metrics)
+
+
+def _metrics(rollouts: list[Rollout], rewards: np.ndarray) -> dict[str, float]:
+    """`rewards` [P, N]; best of n is the expected reward of the best of n drawn from the N."""
+    sizes = [2**power for power in range(rewards.shape[1].bit_length()) if 2**power <= rewards.shape[1]]
+    return {
+        "prompts": float(rewards.shape[0]),
+        "completions_per_prompt": float(rewards.shape[1]),
+        "reward": float(rewards.mean()),
+        "reward_std_within_prompt": float(rewards.std(axis=1).mean()),
+        "zero_std_groups": float((rewards.max(axis=1) == rewards.min(axis=1)).mean()),
+        "length": float(np.mean([len(one.completion_ids) for one in rollouts])),
+        "stop_rate": float(np.mean([one.stop_reason == "stop" for one in rollouts])),
+    } | {f"best_of_{n}_reward": float(best_of_n(rewards, rewards, n).mean()) for n in sizes}
+
+
+if __name__ == "__main__":
+    main(sample)

@@ -1,0 +1,116 @@
+"""MLflow's view of runs, made from journals: a dead, slow or absent tracking server costs a run nothing.
+
+Every function here may be called again at any time and adds nothing twice. `begin_run`, `replay`, `finish_run` and
+`reconcile` never fail a run: what MLflow did not take stays in the journal, one line says so, and the next `preflow`
+command ships it. Nothing here imports MLflow before there is something to ship.
+
+`root` is the checkout that owns `.preflow/` and `mlruns/`; a run in a worktree says where with `info["tree"]`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from tasks.outcome import StageResult
+from tasks.tracking.boundary import guarded
+from tasks.tracking.runs import RunRecord, begin, owner_of_this_process, runs_of
+
+__all__ = ["begin_run", "champion", "finish_run", "promote", "reconcile", "replay"]
+
+
+def begin_run(root: Path, run_id: str, info: Mapping[str, Any]) -> None:
+    """Open the parent run of one pipeline run.
+
+    All keys of `info` may be absent: `name` (what a reader calls the run), `tree` (folder with the dvc.yaml, dvc.lock
+    and params.yaml of this run; default `root`), `profile`, `ref` and `commit` (git), `command` (as typed),
+    `flow_run_id` (Prefect), `params` (the resolved configuration; default `tree`/params.yaml), `registry` (name of the
+    registered model, default "policy"; it names the experiment too), `tags` (anything else).
+    """
+    begin(root, run_id, info, owner_of_this_process())
+    replay(root, run_id)
+
+
+def replay(root: Path, run_id: str) -> None:
+    """Ship what the stages of a run have said since the last call; cheap when that is nothing.
+
+    Call it every second or two, from a thread that may be slow.
+    """
+
+    def ship() -> None:
+        from tasks.tracking.shipping import ship_run
+
+        ship_run(RunRecord.read(root, run_id))
+
+    guarded(root, ship)
+
+
+def finish_run(root: Path, run_id: str, results: Mapping[str, StageResult], status: str) -> dict[str, Any]:
+    """Ship the rest, add cached stages and lineage, describe the run and close it.
+
+    Args:
+        results: what became of each stage, by name.
+        status: "FINISHED", "FAILED" or "KILLED".
+
+    Returns:
+        `{"run": id, "experiment": id, "stages": {name: id}}` of MLflow, or `{}` where MLflow did not answer.
+    """
+
+    def ship() -> dict[str, Any]:
+        from tasks.tracking.closing import close_run
+
+        return close_run(RunRecord.read(root, run_id))
+
+    RunRecord.read(root, run_id).finish({name: asdict(result) for name, result in results.items()}, status)
+    return guarded(root, ship, patient=True) or {}
+
+
+def reconcile(root: Path) -> None:
+    """Ship what is left of earlier runs; every command calls it, and it takes milliseconds when there is nothing.
+
+    Runs that died are closed as KILLED, a `dvc repro` typed by hand gets its skipped stages, and what a server that was
+    away did not hear is told again.
+    """
+    waiting = [run for run in runs_of(root) if run.is_over()]
+    if not waiting:
+        return
+
+    def ship() -> None:
+        from tasks.tracking.closing import close_run
+
+        for run in waiting:
+            close_run(run)
+
+    guarded(root, ship)
+
+
+def promote(root: Path, run_id: str, candidate: str, name: str = "policy") -> int:
+    """Register the candidate's policy of a run as a new version of `name` and move the alias `champion` to it.
+
+    `candidate` is a policy as the evaluation calls it ("rl", "dpo", …). The same bytes are never registered twice:
+    their version gets the alias. Call it after `finish_run`.
+
+    Returns:
+        The version that `champion` now names.
+
+    Raises:
+        DependencyDown: MLflow did not answer; nothing was promoted.
+        PreflowError: the run has no such candidate.
+    """
+    from tasks.tracking.registry import promote as promote_now
+
+    return promote_now(RunRecord.read(root, run_id), candidate, name)
+
+
+def champion(root: Path, name: str = "policy") -> dict[str, Any] | None:
+    """The version that the alias `champion` of `name` points to, None where there is none yet.
+
+    Keys: `version` (int), `ref`, `commit`, `run` (pipeline run id), `candidate`, `path`, `md5` (of the model folder),
+    `lock` (sha256 of dvc.lock), `digests` (md5 by path of everything the run produced).
+
+    Raises:
+        DependencyDown: the registry did not answer, so nobody knows who the champion is.
+    """
+    from tasks.tracking.registry import champion as champion_now
+
+    return champion_now(root, name)

@@ -1,0 +1,38 @@
+"""The line that trouble with MLflow does not cross."""
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+from tasks.journal import home
+from tasks.redact import redacted
+
+T = TypeVar("T")
+
+_PAUSE = 30.0  # seconds without a try after a failed one, so that a slow server does not slow the run
+_quiet_until = 0.0
+
+
+def guarded(root: Path, ship: Callable[[], T], patient: bool = False) -> T | None:
+    """The result of `ship`; None after a failure, with a line on it. `patient` tries even soon after one."""
+    global _quiet_until
+    if time.monotonic() < _quiet_until and not patient:
+        return None
+    try:
+        done = ship()
+    except Exception as error:
+        if _quiet_until == 0.0 or patient:
+            where = home(root) / "journal"
+            print(f"MLflow: {sentence(error)}; kept in {where}, shipped by the next `preflow` command", file=sys.stderr)
+        _quiet_until = time.monotonic() + _PAUSE
+        return None
+    _quiet_until = 0.0
+    return done
+
+
+def sentence(error: Exception) -> str:
+    """An error on one short line, without secrets."""
+    text = redacted(" ".join(f"{type(error).__name__}: {error}".split()))
+    return text if len(text) <= 160 else f"{text[:159]}…"

@@ -1,0 +1,174 @@
+"""The end of a run in MLflow: dead stages closed, cached stages added, lineage linked, the whole described."""
+
+import json
+import shlex
+import time
+from pathlib import Path
+from typing import Any
+
+from tasks.lineage import Linker, Tree, matches, read_tree
+from tasks.redact import redacted
+from tasks.tracking import describe
+from tasks.tracking.headlines import headlines, judged_policies, tables
+from tasks.tracking.runs import RunRecord
+from tasks.tracking.shipping import Shipment
+from tasks.tracking.values import numbers_of, params_of
+
+Results = dict[str, dict[str, Any]]
+CONFIG = ("params.yaml", "dvc.yaml", "dvc.lock", "environment.json")
+
+
+def close_run(run: RunRecord) -> dict[str, Any]:
+    """Ship all that is left of a run that is over, and say so on disk. Returns the ids of `tracking.finish_run`."""
+    with run.exclusive(wait=True):
+        if not (run.folder / "shipped").exists():
+            _Closing(run).close()
+            (run.folder / "shipped").touch()
+        state = run.state()
+    made = {key.rsplit("-", 1)[0]: kept["run"] for key, kept in state["children"].items() if "run" in kept}
+    return {"run": state["run"], "experiment": state["experiment"], "stages": made | state.get("others", {})}
+
+
+class _Closing(Shipment):
+    """A shipment's last trip."""
+
+    def close(self) -> None:
+        self.live()
+        for kept in self.state["children"].values():
+            if kept["status"] is None and "run" in kept:
+                self.end(kept, "KILLED", "the run ended before it did", kept["last"])
+        others: dict[str, str] = self.state.setdefault("others", {})
+        if not (self.run.tree / "dvc.yaml").exists():  # a worktree that is gone took its lock with it
+            told = self.run.outcome
+            self._end_parent(told["results"] if told else {}, told["status"] if told else "KILLED")
+            return
+        tree = read_tree(self.run.tree)
+        status, given = self._outcome(tree)
+        linker = Linker(self.client, self.experiment, self.run.run_id, tree)
+        for stage in tree.graph.stages:
+            state = given.get(stage, {}).get("state")
+            if state == "cached":
+                others[stage] = self._cached(linker, tree, stage)
+            elif not self._link_attempts(linker, tree, stage) and state == "failed":
+                others[stage] = self._failed(stage, given[stage].get("reason") or "it failed before it began")
+        self.save()
+        self._conclude(linker, tree, given, status)
+
+    def _outcome(self, tree: Tree) -> tuple[str, Results]:
+        """As the flow told; else from what the stages left behind."""
+        told = self.run.outcome
+        if told:
+            return told["status"], told["results"]
+        guessed = self._guess(tree)
+        if not self.run.info.get("by_hand"):
+            return "KILLED", guessed
+        return ("FAILED" if any(result["state"] == "failed" for result in guessed.values()) else "FINISHED"), guessed
+
+    def _guess(self, tree: Tree) -> Results:
+        """What became of each stage of a run that nobody told the end of.
+
+        dvc looks at the stages it is asked for and at all before them; those that left no journal, and are locked with
+        what their producers are locked with, it skipped.
+        """
+        results: Results = {}
+        for key, kept in self.state["children"].items():
+            done = kept["status"] == "FINISHED"
+            results[key.rsplit("-", 1)[0]] = {"state": "ran" if done else "failed"}
+        if self.run.info.get("by_hand"):
+            named = set(shlex.split(self.run.info["command"])) & set(tree.graph.stages)
+            seen = _ancestors(tree, named | set(results)) if named else set(tree.graph.stages)
+            for stage in seen - set(results):
+                if tree.consistent(stage):
+                    results[stage] = {"state": "cached"}
+        return results
+
+    def _link_attempts(self, linker: Linker, tree: Tree, stage: str) -> bool:
+        """Lineage of the attempts at a stage, where the lock speaks of what they wrote. False where none was made."""
+        attempts = [kept for key, kept in self.state["children"].items() if key.rsplit("-", 1)[0] == stage]
+        for kept in attempts:
+            if kept["status"] == "FINISHED" and matches(tree, stage, kept["outs"]):
+                linker.link(kept["run"], stage)
+                self.log(kept["run"], self._final_metrics(tree, stage))
+        return bool(attempts)
+
+    def _cached(self, linker: Linker, tree: Tree, stage: str) -> str:
+        """A light child run, linked to the one that made the bytes and comparable with it."""
+        origin = linker.producer(stage)
+        tags = {"preflow.stage": stage, "preflow.state": "cached", "cached": "true"}
+        tags |= describe.child_tags(self.run, stage)
+        if origin:
+            tags["cached_from"] = origin
+        link = f"[run {origin[:8]}]({self._link(origin)})" if origin else None
+        tags["mlflow.note.content"] = describe.cached_note(tags.get("mlflow.note.content", ""), link)
+        child = self.child(f"{stage} cached", f"{stage} (cached)", time.time(), tags)
+        self.log(child, self._final_metrics(tree, stage), params_of(tree.params(stage)))
+        linker.link(child, stage)
+        self.client.set_terminated(child, "FINISHED")
+        return child
+
+    def _failed(self, stage: str, reason: str) -> str:
+        tags = {"preflow.stage": stage, "preflow.state": "failed", "preflow.reason": reason}
+        child = self.child(f"{stage} failed", stage, time.time(), tags | describe.child_tags(self.run, stage))
+        self.client.set_terminated(child, "FAILED")
+        return child
+
+    def _final_metrics(self, tree: Tree, stage: str) -> list[Any]:
+        """The numbers of the stage's metrics file, as section `final`."""
+        from mlflow.entities import Metric
+
+        when = int(float(self.run.facts["begun"]) * 1000)
+        for out in tree.graph.stages[stage].outs:
+            if Path(out).name == "metrics.json" and (tree.root / out).exists():
+                values = json.loads((tree.root / out).read_text(encoding="utf-8"))
+                return [Metric(name, value, when, 0) for name, value in numbers_of(values, "final").items()]
+        return []
+
+    def _conclude(self, linker: Linker, tree: Tree, results: Results, status: str) -> None:
+        """The parent run: headline numbers, tables, configuration, reports, description, end."""
+        children, when = self._children(), int(float(self.run.facts["begun"]) * 1000)
+        if status == "FINISHED":
+            self.log(self.parent, headlines(tree, when))
+            for stage, points in judged_policies(tree, linker, results, when).items():
+                if stage in children:
+                    self.log(children[stage], points)
+            for name, rows in tables(tree).items():
+                self.table(self.parent, name, rows, self.state.setdefault("tables", []))
+        for name in CONFIG:
+            if (tree.root / name).exists():
+                self.client.log_text(self.parent, redacted((tree.root / name).read_text("utf-8")), f"config/{name}")
+        for stage in results:
+            for out in tree.graph.stages[stage].outs:
+                if (page := tree.root / out / "report.html").exists():
+                    self.client.log_artifact(self.parent, str(page), f"validation/{stage}")
+        links = {stage: self._link(child) for stage, child in children.items()}
+        note = describe.parent_note(self.run, tree, results, links)
+        self.log(self.parent, tags={"mlflow.note.content": note} | describe.ending_tags(tree))
+        self._end_parent(results, status)
+
+    def _end_parent(self, results: Results, status: str) -> None:
+        reasons = [f"{stage}: {result['reason']}" for stage, result in results.items() if result.get("reason")]
+        if status != "FINISHED" and reasons:
+            self.log(self.parent, tags={"preflow.reason": "; ".join(reasons)})
+        told = self.run.outcome
+        spoken = [kept["last"] for kept in self.state["children"].values() if "last" in kept]
+        when = told["time"] if told else max([float(self.run.facts["begun"]), *spoken])
+        self.client.set_terminated(self.parent, status, end_time=int(when * 1000))
+        self.save()
+
+    def _children(self) -> dict[str, str]:
+        """Child run of each stage: its last attempt, or the light one."""
+        made = {key.rsplit("-", 1)[0]: kept["run"] for key, kept in self.state["children"].items() if "run" in kept}
+        return made | self.state["others"]
+
+    def _link(self, run: str) -> str:
+        return f"#/experiments/{self.experiment}/runs/{run}"
+
+
+def _ancestors(tree: Tree, stages: set[str]) -> set[str]:
+    """`stages` and every stage before them."""
+    found, waiting = set(stages), list(stages)
+    while waiting:
+        new = set(tree.graph.upstream[waiting.pop()]) - found
+        found |= new
+        waiting.extend(new)
+    return found

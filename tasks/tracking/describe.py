@@ -1,0 +1,175 @@
+"""What a reader of the MLflow pages is told in words: descriptions in Markdown, and the tags that name things."""
+
+import getpass
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from tasks.graph import GraphError, load_graph
+from tasks.lineage import Tree
+from tasks.tracking.runs import RunRecord
+
+MEASURES = {
+    "gold_reward": "gold reward",
+    "held_out_reward": "held-out reward",
+    "reward": "reward",
+    "win_rate_vs_sft": "win rate / SFT",
+    "win_rate_vs_champion": "win rate / champion",
+    "kl": "KL to SFT",
+    "length": "length",
+    "stop_rate": "stop rate",
+}
+SIGNS = {"ran": "●", "cached": "○", "failed": "✗", "skipped": "·"}
+Facts = Mapping[str, Any]
+
+
+def parent_tags(run: RunRecord) -> dict[str, str]:
+    """Who, what and from which code: known when the run begins."""
+    info = run.info
+    known = {
+        "mlflow.user": _user(),
+        "mlflow.source.type": "LOCAL",
+        "mlflow.source.name": info.get("command") or "preflow",
+        "mlflow.source.git.commit": info.get("commit"),
+        "git.commit": info.get("commit"),
+        "git.ref": info.get("ref"),
+        "preflow.profile": info.get("profile"),
+        "preflow.by_hand": "true" if info.get("by_hand") else None,
+        "prefect.flow_run": info.get("flow_run_id"),
+        "params.sha256": _sha256(run.tree / "params.yaml"),
+    }
+    return {name: str(value) for name, value in (known | dict(info.get("tags") or {})).items() if value}
+
+
+def child_tags(run: RunRecord, stage: str) -> dict[str, str]:
+    """A sentence and the command, for the page of one stage's run."""
+    try:
+        node = load_graph(run.tree).stages.get(stage)
+    except (GraphError, OSError):
+        node = None
+    if node is None:
+        return {}
+    sentence = node.desc[:1].upper() + node.desc[1:]
+    command = node.cmd.replace(" --", " \\\n    --")
+    note = f"{sentence}.\n\n```\n{command}\n```" if sentence else f"```\n{command}\n```"
+    return {"mlflow.note.content": note, "mlflow.source.name": node.cmd, "mlflow.user": _user()}
+
+
+def ending_tags(tree: Tree) -> dict[str, str]:
+    """What is known of a run when it is over."""
+    gate, lock = read_out(tree, "gate.json"), _sha256(tree.root / "dvc.lock")
+    tags = {"dvc.lock.sha256": lock} if lock else {}
+    if gate:
+        tags |= {"gate.promote": str(gate["promote"]).lower(), "gate.candidate": gate["candidate"]}
+    return tags
+
+
+def parent_note(run: RunRecord, tree: Tree, results: Mapping[str, Facts], links: Mapping[str, str]) -> str:
+    """The page of a pipeline run: what came out, promoted or not and why, what each stage did, how to do it again."""
+    scores, gate = read_out(tree, "scores.json"), read_out(tree, "gate.json")
+    candidate = gate["candidate"] if gate else None
+    parts = [_verdict(gate)] if gate else []
+    parts += [_policies(scores, candidate)] if scores else []
+    parts += [_checks(gate)] if gate else []
+    parts += [_stages(tree, results, links), _again(run)]
+    return "\n\n".join(part for part in parts if part)
+
+
+def cached_note(stage_note: str, origin: str | None) -> str:
+    """Added for a stage that was not run."""
+    where = f"made by {origin}" if origin else "made before this store began"
+    return f"**Not run:** nothing it reads has changed. Its outputs were {where}.\n\n{stage_note}"
+
+
+def version_note(run_id: str, candidate: str, ref: str | None, tree: Tree) -> str:
+    """The page of one registered version."""
+    scores, gate = read_out(tree, "scores.json"), read_out(tree, "gate.json")
+    again = f"Made by run `{run_id}`; do it again with `preflow reproduce {ref or run_id}`."
+    parts = [f"Policy **{candidate}**. {gate['reason'] if gate else ''}".strip()]
+    return "\n\n".join([*parts, _policies(scores, candidate) if scores else "", again])
+
+
+def read_out(tree: Tree, name: str) -> dict[str, Any] | None:
+    """A JSON output of some stage (`scores.json`, `gate.json`), as locked; None where there is none."""
+    for stage in reversed(list(tree.graph.stages.values())):
+        for out in stage.outs:
+            if Path(out).name == name and (tree.root / out).exists():
+                found: dict[str, Any] = json.loads((tree.root / out).read_text(encoding="utf-8"))
+                return found
+    return None
+
+
+def _verdict(gate: Facts) -> str:
+    verdict = "Fit to be promoted" if gate["promote"] else "Not promoted"
+    return f"### {verdict}: {gate['candidate']}\n{gate.get('reason', '')}"
+
+
+def _policies(scores: Facts, candidate: str | None) -> str:
+    rows = scores["policies"]
+    shown = [name for name in MEASURES if any(row.get(name) for row in rows.values())]
+    head = ["policy", *(MEASURES[name] for name in shown)]
+    body = []
+    for name, row in rows.items():
+        title = f"**{name}** ★" if name == candidate else name
+        body.append([title, *(_interval(row.get(measure)) for measure in shown)])
+    prompts = (scores.get("evaluation_set") or {}).get("prompts")
+    about = f"Means with half-widths of 95% intervals{f' over {prompts} held-out prompts' if prompts else ''}; "
+    return f"### Policies\n{_table(head, body)}\n\n{about}judge: {scores['judge']}; ★ the candidate."
+
+
+def _checks(gate: Facts) -> str:
+    rows = [["✓" if c["passed"] else "✗", c["name"], _number(c["value"]), _number(c["limit"])] for c in gate["checks"]]
+    return f"### Gate\n{_table(['', 'check', 'value', 'limit'], rows)}"
+
+
+def _stages(tree: Tree, results: Mapping[str, Facts], links: Mapping[str, str]) -> str:
+    rows = []
+    for name in tree.graph.stages:
+        result = results.get(name)
+        if result:
+            title = f"[{name}]({links[name]})" if name in links else name
+            state = f"{SIGNS.get(result['state'], '')} {result['state']}"
+            seconds = f"{result['seconds']:.1f} s" if result.get("seconds") else ""
+            rows.append([title, state, seconds, result.get("reason") or ""])
+    return f"### Stages\n{_table(['stage', 'state', 'time', ''], rows)}" if rows else ""
+
+
+def _again(run: RunRecord) -> str:
+    ref, command = run.info.get("ref"), run.info.get("command")
+    typed = f"Typed: `{command}`. " if command else ""
+    return (
+        f"{typed}Code, parameters and lock: `{ref}`; `preflow reproduce {ref}` does it again." if ref else typed.strip()
+    )
+
+
+def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    names = list(head)
+    lines = [names, ["---"] * len(names), *map(list, rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _interval(value: Facts | None) -> str:
+    if not value:
+        return "–"
+    half = (value["ci_high"] - value["ci_low"]) / 2
+    digits = 1 if abs(value["mean"]) >= 10 else 2
+    return f"{value['mean']:.{digits}f} ± {half:.{digits}f}"
+
+
+def _number(value: Any) -> str:
+    if isinstance(value, bool | str):
+        return str(value).lower()
+    return f"{value:.3g}" if isinstance(value, int | float) else json.dumps(value)
+
+
+def _user() -> str:
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return "unknown"
+
+
+def _sha256(path: Path) -> str | None:
+    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None

@@ -1,0 +1,104 @@
+"""The few numbers and tables that make two pipeline runs comparable at a glance."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tasks.lineage import Linker, Tree, policies_of
+from tasks.tracking.describe import MEASURES, read_out
+
+NUM_SAMPLES = 24
+Rows = list[dict[str, Any]]
+
+
+def headlines(tree: Tree, when: int) -> list[Any]:
+    """Metrics of the parent run: `gold_reward/rl`, `kl/dpo`, …, reward model accuracy, `gate/promote`."""
+    from mlflow.entities import Metric
+
+    scores, gate = read_out(tree, "scores.json"), read_out(tree, "gate.json")
+    found: dict[str, float] = {}
+    for name, row in (scores or {"policies": {}})["policies"].items():
+        found |= {f"{measure}/{name}": row[measure]["mean"] for measure in MEASURES if row.get(measure)}
+    for stage in tree.graph.stages.values():
+        if "tasks.reward_model" in stage.cmd:
+            found |= _accuracies(tree, stage.name)
+    if gate:
+        found |= {"gate/promote": float(gate["promote"]), "gate/failed_checks": _failed(gate)}
+    return [Metric(name, float(value), when, 0) for name, value in found.items()]
+
+
+def judged_policies(
+    tree: Tree, linker: Linker, results: Mapping[str, Mapping[str, Any]], when: int
+) -> dict[str, list[Any]]:
+    """For the child run of each stage that made a policy: how that policy did, as section `eval`.
+
+    Where the evaluation was run now, the numbers are tied to the model and to the evaluation set by digest too.
+    """
+    from mlflow.entities import Metric
+
+    scores = read_out(tree, "scores.json")
+    paths = policies_of(tree.graph)
+    judge = next((stage.name for stage in tree.graph.stages.values() if "tasks.evaluate" in stage.cmd), "")
+    fresh = results.get(judge, {}).get("state") == "ran"
+    prompts = next((item for item in tree.deps(judge) if Path(item.path).name == "eval"), None) if judge else None
+    found: dict[str, list[Any]] = {}
+    for name, row in (scores or {"policies": {}})["policies"].items():
+        stage = tree.graph.producer(paths.get(name, ""))
+        if stage is None:
+            continue
+        item = next((item for item in tree.outs(stage) if item.path == paths[name]), None)
+        tie: dict[str, Any] = {"model_id": linker.model(item)} if item and fresh else {}
+        if tie and prompts:
+            tie |= {"dataset_name": prompts.path, "dataset_digest": prompts.md5}
+        section = "eval" if name == stage or Path(paths[name]).name == "policy" else f"eval_{name}"
+        values = [(measure, row[measure]["mean"]) for measure in MEASURES if row.get(measure)]
+        found.setdefault(stage, []).extend(
+            Metric(f"{section}/{measure}", float(value), when, 0, **tie) for measure, value in values
+        )
+    return found
+
+
+def tables(tree: Tree) -> dict[str, Rows]:
+    """Tables of the parent run: all policies with intervals, the gate's checks, answers to the same prompts."""
+    scores, gate = read_out(tree, "scores.json"), read_out(tree, "gate.json")
+    found: dict[str, Rows] = {}
+    if scores:
+        found["policies"] = [
+            {"policy": name} | {measure: _shown(row.get(measure)) for measure in MEASURES}
+            for name, row in scores["policies"].items()
+        ]
+    if samples := _samples(tree):
+        found["samples"] = samples
+    if gate:
+        found["gate"] = [dict(check) for check in gate["checks"]]
+    return found
+
+
+def _samples(tree: Tree) -> Rows:
+    """A row a prompt, a column a policy: its first answer."""
+    folders = [out for stage in tree.graph.stages.values() for out in stage.outs if Path(out).name == "completions"]
+    rows: dict[str, dict[str, Any]] = {}
+    for path in sorted((tree.root / folders[-1]).glob("*.jsonl")) if folders else []:
+        for line in path.read_text(encoding="utf-8").splitlines()[:NUM_SAMPLES]:
+            answered = json.loads(line)
+            row = rows.setdefault(answered["id"], {"prompt": answered["messages"][-1]["content"]})
+            row[path.stem] = answered["completions"][0]["text"]
+    return list(rows.values())
+
+
+def _accuracies(tree: Tree, stage: str) -> dict[str, float]:
+    for out in tree.graph.stages[stage].outs:
+        if Path(out).name == "metrics.json" and (tree.root / out).exists():
+            values = json.loads((tree.root / out).read_text(encoding="utf-8"))
+            models = {name: value for name, value in values.items() if isinstance(value, Mapping)}
+            return {f"{stage}/{name}": value["accuracy"] for name, value in models.items() if "accuracy" in value}
+    return {}
+
+
+def _failed(gate: Mapping[str, Any]) -> float:
+    return float(sum(not check["passed"] for check in gate["checks"]))
+
+
+def _shown(value: Mapping[str, float] | None) -> str | None:
+    return f"{value['mean']:.3f} [{value['ci_low']:.3f}, {value['ci_high']:.3f}]" if value else None

@@ -1,0 +1,142 @@
+"""Which policy serves: versions of a registered model, the alias `champion`, and digests of all that made them."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from rlhf.errors import DependencyDown, PreflowError
+from tasks.lineage import Linker, Tree, policies_of, read_tree
+from tasks.tracking import describe
+from tasks.tracking.boundary import sentence
+from tasks.tracking.runs import RunRecord
+from tasks.tracking.store import Store, connect
+
+ALIAS = "champion"
+MODEL_NOTE = """Policies that passed the gate of the pipeline. Alias `champion`: the one that serves.
+
+Weights are in DVC: the tags `dvc.path` and `dvc.md5` of a version name them, `git.ref` names the code, parameters and
+dvc.lock that made them."""
+
+
+def promote(run: RunRecord, candidate: str, name: str) -> int:
+    """See `tasks.tracking.promote`."""
+    tree = read_tree(run.tree)
+    path = policies_of(tree.graph).get(candidate)
+    stage = tree.graph.producer(path) if path else None
+    item = next((item for item in tree.outs(stage) if item.path == path), None) if stage else None
+    if item is None:
+        known = ", ".join(sorted(policies_of(tree.graph))) or "none"
+        raise PreflowError(f"cannot promote `{candidate}`: run {run.run_id} has no such policy (it has: {known})")
+    with _reachable(run.root) as store:
+        state = run.state()
+        if state.get("store") != store.uri or "run" not in state:
+            raise DependencyDown("the run itself is not in MLflow yet, so it cannot be promoted there")
+        linker = Linker(store.client, state["experiment"], run.run_id, tree)
+        version = _same_bytes(store, name, item.md5)
+        if version is None:
+            tags = _tags(run, tree, candidate, item)
+            version = _register(store, run, tree, candidate, name, linker.model(item), tags)
+        store.client.set_registered_model_alias(name, ALIAS, str(version))
+        store.client.set_tag(state["run"], "promoted", f"{name} v{version}")
+        return version
+
+
+def champion(root: Path, name: str) -> dict[str, Any] | None:
+    """See `tasks.tracking.champion`."""
+    with _reachable(root) as store:
+        found = _by_alias(store, name)
+    if found is None:
+        return None
+    tags = found.tags
+    digests = {key.removeprefix("dvc.out."): value for key, value in tags.items() if key.startswith("dvc.out.")}
+    return {
+        "version": int(found.version),
+        "ref": tags.get("git.ref"),
+        "commit": tags.get("git.commit"),
+        "run": tags["preflow.run"],
+        "candidate": tags["candidate"],
+        "path": tags["dvc.path"],
+        "md5": tags["dvc.md5"],
+        "lock": tags["dvc.lock.sha256"],
+        "digests": digests,
+    }
+
+
+@contextmanager
+def _reachable(root: Path) -> Iterator[Store]:
+    """The store; what fails inside is a dependency that is down."""
+    try:
+        yield connect(root)
+    except PreflowError:
+        raise
+    except Exception as error:
+        raise DependencyDown(f"the model registry did not answer ({sentence(error)})") from error
+
+
+def _by_alias(store: Store, name: str) -> Any:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return store.client.get_model_version_by_alias(name, ALIAS)
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None  # no such model, or none with this alias
+        raise
+
+
+def _same_bytes(store: Store, name: str, md5: str) -> int | None:
+    found = store.client.search_model_versions(f"name = '{name}' and tags.`dvc.md5` = '{md5}'")
+    return max((int(version.version) for version in found), default=None)
+
+
+def _register(
+    store: Store, run: RunRecord, tree: Tree, candidate: str, name: str, model: str, tags: dict[str, str]
+) -> int:
+    if not store.client.search_registered_models(f"name = '{name}'"):
+        store.client.create_registered_model(name, description=MODEL_NOTE)
+    note = describe.version_note(run.run_id, candidate, run.info.get("ref"), tree)
+    with _default_store(store.uri):
+        made = store.client.create_model_version(
+            name, f"models:/{model}", model_id=model, run_id=_source_run(store, model), tags=tags, description=note
+        )
+    return int(made.version)
+
+
+def _source_run(store: Store, model: str) -> str | None:
+    found: str | None = store.client.get_logged_model(model).source_run_id
+    return found
+
+
+def _tags(run: RunRecord, tree: Tree, candidate: str, item: Any) -> dict[str, str]:
+    scores = (describe.read_out(tree, "scores.json") or {"policies": {}})["policies"].get(candidate, {})
+    shown = {measure: value for measure, value in scores.items() if value}
+    tags = {
+        "candidate": candidate,
+        "dvc.path": item.path,
+        "dvc.md5": item.md5,
+        "dvc.lock.sha256": hashlib.sha256((tree.root / "dvc.lock").read_bytes()).hexdigest(),
+        "git.ref": run.info.get("ref"),
+        "git.commit": run.info.get("commit"),
+        "preflow.run": run.run_id,
+        "preflow.profile": run.info.get("profile"),
+    }
+    tags |= {f"score.{name}": f"{v['mean']:.4f} [{v['ci_low']:.4f}, {v['ci_high']:.4f}]" for name, v in shown.items()}
+    tags |= {f"dvc.out.{path}": md5 for path, md5 in tree.digests().items()}
+    return {key: str(value) for key, value in tags.items() if value}
+
+
+@contextmanager
+def _default_store(uri: str) -> Iterator[None]:
+    """MLflow looks up the source of a version in the default store, not in that of the client."""
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    os.environ["MLFLOW_TRACKING_URI"] = uri
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["MLFLOW_TRACKING_URI"]
+        else:
+            os.environ["MLFLOW_TRACKING_URI"] = before

@@ -1,0 +1,189 @@
+"""What the tracker knows of a run without MLflow: who runs it, where, its journals, and how far they are shipped.
+
+Files beside the journals of a run, in `<home>/journal/<run>/`: `run.json` (written once), `finish.json` (results),
+`mlflow.json` (ids and cursors in MLflow), `shipped` (all is said).
+"""
+
+import fcntl
+import json
+import os
+import platform
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import psutil
+
+from tasks.journal import alive, home
+
+Events = list[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Journal:
+    """One attempt at one stage."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """Stage and attempt, "rl-1"."""
+        return self.path.name
+
+    @property
+    def stage(self) -> str:
+        return self.name.rsplit("-", 1)[0]
+
+    @property
+    def attempt(self) -> int:
+        return int(self.name.rsplit("-", 1)[1])
+
+    def size(self) -> int:
+        """Bytes written so far."""
+        events = self.path / "events.jsonl"
+        return events.stat().st_size if events.exists() else 0
+
+    def read(self, offset: int = 0) -> tuple[Events, int]:
+        """Events from a byte offset on, and the offset behind the last whole line; a line half written waits."""
+        with (self.path / "events.jsonl").open("rb") as file:
+            file.seek(offset)
+            text = file.read()
+        whole = text[: text.rfind(b"\n") + 1]
+        return [json.loads(line) for line in whole.splitlines()], offset + len(whole)
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One pipeline run, or one `dvc repro` typed by hand."""
+
+    root: Path
+    run_id: str
+    facts: Mapping[str, Any]
+
+    @classmethod
+    def read(cls, root: Path, run_id: str) -> Self:
+        """From `run.json`; a run by hand has none and is told from the first event of its first stage."""
+        path = _folder(root, run_id) / "run.json"
+        if not path.exists():
+            _adopt(root, run_id)
+        return cls(root, run_id, _read_json(path))
+
+    @property
+    def folder(self) -> Path:
+        return _folder(self.root, self.run_id)
+
+    @property
+    def info(self) -> Mapping[str, Any]:
+        found: Mapping[str, Any] = self.facts["info"]
+        return found
+
+    @property
+    def tree(self) -> Path:
+        """Where dvc.yaml, dvc.lock and params.yaml of this run are."""
+        return Path(self.info.get("tree") or self.root)
+
+    @property
+    def outcome(self) -> dict[str, Any] | None:
+        """What `finish` was told: results, status, time."""
+        path = self.folder / "finish.json"
+        return _read_json(path) if path.exists() else None
+
+    def journals(self) -> list[Journal]:
+        """In the order in which the stages began."""
+        found = [Journal(path.parent) for path in self.folder.glob("*/events.jsonl")]
+        return sorted(found, key=_begun)
+
+    def finish(self, results: Mapping[str, Mapping[str, Any]], status: str) -> None:
+        """Keep how the run ended, so that it can be told later too."""
+        facts = {"results": {name: dict(result) for name, result in results.items()}, "status": status}
+        write_json_atomically(self.folder / "finish.json", facts | {"time": time.time()})
+
+    def is_over(self) -> bool:
+        """Finished, or its process is gone. A run of another machine is for that machine to judge."""
+        if (self.folder / "finish.json").exists():
+            return True
+        owner = self.facts["owner"]
+        return bool(owner["host"] == platform.node() and not alive(owner["pid"], owner["started"]))
+
+    def state(self) -> dict[str, Any]:
+        """Ids and cursors in MLflow, `{}` before the first shipment."""
+        path = self.folder / "mlflow.json"
+        return _read_json(path) if path.exists() else {}
+
+    def save(self, state: Mapping[str, Any]) -> None:
+        write_json_atomically(self.folder / "mlflow.json", state)
+
+    @contextmanager
+    def exclusive(self, wait: bool) -> Iterator[bool]:
+        """One shipper at a time, over all processes; False where another is at it and we do not wait."""
+        with (self.folder / "shipping.lock").open("a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
+
+
+def begin(root: Path, run_id: str, info: Mapping[str, Any], owner: Mapping[str, Any]) -> None:
+    """Write `run.json`, unless the run has one."""
+    path = _folder(root, run_id) / "run.json"
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        facts = {"info": dict(info) | {"tree": str(info.get("tree") or root)}, "owner": owner, "begun": time.time()}
+        write_json_atomically(path, facts)
+
+
+def owner_of_this_process() -> dict[str, Any]:
+    """Who must be alive for a run to be going on: this very process."""
+    return {"host": platform.node(), "pid": os.getpid(), "started": psutil.Process().create_time()}
+
+
+def runs_of(root: Path) -> list[RunRecord]:
+    """Every run that left something to ship, oldest first. Shipped ones cost one look at the file system."""
+    folder = home(root) / "journal"
+    names = [path.name for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
+    waiting = [name for name in names if not (folder / name / "shipped").exists() and _readable(folder / name)]
+    return sorted((RunRecord.read(root, name) for name in waiting), key=lambda run: run.facts["begun"])
+
+
+def write_json_atomically(path: Path, value: Any) -> None:
+    """All of it or nothing, whenever the power fails."""
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    fresh.write_text(json.dumps(value, ensure_ascii=False, indent=1, default=str), encoding="utf-8")
+    os.replace(fresh, path)
+
+
+def _adopt(root: Path, run_id: str) -> None:
+    """Begin a run that nobody announced: `dvc repro` by hand, or a stage module started alone."""
+    folder = _folder(root, run_id)
+    starts = [Journal(path.parent).read()[0][:1] for path in folder.glob("*/events.jsonl")]
+    first = min((events[0] for events in starts if events), key=lambda event: float(event["time"]))
+    tree = Path(first["root"])
+    command = first["command"]
+    begin(root, run_id, {"name": command, "command": command, "tree": str(tree), "by_hand": True}, first["owner"])
+    facts = _read_json(folder / "run.json") | {"begun": first["time"]}
+    write_json_atomically(folder / "run.json", facts)
+
+
+def _readable(folder: Path) -> bool:
+    return (folder / "run.json").exists() or any(path.stat().st_size for path in folder.glob("*/events.jsonl"))
+
+
+def _begun(journal: Journal) -> tuple[float, str]:
+    events = journal.path / "events.jsonl"
+    with events.open("rb") as file:
+        line = file.readline()
+    return (json.loads(line)["time"] if line.endswith(b"\n") else time.time(), journal.name)
+
+
+def _folder(root: Path, run_id: str) -> Path:
+    return home(root) / "journal" / run_id
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found

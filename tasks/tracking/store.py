@@ -1,0 +1,78 @@
+"""The one place that opens MLflow: where the store is, and that it runs no pickles and calls nobody."""
+
+import logging
+import os
+import sys
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+EXPERIMENT_NOTE = """Every run is one pass of the pipeline of `dvc.yaml`, its children are the stages.
+
+* Columns to compare runs by: `gold_reward/…`, `win_rate_vs_sft/…`, `kl/…` of each policy, `reward_model/accuracy`, `gate/promote`.
+* Child runs of one name (`rl`, `sft`, …) share their metric names, so their curves lie over each other.
+* Weights and data are in DVC: models and data sets here carry their md5 and a `dvc://` source.
+"""  # noqa: E501
+
+
+@dataclass(frozen=True)
+class Store:
+    """An open tracking store and registry."""
+
+    uri: str
+    client: Any
+    artifacts: Path | None
+
+    def experiment(self, name: str) -> str:
+        """Id of the experiment, made with a description where there is none."""
+        found = self.client.get_experiment_by_name(name)
+        if found is not None:
+            return str(found.experiment_id)
+        tags = {"mlflow.note.content": EXPERIMENT_NOTE, "mlflow.experimentKind": "custom_model_development"}
+        location = self.artifacts.as_uri() if self.artifacts else None
+        return str(self.client.create_experiment(name, artifact_location=location, tags=tags))
+
+
+def uri_of(root: Path) -> str:
+    """`MLFLOW_TRACKING_URI`, else the database of the main checkout, also for a worktree of it."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{_main_checkout(root)}/mlruns/mlflow.db"
+
+
+def connect(root: Path) -> Store:
+    """The store of `root`; one client a process and store."""
+    return _open(uri_of(root))
+
+
+@cache
+def _open(uri: str) -> Store:
+    os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    os.environ.setdefault("DO_NOT_TRACK", "true")
+    # A dead server is found out in seconds: whatever it misses is in the journal.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    database = Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+    fresh = database is not None and not database.exists()
+    if fresh:
+        assert database is not None
+        database.parent.mkdir(parents=True, exist_ok=True)
+        print("MLflow: making its database (once, some seconds)", file=sys.stderr, flush=True)
+    for name in ("mlflow.store.db.utils", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+    if fresh:
+        client.search_experiments(max_results=1)
+    return Store(uri, client, database.parent / "artifacts" if database else None)
+
+
+def _main_checkout(root: Path) -> Path:
+    """The checkout that a git worktree belongs to; `root` itself where it is one or git is absent."""
+    pointer = root / ".git"
+    if pointer.is_file():
+        folder = Path(pointer.read_text(encoding="utf-8").removeprefix("gitdir:").strip())
+        if folder.parent.name == "worktrees":
+            return folder.parents[2].resolve()
+    return root.resolve()

@@ -1,0 +1,61 @@
+"""Plain values in the form that MLflow takes: flat, short, finite, without secrets."""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+from tasks.redact import redacted
+
+T = TypeVar("T")
+
+MAX_PARAM = 6000
+MAX_TAG = 8000
+MAX_NAME = 250
+
+
+def flat(values: Mapping[str, Any], joint: str = ".", prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Leaves of nested mappings under joined names: `{"rl": {"lr": 1}}` gives `("rl.lr", 1)`."""
+    for key, value in values.items():
+        name = f"{prefix}{joint}{key}" if prefix else str(key)
+        if isinstance(value, Mapping) and value:
+            yield from flat(value, joint, name)
+        else:
+            yield name, value
+
+
+def params_of(values: Mapping[str, Any]) -> dict[str, str]:
+    """Parameters as text, secrets replaced by their kind."""
+    return {name[:MAX_NAME]: text(value, MAX_PARAM) for name, value in flat(values)}
+
+
+def numbers_of(values: Mapping[str, Any], prefix: str) -> dict[str, float]:
+    """Every finite number (and truth value) among the leaves, named `prefix/a/b`."""
+    leaves = flat(values, "/", prefix)
+    return {name[:MAX_NAME]: float(value) for name, value in leaves if _finite(value)}
+
+
+def text(value: Any, limit: int = MAX_TAG) -> str:
+    """One value as text of at most `limit` characters."""
+    found = redacted(value if isinstance(value, str) else str(value))
+    return found if len(found) <= limit else found[: limit - 1] + "…"
+
+
+def plottable(value: float) -> float:
+    """MLflow stores ±inf as ±1.8e308, which ruins every chart; it is shown as not a number."""
+    return value if math.isfinite(value) else math.nan
+
+
+def chunks(items: Iterable[T], size: int) -> Iterator[Sequence[T]]:
+    """Runs of at most `size` items."""
+    waiting: list[T] = []
+    for item in items:
+        waiting.append(item)
+        if len(waiting) == size:
+            yield waiting
+            waiting = []
+    if waiting:
+        yield waiting
+
+
+def _finite(value: Any) -> bool:
+    return isinstance(value, bool | int | float) and math.isfinite(value)

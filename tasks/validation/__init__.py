@@ -1,0 +1,84 @@
+"""The data gate: facts about rows as columns, suites over them, and a verdict that accounts for every row.
+
+`check` judges rows of one kind and moves what breaks a rule into quarantine; `check_preferences` does so for pairs that
+are born inside the pipeline; `write_report` keeps the verdict, the quarantine and a page to read. Great Expectations is
+imported when a check is made, which costs about three seconds once.
+"""
+
+import os
+import shutil
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from rlhf.errors import DataRefused
+from rlhf.records import Row, write_json, write_rows
+from tasks.config.validate import Validate
+from tasks.validation.facts import Context
+from tasks.validation.verdict import Finding, Verdict, judged, summary
+
+__all__ = ["Context", "Finding", "Verdict", "check", "check_preferences", "refuse_if_stopped", "write_report"]
+
+
+def check(
+    kind: str,
+    rows: Sequence[Row],
+    config: Validate,
+    context: Context,
+    *,
+    expectations: Path,
+    rejects: Sequence[Row] = (),
+) -> Verdict:
+    """Judge canonical rows of one kind by the suite `<expectations>/<kind>.yaml`.
+
+    Args:
+        context: groups and questions of the protected splits, of all kinds together.
+        rejects: rows of this kind that could not be read at all (quarantine.jsonl of `prepare`).
+    """
+    from tasks.validation.facts import frame
+    from tasks.validation.suites import assert_rules, load_suite
+
+    rules = load_suite(expectations / f"{kind}.yaml", config)
+    if not rows and not rejects and kind not in config.required:
+        return Verdict.absent(kind)
+    table = frame(kind, rows, rejects, context)
+    return judged(kind, rows, rejects, assert_rules(rules, table), table, config)
+
+
+def check_preferences(
+    rows: Sequence[Row], report: Path, config: Validate | None = None, *, expectations: Path, stage: str = "annotate"
+) -> list[Row]:
+    """The gate for pairs born inside the pipeline: writes the report and returns the clean pairs, in their order.
+
+    Raises DataRefused where a rule says stop; the report is then in the reports folder of the stage `stage`.
+    """
+    verdict = check("preferences", rows, config or Validate(), Context.of(rows), expectations=expectations)
+    kept = write_report({"preferences": verdict}, report, stage)
+    refuse_if_stopped([verdict], kept)
+    return verdict.clean
+
+
+def write_report(verdicts: Mapping[str, Verdict], report: Path, stage: str) -> Path:
+    """Write verdict.json, quarantine.jsonl and report.html into `report`, an output of the stage, and into a folder
+    that outlives a refusal, when outputs go: $PREFLOW_REPORTS, or reports/<stage>/validation. Returns that folder.
+    """
+    from tasks.validation.page import page
+
+    kept = Path(os.environ.get("PREFLOW_REPORTS") or f"reports/{stage}/validation")
+    shutil.rmtree(kept, ignore_errors=True)
+    write_json(kept / "verdict.json", summary(verdicts))
+    findings = [finding for verdict in verdicts.values() for finding in verdict.quarantined + verdict.stopped]
+    write_rows(kept / "quarantine.jsonl", (finding.as_row() for finding in findings))
+    (kept / "report.html").write_text(page(verdicts), encoding="utf-8", newline="\n")
+    shutil.copytree(kept, report, dirs_exist_ok=True)
+    return kept
+
+
+def refuse_if_stopped(verdicts: Iterable[Verdict], kept: Path) -> None:
+    """Raise DataRefused with file, line, rule and reason of what stopped the run; the last line is where to read on."""
+    stopped = [finding for verdict in verdicts for finding in verdict.stopped]
+    if not stopped:
+        return
+    shown = [f"  {finding.place}: {finding.rule}: {finding.reason}" for finding in stopped[:10]]
+    more = [f"  and {len(stopped) - 10} more"] if len(stopped) > 10 else []
+    lines = [f"the data was refused, nothing was trained on it ({len(stopped)} to mend):", *shown, *more]
+    raise DataRefused("\n".join([*lines, f"verdict, quarantine and page: {kept.resolve() / 'report.html'}"]))

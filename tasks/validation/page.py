@@ -1,0 +1,140 @@
+"""The verdict as one HTML file that needs nothing else: no script, no font, no picture from elsewhere."""
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from tasks.validation.style import CSS
+from tasks.validation.verdict import Finding, RuleResult, Verdict
+
+_BINS = 24
+
+
+def page(verdicts: Mapping[str, Verdict]) -> str:
+    """The whole page; the same verdicts give the same bytes."""
+    stopped = [finding for verdict in verdicts.values() for finding in verdict.stopped]
+    rows = sum(verdict.total for verdict in verdicts.values())
+    aside = sum(verdict.set_aside for verdict in verdicts.values())
+    if stopped:
+        colour, news = "stop", f"<b>Refused.</b> {_count(len(stopped), 'finding')} to mend before training."
+    else:
+        colour, news = "good", f"<b>Passed.</b> {rows - aside:,} of {rows:,} rows go on, {aside:,} set aside."
+    body = [
+        "<header><h1>Data validation</h1>",
+        "<p>What came in, what was set aside and why. Every row is named by file and line of data/01_raw/; ",
+        "quarantine.jsonl, beside this page, has all of them.</p></header>",
+        f'<div class="banner {colour}">{news}</div>',
+        _stops(stopped),
+        _overview(verdicts),
+        *(_kind(verdict) for verdict in verdicts.values()),
+    ]
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>Data validation</title>\n<style>\n{CSS}</style>\n</head>\n<body>\n<main>\n"
+        + "\n".join(part for part in body if part)
+        + "\n</main>\n</body>\n</html>\n"
+    )
+
+
+def _stops(stopped: Sequence[Finding]) -> str:
+    if not stopped:
+        return ""
+    more = f'<p class="dim">and {len(stopped) - 20} more in quarantine.jsonl</p>' if len(stopped) > 20 else ""
+    return f"<section><h2>What stopped it</h2>{_findings(stopped[:20])}{more}</section>"
+
+
+def _overview(verdicts: Mapping[str, Verdict]) -> str:
+    lines = []
+    for kind, verdict in verdicts.items():
+        splits = {name: sum(row["split"] == name for row in verdict.clean) for name in ("train", "val", "eval")}
+        cells = [verdict.total, len(verdict.clean), verdict.set_aside, *splits.values()]
+        numbers = "".join(f"<td class=n>{value:,}</td>" if value else "<td class='n dim'>–</td>" for value in cells)
+        lines.append(f'<tr><td><a href="#{kind}">{kind}</a></td><td>{_badge(verdict)}</td>{numbers}</tr>')
+    names = ("rows", "clean", "set aside", "train", "val", "eval")
+    head = "<th>kind</th><th></th>" + "".join(f"<th class=n>{name}</th>" for name in names)
+    return f'<section><div class="scroll"><table><tr>{head}</tr>{"".join(lines)}</table></div></section>'
+
+
+def _badge(verdict: Verdict) -> str:
+    if verdict.stopped:
+        colour, text = "stop", "stop"
+    elif not verdict.total:
+        colour, text = "none", "no rows"
+    else:
+        colour, text = ("quarantine", "set aside") if verdict.set_aside else ("good", "clean")
+    return f'<span class="badge {colour}">{text}</span>'
+
+
+def _kind(verdict: Verdict) -> str:
+    if not verdict.total and not verdict.stopped:
+        return ""
+    lines = "".join(_rule(result) for result in verdict.rules)
+    charts = "".join(_histogram(name, values) for name, values in verdict.lengths.items() if values)
+    head = "<tr><th>rule</th><th>severity</th><th></th><th class=n>rows</th></tr>"
+    return (
+        f'<section id="{verdict.kind}"><h2>{verdict.kind}</h2>'
+        f'<div class="charts">{charts}</div>'
+        f'<div class="scroll"><table class="rules">{head}{lines}</table></div></section>'
+    )
+
+
+def _rule(result: RuleResult) -> str:
+    mark = '<span class="ok">✓</span>' if result.passed else f'<span class="{result.severity}">✗</span>'
+    observed = f'<div class="dim">found {escape(_shown(result.observed))}</div>' if result.observed is not None else ""
+    examples = ""
+    if result.examples:
+        rest = result.broken - len(result.examples)
+        more = f'<p class="dim">and {rest:,} more</p>' if rest else ""
+        examples = f"<details><summary>examples</summary>{_findings(result.examples)}{more}</details>"
+    says = f'<b>{escape(result.rule)}</b><div class="says">{escape(result.says)}</div>{observed}{examples}'
+    broken = f"{result.broken:,}" if result.broken else "<span class=dim>–</span>"
+    severity = f'<span class="badge {result.severity if not result.passed else "none"}">{result.severity}</span>'
+    return f"<tr><td>{says}</td><td>{severity}</td><td>{mark}</td><td class=n>{broken}</td></tr>"
+
+
+def _findings(findings: Sequence[Finding]) -> str:
+    items = []
+    for finding in findings:
+        text = f"<blockquote>{escape(finding.excerpt)}</blockquote>" if finding.excerpt else ""
+        said = f"<b>{escape(finding.rule)}</b>: {escape(finding.reason)}"
+        items.append(f"<li><code>{escape(finding.place)}</code> {said}{text}</li>")
+    return f'<ul class="findings">{"".join(items)}</ul>'
+
+
+def _histogram(name: str, values: Sequence[float]) -> str:
+    """Lengths as bars; the longest 1% share the last bar, so that one giant does not flatten the rest."""
+    ordered = sorted(values)
+    top = max(ordered[min(len(ordered) - 1, int(0.99 * len(ordered)))], 1)
+    counts = [0] * _BINS
+    for value in ordered:
+        counts[min(_BINS - 1, int(value / top * _BINS))] += 1
+    width, height, gap = 288, 72, 2
+    step = width / _BINS
+    bars = "".join(
+        f'<rect x="{index * step:.1f}" y="{height - bar:.1f}" width="{step - gap:.1f}" height="{bar:.1f}" rx="1">'
+        f"<title>{index * top / _BINS:.0f}–{(index + 1) * top / _BINS:.0f}: {count:,} rows</title></rect>"
+        for index, count in enumerate(counts)
+        if (bar := height * count / max(counts))
+    )
+    median = ordered[len(ordered) // 2]
+    label = name.replace("_chars", "").replace("chars", "document").replace("_", " ")
+    return (
+        f"<figure><figcaption>{label}, characters</figcaption>"
+        f'<svg viewBox="0 0 {width} {height + 16}" role="img" aria-label="histogram of {label} lengths">{bars}'
+        f'<line x1="0" y1="{height}" x2="{width}" y2="{height}"/>'
+        f'<text x="0" y="{height + 13}">0</text>'
+        f'<text x="{width}" y="{height + 13}" text-anchor="end">{top:.0f}+</text></svg>'
+        f'<div class="dim">median {median:.0f}, longest {ordered[-1]:.0f}</div></figure>'
+    )
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict) and "values" in value:
+        pairs = zip(value["quantiles"], value["values"])
+        return ", ".join(f"{quantile:.0%} up to {length}" for quantile, length in pairs)
+    return f"{value:,}" if isinstance(value, int | float) else str(value)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")

@@ -1,0 +1,114 @@
+"""What a journal tells of the process that wrote it: who started it, what it used, and what it left on disk.
+
+Nothing here reaches a stage's result. A `dvc repro` typed by hand gets its follower from here too.
+"""
+
+import fcntl
+import hashlib
+import os
+import platform
+import resource
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tasks.journal import home
+
+
+def by_hand(root: Path) -> str:
+    """Name of the run that a hand-typed `dvc repro` is: the dvc process that started us, by pid and start time.
+
+    A bare `python -m tasks.<stage>` is a run of its own.
+    """
+    owner = _starter()
+    kind = "hand" if owner.pid == os.getpid() else "dvc"
+    began = int(owner.create_time())
+    names = [f"{kind}-{owner.pid}-{began + drift}" for drift in (0, -1, 1)]  # the clock may have been set right since
+    return next((name for name in names if (home(root) / "journal" / name).is_dir()), names[0])
+
+
+def origin() -> dict[str, Any]:
+    """This process, and the one whose end is the end of a run by hand."""
+    process, starter = psutil.Process(), _starter()
+    return {
+        "pid": process.pid,
+        "process_started": process.create_time(),
+        "owner": {"host": platform.node(), "pid": starter.pid, "started": starter.create_time()},
+        "command": shlex.join(_without_paths(starter.cmdline())),
+    }
+
+
+def outputs(root: Path, outs: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Size and number of files of each output, and the md5 of single ones.
+
+    It is enough to tell whether a dvc.lock, which is written after the stage has ended, speaks of what it wrote.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    for out in outs:
+        path = root / out
+        files = [path] if path.is_file() else [child for child in path.rglob("*") if child.is_file()]
+        found[out] = {"size": sum(file.stat().st_size for file in files), "nfiles": len(files)}
+        if path.is_file():
+            with path.open("rb") as file:
+                found[out]["md5"] = hashlib.file_digest(file, "md5").hexdigest()
+    return found
+
+
+def used() -> dict[str, Any]:
+    """What the process took of the machine and, where it used torch, the device and kernels that it ran on."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    unit = 1 if sys.platform == "darwin" else 1024
+    facts: dict[str, Any] = {
+        "cpu_seconds": usage.ru_utime + usage.ru_stime,
+        "peak_memory_gib": usage.ru_maxrss * unit / 2**30,
+    }
+    torch: Any = sys.modules.get("torch")
+    if torch is not None:
+        facts["device"] = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
+        facts["cpu_capability"] = torch.backends.cpu.get_cpu_capability()
+        facts["threads"] = torch.get_num_threads()
+    return facts
+
+
+def follow(root: Path, run: Path) -> None:
+    """Have the journals of a run by hand shipped to MLflow while dvc runs, by one process of its own.
+
+    A flow ships its own journals (`PREFLOW_RUN` is set), and a bare stage module leaves them for the next command. The
+    tracker is started by name, not imported, so that it is no dependency of any stage.
+    """
+    if "PREFLOW_RUN" in os.environ or run.name.startswith("hand-"):
+        return
+    with (run / "follower.lock").open("a") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return
+    with (run / "follower.log").open("a") as output:
+        subprocess.Popen(
+            [sys.executable, "-m", "tasks.tracking", "follow", run.name],
+            cwd=root,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+
+
+def _starter() -> psutil.Process:
+    """The dvc process above us, else this process."""
+    process = psutil.Process()
+    for parent in process.parents():
+        if any(Path(part).name in ("dvc", "dvc.exe") for part in parent.cmdline()[:3]):
+            return parent
+    return process
+
+
+def _without_paths(words: list[str]) -> list[str]:
+    """`dvc repro`, however Python, its options and the environment around it are called."""
+    names = [Path(word).name if "/" in word else word for word in words]
+    return names[names.index("dvc") :] if "dvc" in names else names

@@ -1,0 +1,70 @@
+"""The tables at the end: every number in its place, readable in a log, whole in a narrow terminal."""
+
+import io
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from flows.report import print_report
+from rlhf.records import write_json
+from tasks.config.gate import Gate
+from tasks.gate import decide
+from tests.tasks.scores import healthy, trusted
+
+ROOT = Path(__file__).parents[2]
+
+
+def printed(folder: Path, **console: Any) -> str:
+    out = io.StringIO()
+    print_report(folder, Console(file=out, **console))
+    return out.getvalue()
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    scores = healthy(champion_gold=0.60)
+    write_json(tmp_path / "12_evaluation" / "scores.json", scores)
+    write_json(tmp_path / "13_gate" / "gate.json", decide(Gate(max_kl=1.0), scores, trusted(), {"passed": True}))
+    return tmp_path
+
+
+def test_plain_text_has_every_policy_the_controls_and_every_check(data: Path) -> None:
+    text = printed(data, width=120)
+    lines = {" ".join(line.split()) for line in text.splitlines()}
+    assert "\x1b" not in text and "─" not in text and "…" not in text
+    assert any(line.startswith("rl * 0.73 ±0.02") for line in lines)
+    assert "random_control - sft +0.010 [-0.010, +0.030]" in lines
+    assert "rejection_sampling - random_control +0.090 [+0.070, +0.110]" in lines
+    assert "kl 2.2 ≤ 1 FAILED" in lines
+    assert "stop_rate 0.99 ≥ 0.9 passed" in lines
+    assert any(line.startswith("rl is not promoted") for line in lines)
+
+
+def test_a_terminal_of_80_columns_cuts_nothing_off(data: Path) -> None:
+    text = printed(data, width=80, force_terminal=True)
+    assert "\x1b" in text
+    assert "…" not in text
+
+
+def test_unknown_gold_gets_no_column(tmp_path: Path) -> None:
+    scores = healthy()
+    scores["judge"] = "held_out_rm"
+    for row in scores["policies"].values():
+        row["gold_reward"] = None
+    write_json(tmp_path / "12_evaluation" / "scores.json", scores)
+    header = printed(tmp_path, width=120).splitlines()[1].split()
+    assert header == ["policy", "held-out", "reward", "win/SFT", "KL", "length", "stop"]
+
+
+def test_nothing_on_disk_prints_nothing(tmp_path: Path) -> None:
+    assert printed(tmp_path) == ""
+
+
+def test_importing_it_loads_no_torch() -> None:
+    program = "import sys, flows.report; print('torch' in sys.modules)"
+    found = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "False"

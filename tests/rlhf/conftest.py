@@ -1,0 +1,49 @@
+"""Tiny models for the tests of the library, made in milliseconds."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from rlhf.chat import Chat
+from rlhf.models import Policy, new_policy
+from rlhf.models.policy import extend_embeddings
+
+torch.set_num_threads(1)
+
+WORDS = [f"w{number}" for number in range(20)]
+
+
+@pytest.fixture(scope="session")
+def chat() -> Chat:
+    return Chat.from_words(WORDS)
+
+
+def tiny_llama(chat: Chat) -> Policy:
+    """Rotary positions; weights wide enough for distributions that are far from uniform."""
+    return new_policy(chat, 3, hidden_size=32, num_layers=2, num_heads=4, intermediate_size=48, init_std=0.3)
+
+
+def tiny_gpt2(chat: Chat) -> Policy:
+    """Learned absolute positions: wrong position ids show, which rotary models forgive."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    config = GPT2Config(
+        vocab_size=chat.vocab_size, n_embd=32, n_layer=2, n_head=4, n_positions=64, initializer_range=0.3,
+        attn_implementation="sdpa",
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(5)
+        model: Any = GPT2LMHeadModel(config)
+    extend_embeddings(model, chat)
+    return Policy(model.eval(), chat)
+
+
+@pytest.fixture(params=["llama", "gpt2"])
+def policy(request: pytest.FixtureRequest, chat: Chat) -> Policy:
+    return tiny_llama(chat) if request.param == "llama" else tiny_gpt2(chat)
+
+
+@pytest.fixture
+def llama(chat: Chat) -> Policy:
+    return tiny_llama(chat)

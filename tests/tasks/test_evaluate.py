@@ -1,0 +1,196 @@
+"""The stage on tiny random policies: its files, their promises, and the champion's way through it and back."""
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlhf.chat import Chat
+from rlhf.errors import PreflowError
+from rlhf.models import RewardModel, new_policy, save_policy
+from rlhf.records import read_rows, write_rows
+from tasks import champion as champions
+from tasks.config.evaluate import Evaluate
+from tasks.evaluate import evaluate
+from tasks.gate import decide
+from tasks.journal import Log
+from tests.tasks.scores import trusted
+
+CONFIG = Evaluate(
+    samples_per_prompt=2,
+    max_new_tokens=6,
+    best_of_n=[1, 2, 4],
+    best_of_n_prompts=4,
+    bootstrap_samples=200,
+    batch_size=64,
+)
+WORDS = ["good", "evening,", "anna,", "welcome", "to", "the", "beach.", "red", "blue", "green"]
+META = {"kind": "greet", "args": {"name": "anna", "time": "evening", "place": "beach"}}
+FIELDS = ("gold_reward", "reward", "win_rate_vs_sft", "kl", "length", "stop_rate")
+
+
+def make_policy(folder: Path, seed: int, words: list[str] = WORDS) -> Path:
+    model = new_policy(
+        Chat.from_words(words), seed, hidden_size=16, num_layers=1, num_heads=2, intermediate_size=32, init_std=0.3
+    )
+    save_policy(model, folder)
+    return folder
+
+
+def make_prompts(folder: Path, split: str, meta: dict[str, Any], count: int = 6) -> Path:
+    rows = [
+        {"id": f"{split}{number}", "messages": [{"role": "user", "content": WORDS[number]}], "meta": meta}
+        for number in range(count)
+    ]
+    write_rows(folder / f"{split}.jsonl", rows)
+    return folder
+
+
+def make_world(root: Path, meta: dict[str, Any]) -> dict[str, Path]:
+    """Everything the stage reads. `dpo` is SFT itself, so that its figures are known."""
+    seeds = {"base": 1, "sft": 2, "rejection_sampling": 3, "rl": 4, "dpo": 2}
+    given = {name: make_policy(root / name, seed) for name, seed in seeds.items()}
+    for name, seed in (("policy_rm", 8), ("held_out_rm", 9)):
+        small = {"hidden_size": 16, "num_layers": 1, "num_heads": 2, "intermediate_size": 32}
+        RewardModel(new_policy(Chat.from_words(WORDS), seed, init_std=0.3, **small), seed).save(root / name)
+        given[name] = root / name
+    given["prompts"] = make_prompts(root / "prompts", "val", meta)
+    given["eval_prompts"] = make_prompts(root / "eval", "eval", meta)
+    talk = [{"role": "user", "content": "red"}, {"role": "assistant", "content": "blue green"}]
+    write_rows(root / "demonstrations" / "val.jsonl", [{"id": str(number), "messages": talk} for number in range(3)])
+    champions.write_none(root / "champion")
+    return given | {"demonstrations": root / "demonstrations", "champion": root / "champion"}
+
+
+def run(given: dict[str, Path], out: Path, config: Evaluate = CONFIG, log: Log | None = None) -> dict[str, Any]:
+    evaluate(config, seed=0, **given, out=out, log=log or Log.null())
+    scores: dict[str, Any] = json.loads((out / "scores.json").read_text("utf-8"))
+    return scores
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    return make_world(tmp_path_factory.mktemp("world"), META)
+
+
+@pytest.fixture(scope="module")
+def first(world: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
+    folder = tmp_path_factory.mktemp("first")
+    return run(world, folder / "out", log=Log(folder / "journal", "evaluate")), folder
+
+
+def test_scores_hold_what_programs_are_promised(first: tuple[dict[str, Any], Path]) -> None:
+    scores, _ = first
+    assert scores["judge"] == "gold"
+    assert set(scores["policies"]) == {"base", "sft", "rejection_sampling", "rl", "dpo"}  # no control, no champion
+    for row in scores["policies"].values():
+        for field in FIELDS:
+            point = row[field]
+            assert set(point) == {"mean", "ci_low", "ci_high"}
+            assert point["ci_low"] <= point["mean"] <= point["ci_high"]
+    assert scores["selection"]["split"] == "val"
+    assert set(scores["selection"]["policies"]) == {"rejection_sampling", "rl", "dpo"}
+
+
+def test_a_policy_that_is_sft_scores_as_sft(first: tuple[dict[str, Any], Path]) -> None:
+    scores, folder = first
+    sft, twin = scores["policies"]["sft"], scores["policies"]["dpo"]
+    assert twin == sft
+    assert twin["win_rate_vs_sft"]["mean"] == 0.5
+    assert abs(twin["kl"]["mean"]) < 1e-4
+    assert scores["policies"]["rl"]["kl"]["mean"] > 0.01
+    assert scores["differences"]["sft"]["dpo"]["reward"] == {"mean": 0.0, "ci_low": 0.0, "ci_high": 0.0}
+    completions = folder / "out" / "completions"
+    assert (completions / "dpo.jsonl").read_bytes() == (completions / "sft.jsonl").read_bytes()
+
+
+def test_means_are_those_of_the_rows_that_were_kept(first: tuple[dict[str, Any], Path]) -> None:
+    scores, folder = first
+    answers = [one for row in read_rows(folder / "out/completions/rl.jsonl") for one in row["completions"]]
+    assert len(answers) == 6 * 2
+    for metric in ("gold_reward", "reward", "held_out_reward"):
+        mean = math.fsum(one[metric] for one in answers) / len(answers)
+        assert scores["policies"]["rl"][metric]["mean"] == pytest.approx(mean)
+    stopped = sum(one["stop_reason"] == "stop" for one in answers) / len(answers)
+    assert scores["policies"]["rl"]["stop_rate"]["mean"] == pytest.approx(stopped)
+    assert scores["policies"]["rl"]["length"]["mean"] == pytest.approx(sum(len(a["ids"]) for a in answers) / 12)
+    assert all(one["reward"] == -2.0 for one in answers if one["stop_reason"] == "length")
+
+
+def test_the_log_gets_figures_and_samples_and_the_outputs_do_not(first: tuple[dict[str, Any], Path]) -> None:
+    _, folder = first
+    logged = {path.name for path in (folder / "journal" / "files").iterdir()}
+    assert logged == {"samples.json", "policies.png", "reward_against_kl.png", "best_of_n.png"}
+    samples = json.loads((folder / "journal" / "files" / "samples.json").read_text("utf-8"))
+    assert list(samples[0]) == ["prompt", "base", "sft", "rejection_sampling", "dpo", "rl"]
+    assert {path.name for path in (folder / "out").iterdir()} == {"scores.json", "curves.json", "completions"}
+
+
+def test_the_same_inputs_give_the_same_bytes(
+    world: dict[str, Path], first: tuple[dict[str, Any], Path], tmp_path: Path
+) -> None:
+    run(world, tmp_path / "again")
+    assert champions.folder_digest(tmp_path / "again") == champions.folder_digest(first[1] / "out")
+
+
+def test_without_gold_it_is_null_and_the_held_out_reward_judges(tmp_path: Path) -> None:
+    scores = run(make_world(tmp_path, {}), tmp_path / "out")
+    assert scores["judge"] == scores["selection"]["judge"] == "held_out_rm"
+    assert all(row["gold_reward"] is None for row in scores["policies"].values())
+    assert scores["policies"]["rl"]["win_rate_vs_sft"] is not None
+
+
+def crown(world: dict[str, Path], first: tuple[dict[str, Any], Path], folder: Path) -> dict[str, Path]:
+    scores, run_folder = first
+    kept = champions.Champion(version=1, ref="refs/preflow/x", digests=champions.digests_of(scores))
+    champions.write_champion(folder, kept, run_folder / "out" / "completions" / "rl.jsonl")
+    return {**world, "champion": folder}
+
+
+def test_a_champion_is_scored_from_its_kept_answers_as_if_its_weights_were_here(
+    world: dict[str, Path], first: tuple[dict[str, Any], Path], tmp_path: Path
+) -> None:
+    scores = run(crown(world, first, tmp_path / "champion"), tmp_path / "out")
+    champion, rl = scores["policies"]["champion"], scores["policies"]["rl"]
+    for field in (*FIELDS, "held_out_reward", "greedy_gold_reward"):
+        assert champion[field] == rl[field], field
+    assert champion["nll"] is None  # only its weights could tell
+    assert scores["differences"]["champion"]["rl"]["gold_reward"]["mean"] == 0.0
+    result = decide_on(scores)
+    assert result["against"] == "champion"
+    assert result["promote"] is False  # nobody beats himself
+
+
+def decide_on(scores: dict[str, Any]) -> dict[str, Any]:
+    from tasks.config.gate import Gate
+
+    return decide(Gate(candidate="rl"), scores, trusted(), {"passed": True})
+
+
+def test_a_champion_of_other_prompts_is_refused_until_it_is_sampled_on_these(
+    world: dict[str, Path], first: tuple[dict[str, Any], Path], tmp_path: Path
+) -> None:
+    given = crown(world, first, tmp_path / "champion")
+    given["eval_prompts"] = make_prompts(tmp_path / "eval", "eval", META, count=5)
+    with pytest.raises(PreflowError, match=r"champion version 1 answered evaluation set .* tasks.champion"):
+        run(given, tmp_path / "refused")
+    champions.resample(
+        CONFIG, seed=0, policy=world["rl"], eval_prompts=given["eval_prompts"], champion=given["champion"]
+    )
+    scores = run(given, tmp_path / "out")
+    assert scores["champion"]["resampled"] is True
+    assert scores["policies"]["champion"]["reward"] == scores["policies"]["rl"]["reward"]
+
+
+def test_policies_of_different_tokenizers_are_not_compared(world: dict[str, Path], tmp_path: Path) -> None:
+    other = make_policy(tmp_path / "rl", 4, words=[*WORDS, "more"])
+    with pytest.raises(PreflowError, match="rl: tokenizer or template differ from SFT's"):
+        run({**world, "rl": other}, tmp_path / "out")
+
+
+def test_too_few_val_prompts_are_said_with_the_knob(world: dict[str, Path], tmp_path: Path) -> None:
+    few = make_prompts(tmp_path / "prompts", "val", META, count=1)
+    with pytest.raises(PreflowError, match=r"fewer than 2 rows in val.*shares of `prepare`"):
+        run({**world, "prompts": few}, tmp_path / "out")

@@ -1,0 +1,38 @@
+import pytest
+
+from tasks.redact import redacted, secret_in
+
+SECRETS = {  # put together here, so that no scanner takes this file for a leak
+    "Hugging Face token": "hf_" + "aB3" * 8,
+    "OpenAI-style key": "sk-" + "proj-abc123DEF456ghi7",
+    "AWS access key": "AKIA" + "ABCDEFGH12345678",
+    "GitHub token": "ghp_" + "a1" * 18,
+    "fine-grained GitHub token": "github_pat_" + "a1" * 18,
+    "Slack token": "xoxb-" + "1234567890-abc",
+    "private key": "-----BEGIN RSA PRIVATE KEY-----\nMIIabc+/=\n-----END RSA PRIVATE KEY-----",
+    "password in a URL": "://ann:hunter2@",
+}
+
+
+@pytest.mark.parametrize("kind", SECRETS)
+def test_a_secret_is_named_by_kind_and_masked(kind):
+    text = f"use https{SECRETS[kind]} please" if kind == "password in a URL" else f"use {SECRETS[kind]} please"
+    assert secret_in(text) == kind
+    assert SECRETS[kind] not in redacted(text)
+    assert f"[{kind}]" in redacted(text) and redacted(text).endswith(" please" if "://" not in text else "please")
+    assert secret_in(redacted(text)) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a risk-assessment-of-everything",
+        "https://example.org/a:b@c",
+        "hf_short",
+        "shelf_" + "a" * 30,
+        "10:30 ann@example.org",
+    ],
+)
+def test_ordinary_text_is_left_alone(text):
+    assert secret_in(text) is None
+    assert redacted(text) == text

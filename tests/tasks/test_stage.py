@@ -1,0 +1,121 @@
+"""The stage adapter through its front door: a program started as dvc.yaml would start it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPO = Path(__file__).parents[2]
+TOY = '''
+"""A toy stage."""
+import os, sys, time
+from pathlib import Path
+from pydantic import Field
+from rlhf.errors import DataRefused
+from tasks.config import Section
+from tasks.journal import Log
+from tasks.stage import main
+
+
+class Toy(Section):
+    lr: float = Field(1e-3, description="a number")
+    mode: str = Field("ok", description="what to do")
+
+
+def toy(config: Toy, *, seed: int, source: Path, other: Path | None = None, out: Path, scratch: Path, log: Log) -> None:
+    if config.mode == "refuse":
+        (out / "half").write_text("never seen")
+        raise DataRefused("3 bad rows, 0 allowed: mend rows.jsonl:7")
+    if config.mode == "hang":
+        (scratch / "here").write_text(str(os.getpid()))
+        print("ready", flush=True)
+        time.sleep(600)
+    log({"toy/loss": 0.5}, step=1)
+    (out / "model").mkdir()
+    (out / "model" / "weights").write_text(f"{source.read_text()} {seed} {config.lr}")
+
+
+if __name__ == "__main__":
+    main(toy)
+'''
+GRAPH = """
+stages:
+  toy:
+    cmd: python toy.py --params toy --source rows.jsonl --out data/toy
+    deps: [rows.jsonl]
+    params: [seed, toy]
+    outs: [data/toy/model]
+"""
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    (tmp_path / "toy.py").write_text(TOY)
+    (tmp_path / "dvc.yaml").write_text(GRAPH)
+    (tmp_path / "params.yaml").write_text("seed: 7\ntoy:\n  lr: 5e-6\n")
+    (tmp_path / "rows.jsonl").write_text("rows")
+    (tmp_path / "environment.json").write_bytes((REPO / "environment.json").read_bytes())
+    return tmp_path
+
+
+def command(*extra: str) -> list[str]:
+    return [sys.executable, "toy.py", "--params", "toy", "--source", "rows.jsonl", "--out", "data/toy", *extra]
+
+
+def environ() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(REPO), "PREFLOW_RUN": "test"}
+
+
+def run(root: Path, *extra: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(*extra), cwd=root, env=environ(), text=True, capture_output=True, check=False)
+
+
+def events(root: Path, attempt: int = 1) -> list[dict[str, object]]:
+    path = root / ".preflow" / "journal" / "test" / f"toy-{attempt}" / "events.jsonl"
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_a_stage_gets_its_section_and_leaves_its_output_and_journal(root: Path) -> None:
+    done = run(root)
+    assert done.returncode == 0, done.stderr
+    assert (root / "data/toy/model/weights").read_text() == "rows 7 5e-06"
+    kinds = [event["event"] for event in events(root)]
+    assert kinds == ["start", "metrics", "end"]
+    assert events(root)[-1]["status"] == "FINISHED"
+    assert not list((root / "data").glob(".tmp-*"))
+
+
+def test_a_refusal_ends_with_its_code_and_reason_and_no_output(root: Path) -> None:
+    (root / "params.yaml").write_text("seed: 7\ntoy: {mode: refuse}\n")
+    done = run(root)
+    assert done.returncode == 3
+    assert done.stderr.strip() == "toy: 3 bad rows, 0 allowed: mend rows.jsonl:7"
+    assert events(root)[-1]["exit_code"] == 3
+    assert not (root / "data/toy").exists()
+
+
+def test_an_unknown_key_names_the_nearest_one(root: Path) -> None:
+    (root / "params.yaml").write_text("toy: {lrr: 1}\n")
+    done = run(root)
+    assert done.returncode == 2
+    assert "toy.lrr: unknown key; did you mean `lr`?" in done.stderr
+
+
+def test_the_second_writer_of_one_key_is_refused_and_a_dead_parent_ends_the_first(root: Path) -> None:
+    (root / "params.yaml").write_text("seed: 7\ntoy: {mode: hang}\n")
+    wrapper = f"import subprocess; subprocess.run({command()!r})"
+    with subprocess.Popen(
+        [sys.executable, "-c", wrapper], cwd=root, env=environ(), stdout=subprocess.PIPE, text=True
+    ) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == "ready\n"
+        second = run(root)
+        assert second.returncode == 75
+        assert "already being run by process" in second.stderr
+        parent.send_signal(signal.SIGKILL)
+        # The pipe closes only when the orphan is gone too: it holds the writing end.
+        assert parent.stdout.read() == ""

@@ -1,0 +1,290 @@
+"""Journals into MLflow, on a toy pipeline and a database in a temporary folder."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks import tracking
+from tasks.journal import home
+from tasks.outcome import StageResult
+from tasks.tracking import boundary, shipping
+from tasks.tracking.runs import RunRecord
+from tasks.tracking.store import connect, uri_of
+from tasks.tracking.values import MAX_PARAM, params_of
+
+sys.path.insert(0, str(Path(__file__).parent))
+import toy_runs as toy
+
+REPO = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with MLflow's tables: making them takes seconds, so it is done once."""
+    root = tmp_path_factory.mktemp("store")
+    connect(root).client.search_experiments()
+    return root / "mlruns" / "mlflow.db"
+
+
+@pytest.fixture
+def root(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("MLFLOW_TRACKING_URI", "PREFLOW_HOME", "PREFLOW_RUN"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(boundary, "_quiet_until", 0.0)
+    toy.write_file(tmp_path / "mlruns" / ".gitkeep", "")
+    (tmp_path / "mlruns" / "mlflow.db").write_bytes(empty_store.read_bytes())
+    return toy.write_tree(tmp_path)
+
+
+def told(state: str = "ran") -> dict[str, StageResult]:
+    return {stage: StageResult(stage, state, 1.5) for stage in toy.STAGES}  # type: ignore[arg-type]
+
+
+def client(root: Path) -> Any:
+    return connect(root).client
+
+
+def runs(root: Path) -> list[Any]:
+    return list(client(root).search_runs(["1"], order_by=["attributes.start_time"]))
+
+
+def children(root: Path, parent: str) -> dict[str, Any]:
+    found = client(root).search_runs(["1"], f"tags.`mlflow.parentRunId` = '{parent}'")
+    return {run.info.run_name: run for run in found}
+
+
+def whole_run(root: Path, run_id: str = "r1", gold: float = 0.5) -> dict[str, Any]:
+    tracking.begin_run(root, run_id, {"name": run_id, "ref": f"refs/preflow/{run_id}", "command": "preflow run"})
+    toy.run_all(root, run_id, gold)
+    return tracking.finish_run(root, run_id, told(), "FINISHED")
+
+
+def test_a_run_becomes_a_parent_with_one_child_a_stage(root: Path) -> None:
+    ids = whole_run(root)
+    assert list(ids["stages"]) == list(toy.STAGES)
+    parent = client(root).get_run(ids["run"])
+    assert parent.info.status == "FINISHED"
+    assert parent.data.params["sft.lr"] == "0.001"
+    assert parent.data.metrics["gold_reward/rl"] == 0.5
+    assert parent.data.metrics["gate/promote"] == 1.0
+    assert parent.data.tags["git.ref"] == "refs/preflow/r1"
+    assert parent.data.tags["versions.mlflow"]
+    assert "| **rl** ★ | 0.50 ± 0.10 |" in parent.data.tags["mlflow.note.content"]
+    named = children(root, ids["run"])
+    assert set(named) == set(toy.STAGES)
+    rl = named["rl"]
+    assert (rl.info.status, rl.data.params["rl.lr"], rl.data.tags["system.device"]) == ("FINISHED", "0.001", "cpu")
+    assert rl.data.metrics["final/val/loss"] == 0.5
+    history = client(root).get_metric_history(rl.info.run_id, "rl/loss")
+    assert [(point.step, point.value) for point in history] == [(0, 1.0), (1, 0.5), (2, 1 / 3)]
+
+
+def test_tables_are_those_of_mlflow(root: Path) -> None:
+    ids = whole_run(root)
+    import mlflow
+
+    with_uri = uri_of(root)
+    os.environ["MLFLOW_TRACKING_URI"] = with_uri
+    try:
+        samples = mlflow.load_table("samples.json", run_ids=[ids["run"]])
+    finally:
+        del os.environ["MLFLOW_TRACKING_URI"]
+    row = {"prompt": "Name a colour.", "sft": "blue, says sft", "rl": "blue, says rl"}
+    assert samples[list(row)].to_dict("records") == [row]
+
+
+def test_secrets_stay_out(root: Path) -> None:
+    ids = whole_run(root)
+    parent = client(root).get_run(ids["run"])
+    assert parent.data.params["sft.note"] == "[Hugging Face token]"
+    assert "hf_abc" not in (root / "mlruns/artifacts" / ids["run"] / "artifacts/config/params.yaml").read_text()
+
+
+def test_a_crash_between_points_and_cursor_adds_nothing_twice(root: Path) -> None:
+    tracking.begin_run(root, "r1", {})
+    log = toy.start(root, "r1", "rl")
+    log({"rl/loss": 1.0, "rl/kl": float("nan")}, 0)
+    before = RunRecord.read(root, "r1").state()
+    tracking.replay(root, "r1")
+    RunRecord.read(root, "r1").save(before)  # the crash: MLflow has it all, the cursor does not know
+    log({"rl/loss": 0.5, "rl/kl": float("inf")}, 1)
+    tracking.replay(root, "r1")
+    tracking.replay(root, "r1")
+    rl = [run for run in runs(root) if run.info.run_name == "rl"]
+    assert len(rl) == 1
+    points = client(root).get_metric_history(rl[0].info.run_id, "rl/loss")
+    assert [(point.step, point.value) for point in points] == [(0, 1.0), (1, 0.5)]
+    assert len(client(root).get_metric_history(rl[0].info.run_id, "rl/kl")) == 2
+
+
+def test_a_crash_after_a_run_was_made_finds_it_again(root: Path) -> None:
+    tracking.begin_run(root, "r1", {})
+    toy.start(root, "r1", "sft")
+    tracking.replay(root, "r1")
+    (RunRecord.read(root, "r1").folder / "mlflow.json").unlink()
+    tracking.replay(root, "r1")
+    assert len(runs(root)) == 2
+
+
+def test_half_a_line_waits_for_its_other_half(root: Path) -> None:
+    tracking.begin_run(root, "r1", {})
+    log = toy.start(root, "r1", "sft")
+    log({"sft/loss": 1.0}, 0)
+    events = home(root) / "journal/r1/sft-1/events.jsonl"
+    line = json.dumps({"event": "metrics", "time": 1.0, "step": 1, "metrics": {"sft/loss": 0.5}}) + "\n"
+    for part in (line[:20], line[20:]):
+        with events.open("a") as file:
+            file.write(part)
+        tracking.replay(root, "r1")
+    run = next(run for run in runs(root) if run.info.run_name == "sft")
+    assert [point.value for point in client(root).get_metric_history(run.info.run_id, "sft/loss")] == [1.0, 0.5]
+
+
+def test_more_points_than_one_call_takes(root: Path) -> None:
+    tracking.begin_run(root, "r1", {})
+    log = toy.start(root, "r1", "rl")
+    for step in range(1234):
+        log({"rl/loss": float(step)}, step)
+    tracking.replay(root, "r1")
+    run = next(run for run in runs(root) if run.info.run_name == "rl")
+    assert len(client(root).get_metric_history(run.info.run_id, "rl/loss")) == 1234
+
+
+def test_a_stage_that_died_is_closed_and_its_second_attempt_is_another_child(root: Path) -> None:
+    tracking.begin_run(root, "r1", {})
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    toy.start(root, "r1", "rl", pid=dead.pid)
+    tracking.replay(root, "r1")
+    toy.start(root, "r1", "rl")
+    tracking.replay(root, "r1")
+    found = {run.info.run_name: run.info.status for run in runs(root)}
+    assert found["rl"] == "KILLED"
+    assert found["rl (attempt 2)"] == "RUNNING"
+
+
+def test_a_run_whose_process_is_gone_is_closed_by_the_next_command(root: Path) -> None:
+    tracking.begin_run(root, "r1", {})
+    toy.start(root, "r1", "sft")
+    path = home(root) / "journal/r1/run.json"
+    facts = json.loads(path.read_text())
+    path.write_text(json.dumps(facts | {"owner": facts["owner"] | {"host": "another machine", "pid": 1}}))
+    tracking.reconcile(root)
+    assert {run.info.status for run in runs(root)} == {"RUNNING"}  # that machine may know better
+    path.write_text(json.dumps(facts | {"owner": facts["owner"] | {"started": 1.0}}))
+    tracking.reconcile(root)
+    assert {run.info.status for run in runs(root)} == {"KILLED"}
+    tracking.reconcile(root)
+    assert len(runs(root)) == 2
+
+
+def test_cached_stages_are_light_runs_with_full_lineage(root: Path) -> None:
+    first = whole_run(root)
+    tracking.begin_run(root, "r2", {"name": "again"})
+    second = tracking.finish_run(root, "r2", told("cached"), "FINISHED")
+    made, light = (client(root).get_run(ids["stages"]["rl"]) for ids in (first, second))
+    assert light.info.run_name == "rl (cached)"
+    assert (light.data.tags["cached"], light.data.tags["cached_from"]) == ("true", made.info.run_id)
+    assert light.data.metrics["final/val/loss"] == 0.5
+    assert light.data.params["rl.kl_coef"] == "0.1"
+    assert [output.model_id for output in light.outputs.model_outputs] == [
+        output.model_id for output in made.outputs.model_outputs
+    ]
+    assert len(client(root).search_logged_models(["1"])) == 2
+    assert client(root).get_run(second["run"]).data.metrics["gold_reward/rl"] == 0.5
+
+
+def test_a_failed_stage_shows_its_reason_though_it_never_began(root: Path) -> None:
+    tracking.begin_run(root, "r1", {})
+    failed = StageResult("collect", "failed", 0.1, "no python", 1)
+    ids = tracking.finish_run(root, "r1", {"collect": failed, "sft": StageResult("sft", "skipped")}, "FAILED")
+    assert list(ids["stages"]) == ["collect"]
+    child, parent = (client(root).get_run(run) for run in (ids["stages"]["collect"], ids["run"]))
+    assert (child.info.status, parent.info.status) == ("FAILED", "FAILED")
+    assert parent.data.tags["preflow.reason"] == "collect: no python"
+
+
+def test_a_dead_server_costs_a_line_and_loses_nothing(
+    root: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(_: Path) -> None:
+        raise ConnectionError("refused by http://me:secret@host")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(shipping, "connect", refuse)
+        tracking.begin_run(root, "r1", {"name": "kept"})
+        toy.run_all(root, "r1")
+        for _ in range(3):
+            tracking.replay(root, "r1")
+        said = capsys.readouterr().err.splitlines()
+        assert len(said) == 1
+        assert "refused" in said[0]
+        assert "secret" not in said[0]
+        assert tracking.finish_run(root, "r1", told(), "FINISHED") == {}
+    monkeypatch.setattr(boundary, "_quiet_until", 0.0)
+    tracking.reconcile(root)
+    assert {run.info.status for run in runs(root)} == {"FINISHED"}
+    assert len(runs(root)) == 6
+
+
+def test_nothing_to_ship_imports_no_mlflow(root: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from tasks import tracking; tracking.reconcile(Path('.')); "
+        "sys.exit('mlflow' in sys.modules or 'torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=root, env={**os.environ, "PYTHONPATH": str(REPO)})
+    assert done.returncode == 0
+
+
+def test_the_store_is_that_of_the_main_checkout(root: Path, tmp_path: Path) -> None:
+    tree = tmp_path / "tree"
+    toy.write_file(tree / ".git", f"gitdir: {root}/.git/worktrees/tree\n")
+    assert uri_of(tree) == uri_of(root) == f"sqlite:///{root}/mlruns/mlflow.db"
+
+
+def test_long_params_are_cut_and_nested_ones_flattened() -> None:
+    found = params_of({"rl": {"a": {"b": 5e-6}}, "long": "x" * 9000, "none": {}})
+    assert found["rl.a.b"] == "5e-06"
+    assert len(found["long"]) == MAX_PARAM
+    assert found["none"] == "{}"
+
+
+@pytest.fixture
+def by_hand(root: Path) -> Iterator[tuple[Path, str]]:
+    """A run that nobody began: journals of stages under a dvc that has gone since."""
+    run_id = "dvc-1-1"
+    owner = {"owner": {"host": platform.node(), "pid": 1, "started": 1.0}, "command": "dvc repro"}
+    toy.run_all(root, "earlier")
+    make = tracking.begin_run(root, "earlier", {})
+    assert make is None
+    tracking.finish_run(root, "earlier", told(), "FINISHED")
+    log = toy.start(root, run_id, "gate", **owner)
+    toy.end(log, root, "gate")
+    yield root, run_id
+
+
+def test_dvc_by_hand_gets_a_parent_and_its_skipped_stages(by_hand: tuple[Path, str]) -> None:
+    root, run_id = by_hand
+    tracking.reconcile(root)
+    parent = client(root).search_runs(["1"], f"tags.`preflow.run` = '{run_id}' AND tags.`preflow.kind` = 'pipeline'")[0]
+    assert (parent.info.run_name, parent.info.status) == ("dvc repro", "FINISHED")
+    named = children(root, parent.info.run_id)
+    assert set(named) == {"gate", *(f"{stage} (cached)" for stage in toy.STAGES if stage != "gate")}
+    assert named["gate"].data.tags["dvc.out.data/13_gate/gate.json"]
+
+
+def test_a_lock_that_speaks_of_other_bytes_links_nothing(by_hand: tuple[Path, str]) -> None:
+    root, run_id = by_hand
+    log = toy.start(root, run_id, "gate")
+    toy.write_file(root / "data/13_gate/gate.json", '{"promote": false, "candidate": "rl", "checks": []}')
+    toy.end(log, root, "gate")  # and dvc was killed before it wrote the lock
+    tracking.reconcile(root)
+    second = next(run for run in runs(root) if run.info.run_name == "gate (attempt 2)")
+    assert "dvc.out.data/13_gate/gate.json" not in second.data.tags

@@ -1,0 +1,205 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from rlhf.errors import DataRefused, PreflowError
+from rlhf.records import content_id, read_rows, write_rows
+from tasks.config.validate import Validate
+from tasks.journal import Log
+from tasks.shapes import KINDS, canonical
+from tasks.validate import validate
+from tasks.validation import Context, check, check_preferences
+from tasks.validation.page import page
+from tasks.validation.suites import load_suite
+
+EXPECTATIONS = Path(__file__).parents[2] / "data" / "expectations"
+SPLITS = ("train", "train", "val", "eval")
+
+
+@pytest.fixture(autouse=True)
+def reports(tmp_path, monkeypatch):
+    monkeypatch.setenv("PREFLOW_REPORTS", str(tmp_path / "reports"))
+    return tmp_path / "reports"
+
+
+def row(kind, number, **changes):
+    messages = [{"role": "user", "content": f"Question {number}?"}]
+    answer = {"role": "assistant", "content": f"Answer {number}."}
+    content = {
+        "corpus": {"text": f"Document {number}."},
+        "demonstrations": {"messages": [*messages, answer]},
+        "preferences": {"messages": messages, "chosen": "yes" * (1 + number % 2), "rejected": "no" * 2},
+        "prompts": {"messages": messages},
+        "eval": {"messages": [{"role": "user", "content": f"Exam {number}?"}]},
+    }[kind]
+    found = canonical(kind, content | changes)
+    split = "eval" if kind == "eval" else SPLITS[number % 4]
+    group = f"{'exam' if kind == 'eval' else 'group'} {number}"
+    place = {"source": "test", "file": f"{kind}/x.jsonl", "line": number + 1, "group": group, "split": split}
+    return found | place | {"id": content_id(found)}
+
+
+def write(folder, changes=lambda rows: None, refused=()):
+    rows = {kind: [row(kind, number) for number in range(24)] for kind in KINDS}
+    changes(rows)
+    for kind in KINDS:
+        write_rows(folder / kind / "rows.jsonl", rows[kind])
+    write_rows(folder / "quarantine" / "quarantine.jsonl", refused)
+    return folder
+
+
+def run(tmp_path, prepared, config=None):
+    log = Log(tmp_path / "journal", "validate")
+    validate(config or Validate(), prepared=prepared, expectations=EXPECTATIONS, out=tmp_path / "out", log=log)
+    return tmp_path / "out"
+
+
+def test_clean_rows_go_on_by_split_and_bad_ones_are_kept_aside(tmp_path, reports):
+    def changes(rows):
+        rows["preferences"][5] = row("preferences", 5, chosen="nono")
+
+    refused = [{"kind": "prompts", "source": "test", "file": "prompts/x.jsonl", "line": 30, "rule": "readable",
+                "reason": "truncated JSON", "excerpt": "{"}]  # fmt: skip
+    out = run(tmp_path, write(tmp_path / "prepared", changes, refused))
+    lines = {split: [row["line"] for row in read_rows(out / "preferences" / f"{split}.jsonl")] for split in set(SPLITS)}
+    assert lines["train"] == [number + 1 for number in range(24) if number % 4 < 2 and number != 5]
+    assert lines["val"] == [number + 1 for number in range(24) if number % 4 == 2]
+    assert sorted(file.name for file in (out / "eval").iterdir()) == ["eval.jsonl"]
+    aside = list(read_rows(out / "report" / "quarantine.jsonl"))
+    assert [(item["file"], item["line"], item["rule"]) for item in aside] == [
+        ("preferences/x.jsonl", 6, "same_answers"),
+        ("prompts/x.jsonl", 30, "readable"),
+    ]
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["passed"] is True
+    assert metrics["preferences"] == {"rows": 24, "clean": 23, "set_aside": 1}
+    assert metrics["prompts"] == {"rows": 25, "clean": 24, "set_aside": 1}
+    assert (reports / "report.html").read_bytes() == (out / "report" / "report.html").read_bytes()
+
+
+def test_the_same_rows_give_the_same_bytes(tmp_path):
+    prepared = write(tmp_path / "prepared", lambda rows: rows["prompts"].append(dict(rows["prompts"][0], line=99)))
+    outs = [run(tmp_path / name, prepared) for name in ("a", "b")]
+    files = [file.relative_to(outs[0]) for file in sorted(outs[0].rglob("*")) if file.is_file()]
+    assert len(files) == 17  # three splits of four kinds, eval, three of the report, metrics
+    for file in files:
+        assert (outs[0] / file).read_bytes() == (outs[1] / file).read_bytes(), file
+
+
+def test_a_stop_names_everything_and_leaves_its_report_behind(tmp_path, reports):
+    secret = "sk-" + "abc123" * 5
+
+    def changes(rows):
+        rows["demonstrations"][2] = row("demonstrations", 2, messages=[
+            {"role": "user", "content": f"key {secret}?"}, {"role": "assistant", "content": "yes"}])  # fmt: skip
+
+    with pytest.raises(DataRefused) as caught:
+        run(tmp_path, write(tmp_path / "prepared", changes))
+    message = str(caught.value)
+    assert caught.value.exit_code == 3
+    assert "demonstrations/x.jsonl:3: secret: a OpenAI-style key" in message
+    assert message.splitlines()[-1].endswith(str(reports / "report.html"))
+    verdict = json.loads((reports / "verdict.json").read_text())
+    assert verdict["passed"] is False and verdict["kinds"]["demonstrations"]["stopped"][0]["line"] == 3
+    assert not (tmp_path / "out" / "demonstrations").exists()  # nothing to train on
+    for file in reports.iterdir():
+        assert secret not in file.read_text()
+    assert secret not in message and secret not in (tmp_path / "journal" / "events.jsonl").read_text()
+
+
+def test_no_rows_at_all_stop_what_needs_them_and_pass_what_does_not(tmp_path):
+    prepared = write(tmp_path / "prepared", lambda rows: rows["corpus"].clear())
+    with pytest.raises(DataRefused, match="corpus/: rows: rows: found 0, expected min_value 1"):
+        run(tmp_path, prepared)
+    needed = tuple(kind for kind in KINDS if kind != "corpus")
+    out = run(tmp_path / "again", prepared, Validate(required=needed))
+    assert (out / "corpus" / "train.jsonl").read_bytes() == b""
+
+
+def test_a_split_that_nothing_is_left_of_stops(tmp_path):
+    def changes(rows):
+        rows["demonstrations"] = [one for one in rows["demonstrations"] if one["split"] != "train"]
+
+    with pytest.raises(DataRefused, match="nothing_left: no clean row in the split train"):
+        run(tmp_path, write(tmp_path / "prepared", changes))
+
+
+def test_too_many_set_aside_stop(tmp_path):
+    def changes(rows):
+        for number in (1, 2):
+            rows["prompts"][number] = row("prompts", number, messages=[{"role": "user", "content": ""}])
+
+    prepared = write(tmp_path / "prepared", changes)
+    with pytest.raises(DataRefused, match=r"2 of 24 rows set aside \(8.3%\), at most 5.0% .*empty_prompt 2"):
+        run(tmp_path, prepared)
+    run(tmp_path / "again", prepared, Validate(max_quarantine_share=0.09))
+
+
+def test_choosing_by_length_alone_stops(tmp_path):
+    rows = [row("preferences", number, chosen="longer" * 3, rejected=f"short {number}") for number in range(24)]
+    verdict = check("preferences", rows, Validate(), Context.of([]), expectations=EXPECTATIONS)
+    (finding,) = verdict.stopped
+    assert (finding.rule, finding.file, finding.line) == ("length_bias_limit", "preferences/", None)
+    assert "found 0.5" in finding.reason
+    for number in range(0, 24, 8):  # three of 24 the other way: mean (21 - 3) / 24 / 2 = 0.375, within 0.4
+        rows[number] = row("preferences", number, chosen=f"short {number}", rejected="longer" * 3)
+    verdict = check("preferences", rows, Validate(), Context.of([]), expectations=EXPECTATIONS)
+    assert verdict.stopped == []
+    assert {rule.rule: rule.observed for rule in verdict.rules}["length_bias"] == 0.375
+    assert [rule.rule for rule in verdict.rules if not rule.passed] == ["length_bias"]  # still worth a note
+
+
+def test_pairs_born_inside_pass_the_same_gate(tmp_path, reports):
+    pairs = [row("preferences", number) for number in range(24)]
+    pairs[3] = row("preferences", 3, rejected="")
+    clean = check_preferences(pairs, tmp_path / "report", expectations=EXPECTATIONS)
+    assert clean == pairs[:3] + pairs[4:]
+    assert (tmp_path / "report" / "quarantine.jsonl").read_bytes() == (reports / "quarantine.jsonl").read_bytes()
+    broken = [one | {"chosen": None} for one in pairs]
+    with pytest.raises(DataRefused, match=r"24 of 24 rows set aside.*shape 24"):
+        check_preferences(broken, tmp_path / "report", expectations=EXPECTATIONS)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_shipped_suites_load_and_count_rows_first(kind):
+    rules = load_suite(EXPECTATIONS / f"{kind}.yaml", Validate())
+    assert rules[0].expectation == "expect_table_row_count_to_be_between"
+    assert len({rule.rule for rule in rules}) == len(rules) >= 10
+    assert not any("params." in str(rule.kwargs) for rule in rules)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("rules: []", "expected a list `rules`"),
+        ("rules: [{rule: a, says: b, severity: fatal, expectation: c}]", "severity"),
+        ("rules: [{rule: a, says: b, severity: info, expectation: c, kwarg: {}}]", "did you mean `kwargs`"),
+        (
+            "rules: [{rule: a, says: b, severity: info, expectation: c, kwargs: {max_value: params.none}}]",
+            "params.none",
+        ),
+    ],
+)
+def test_a_wrong_suite_is_refused(tmp_path, text, message):
+    (tmp_path / "prompts.yaml").write_text(text)
+    with pytest.raises(PreflowError, match=message):
+        load_suite(tmp_path / "prompts.yaml", Validate())
+
+
+def test_a_rule_about_a_column_that_is_not_there_is_an_error_and_not_a_pass(tmp_path):
+    (tmp_path / "prompts.yaml").write_text(
+        "rules:\n- {rule: a, says: b, severity: info, kwargs: {column: nose},"
+        " expectation: expect_column_values_to_be_null}"
+    )
+    with pytest.raises(PreflowError, match=r"rule a .*nose"):
+        check("prompts", [row("prompts", 1)], Validate(), Context.of([]), expectations=tmp_path)
+
+
+def test_the_page_is_one_file_and_shows_text_as_text():
+    bad = row("prompts", 1, messages=[{"role": "user", "content": "<script>alert(1)</script> <|user|>"}])
+    verdict = check("prompts", [row("prompts", 0), bad], Validate(), Context.of([]), expectations=EXPECTATIONS)
+    html = page({"prompts": verdict})
+    assert "<script" not in html and "&lt;script&gt;" in html
+    assert "http" not in html and "src=" not in html and "@import" not in html
+    assert "prompts/x.jsonl:2" in html and "control_marker" in html

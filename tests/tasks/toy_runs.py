@@ -1,0 +1,182 @@
+"""A toy pipeline for the tests of tracking and lineage: four stages, with the files that the real ones leave."""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tasks.journal import Log, new_folder
+from tasks.witness import origin, outputs
+
+GRAPH = """
+stages:
+  collect:
+    desc: bring in rows
+    cmd: python -m tasks.collect --out data/01_raw
+    deps: [data/inbox]
+    params: [collect]
+    outs: [data/01_raw/eval]
+  sft:
+    desc: instruction tuning
+    cmd: python -m tasks.sft --params sft --rows data/01_raw/eval --out data/05_sft
+    deps: [data/01_raw/eval]
+    params: [seed, sft]
+    outs: [data/05_sft/policy]
+    metrics: [data/05_sft/metrics.json]
+  rl:
+    desc: policy gradients
+    cmd: python -m tasks.rl --params rl --policy data/05_sft/policy --out data/10_rl
+    deps: [data/01_raw/eval, data/05_sft/policy]
+    params: [seed, rl]
+    outs: [data/10_rl/policy]
+    metrics: [data/10_rl/metrics.json]
+  evaluate:
+    desc: every policy on the same prompts
+    cmd: python -m tasks.evaluate --sft data/05_sft/policy --rl data/10_rl/policy --eval-prompts data/01_raw/eval
+      --out data/12_evaluation
+    deps: [data/01_raw/eval, data/05_sft/policy, data/10_rl/policy]
+    params: [seed]
+    outs: [data/12_evaluation/completions]
+    metrics: [data/12_evaluation/scores.json]
+  gate:
+    desc: promote or not
+    cmd: python -m tasks.gate --scores data/12_evaluation/scores.json --out data/13_gate
+    deps: [data/12_evaluation/scores.json]
+    params: [seed]
+    outs: [data/13_gate/gate.json]
+"""
+PARAMS = "seed: 0\ncollect: {rows: 8}\nsft: {lr: 1e-3, note: hf_abcdefghijklmnopqrstuvwx}\nrl: {kl_coef: 0.1}\n"
+
+
+def write_tree(root: Path) -> Path:
+    """dvc.yaml and params.yaml."""
+    root.mkdir(parents=True, exist_ok=True)
+    (root / "dvc.yaml").write_text(GRAPH)
+    (root / "params.yaml").write_text(PARAMS)
+    write_file(root / "data/inbox/rows.jsonl", "{}\n")
+    return root
+
+
+def write_file(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+def make_outputs(root: Path, stage: str, gold: float = 0.5) -> None:
+    """What the stage's program would write."""
+    folder = root / {"collect": "data/01_raw", "sft": "data/05_sft", "rl": "data/10_rl"}.get(stage, "data/none")
+    if stage == "collect":
+        write_file(folder / "eval/train.jsonl", '{"id": "1"}\n')
+    if stage in ("sft", "rl"):
+        write_file(folder / "policy/model.safetensors", f"{stage} {gold}")
+        write_file(folder / "metrics.json", json.dumps({"val": {"loss": gold}, "steps": 3}))
+    if stage == "evaluate":
+        rows = {"id": "1", "messages": [{"role": "user", "content": "Name a colour."}]}
+        for name in ("sft", "rl"):
+            answer = {"completions": [{"text": f"blue, says {name}", "stop_reason": "stop"}]}
+            write_file(root / f"data/12_evaluation/completions/{name}.jsonl", json.dumps(rows | answer) + "\n")
+        write_file(root / "data/12_evaluation/scores.json", json.dumps(scores(gold)))
+    if stage == "gate":
+        check = {"name": "gain_over_sft", "value": 0.1, "limit": 0.0, "passed": True}
+        verdict = {"promote": True, "candidate": "rl", "reason": "rl beats sft by +0.1", "checks": [check]}
+        write_file(root / "data/13_gate/gate.json", json.dumps(verdict))
+
+
+def scores(gold: float) -> dict[str, Any]:
+    def row(mean: float) -> dict[str, Any]:
+        interval = {"mean": mean, "ci_low": mean - 0.1, "ci_high": mean + 0.1}
+        return {"gold_reward": interval, "kl": interval, "win_rate_vs_sft": None}
+
+    return {"judge": "gold", "policies": {"sft": row(0.3), "rl": row(gold)}, "evaluation_set": {"prompts": 1}}
+
+
+def lock(root: Path, stages: Mapping[str, Mapping[str, Any]]) -> None:
+    """A dvc.lock of the stages as the tree has them now: enough of DVC's format."""
+    entries = {}
+    for name, stage in stages.items():
+        entries[name] = {
+            "cmd": name,
+            "deps": [item(root, path) for path in stage["deps"]],
+            "params": {"params.yaml": stage["params"]},
+            "outs": [item(root, path) for path in stage["outs"]],
+        }
+    (root / "dvc.lock").write_text(json.dumps({"schema": "2.0", "stages": entries}))
+
+
+def item(root: Path, path: str) -> dict[str, Any]:
+    """One dependency or output with size and digest; folders have `.dir` digests, as DVC's do."""
+    where = root / path
+    if where.is_file():
+        return {"path": path, "md5": hashlib.md5(where.read_bytes()).hexdigest(), "size": where.stat().st_size}
+    files = sorted(file for file in where.rglob("*") if file.is_file())
+    text = json.dumps([[str(file.relative_to(where)), file.read_text()] for file in files])
+    sizes = [file.stat().st_size for file in files]
+    digest = hashlib.md5(text.encode()).hexdigest()
+    return {"path": path, "md5": f"{digest}.dir", "size": sum(sizes), "nfiles": len(sizes)}
+
+
+def lock_everything(root: Path) -> None:
+    """The lock that dvc would write after all stages."""
+    lock(
+        root,
+        {
+            "collect": {"deps": ["data/inbox"], "params": {"collect": {"rows": 8}}, "outs": ["data/01_raw/eval"]},
+            "sft": {
+                "deps": ["data/01_raw/eval"],
+                "params": {"seed": 0, "sft": {"lr": 1e-3}},
+                "outs": ["data/05_sft/policy", "data/05_sft/metrics.json"],
+            },
+            "rl": {
+                "deps": ["data/01_raw/eval", "data/05_sft/policy"],
+                "params": {"seed": 0, "rl": {"kl_coef": 0.1}},
+                "outs": ["data/10_rl/policy", "data/10_rl/metrics.json"],
+            },
+            "evaluate": {
+                "deps": ["data/01_raw/eval", "data/05_sft/policy", "data/10_rl/policy"],
+                "params": {"seed": 0},
+                "outs": ["data/12_evaluation/completions", "data/12_evaluation/scores.json"],
+            },
+            "gate": {
+                "deps": ["data/12_evaluation/scores.json"],
+                "params": {"seed": 0},
+                "outs": ["data/13_gate/gate.json"],
+            },
+        },
+    )
+
+
+OUTS = {
+    "collect": ["data/01_raw/eval"],
+    "sft": ["data/05_sft/policy", "data/05_sft/metrics.json"],
+    "rl": ["data/10_rl/policy", "data/10_rl/metrics.json"],
+    "evaluate": ["data/12_evaluation/completions", "data/12_evaluation/scores.json"],
+    "gate": ["data/13_gate/gate.json"],
+}
+STAGES = tuple(OUTS)
+
+
+def start(root: Path, run_id: str, stage: str, **owner: Any) -> Log:
+    """A journal as the stage adapter begins it, written by this process."""
+    log = Log(new_folder(root, run_id, stage), stage)
+    who = origin() | owner
+    log.event("start", stage=stage, key="k", root=str(root), config={stage: {"lr": 0.001}, "seed": 0}, **who)
+    return log
+
+
+def end(log: Log, root: Path, stage: str) -> None:
+    """The last line of a stage that went well."""
+    used = {"cpu_seconds": 1.0, "peak_memory_gib": 0.5, "device": "cpu"}
+    log.event("end", status="FINISHED", exit_code=0, reason="", outs=outputs(root, OUTS[stage]), used=used)
+
+
+def run_all(root: Path, run_id: str, gold: float = 0.5, steps: int = 3) -> None:
+    """Every stage of the toy pipeline, with journals, outputs and lock."""
+    for stage in STAGES:
+        log = start(root, run_id, stage)
+        for step in range(steps):
+            log({f"{stage}/loss": 1.0 / (step + 1)}, step)
+        log.table("samples", [{"prompt": "Name a colour.", "completion": f"blue {stage}"}])
+        make_outputs(root, stage, gold)
+        end(log, root, stage)
+    lock_everything(root)
