@@ -138,7 +138,8 @@ def mend_rwlock(root: Path) -> None:
 def _is_dvc(pid: int) -> bool:
     try:
         process = psutil.Process(pid)
-        return process.status() != psutil.STATUS_ZOMBIE and any("dvc" in part for part in process.cmdline())
+        named = any(Path(word).name == "dvc" for word in process.cmdline()[:4])
+        return named and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
     except psutil.Error:

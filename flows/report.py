@@ -28,24 +28,46 @@ COLUMNS = {
     "stop_rate": "stop",
 }
 WIDE = 116  # columns that a table with all intervals takes
-BOUND = {"kl": "≤", "length_ratio": "≤", "nll_increase": "≤", "reward_calibration_error": "≤"}
-BOUND |= {"stop_rate": "≥", "reward_accuracy": "≥", "gold_reward_not_down": "≥", "held_out_reward_not_down": "≥"}
-BOUND |= {"gain_over_sft": ">", "gain_over_champion": ">"}
+BOUND = {"kl": "≤", "length_ratio": "≤", "nll_increase": "≤", "stop_rate": "≥"}
+BOUND |= {"gold_reward_not_down": "≥", "held_out_reward_not_down": "≥", "gain_over_sft": ">", "gain_over_champion": ">"}
 
 
 def print_report(data: Path, console: Console | None = None) -> None:
-    """Print what `data`/12_evaluation and `data`/13_gate say; a file that is not there is left out."""
+    """Print what the files of `data`/07, 12 and 13 say; what is not there is left out."""
     console = console or default_console()
-    scores_path, gate_path = data / "12_evaluation" / "scores.json", data / "13_gate" / "gate.json"
     plain = not console.is_terminal
-    if scores_path.exists():
-        scores = json.loads(scores_path.read_text(encoding="utf-8"))
-        gate = json.loads(gate_path.read_text(encoding="utf-8")) if gate_path.exists() else None
+    reward_model, curves = (
+        _read(data / "07_reward_model" / "metrics.json"),
+        _read(data / "12_evaluation" / "curves.json"),
+    )
+    scores, gate = _read(data / "12_evaluation" / "scores.json"), _read(data / "13_gate" / "gate.json")
+    if scores:
         console.print(policies_table(scores, gate["candidate"] if gate else None, plain, console.width), "")
         console.print(differences_table(scores, plain), "")
-        if gate:
-            console.print(gate_table(gate, plain), "")
-            console.print(gate["reason"], markup=False, highlight=False, soft_wrap=True)
+    if gate:
+        console.print(gate_table(gate, plain), "")
+    lines = [
+        reward_model_line(reward_model) if reward_model else "",
+        best_of_n_line(curves, JUDGED_BY[scores["judge"]]) if scores and curves else "",
+        f"gate: {gate['reason']}" if gate else "",
+    ]
+    for line in filter(None, lines):
+        console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def reward_model_line(metrics: Numbers) -> str:
+    """Held-out accuracy of the optimised reward model beside the ceiling that the annotators' noise allows."""
+    model = metrics["policy_rm"]
+    accuracy = model["accuracy"]
+    between = f"[{accuracy['ci_low']:.3f}, {accuracy['ci_high']:.3f}]"
+    ceiling = f", ceiling {model['ceiling']:.3f}" if model.get("ceiling") else ""
+    return f"reward model: held-out accuracy {accuracy['mean']:.3f} {between}{ceiling}, on {model['pairs']} pairs"
+
+
+def best_of_n_line(curves: Numbers, metric: str) -> str:
+    """What the favourite of n answers of SFT is worth."""
+    points = [f"n={point['n']} {point[metric]['mean']:.3f}" for point in curves["best_of_n"]]
+    return f"best of n from SFT, {metric}: " + ", ".join(points)
 
 
 def default_console() -> Console:
@@ -113,6 +135,10 @@ def gate_table(gate: Numbers, plain: bool = False) -> Table:
     return table
 
 
+def _read(path: Path) -> dict[str, Any] | None:
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
 def _table(title: str, plain: bool) -> Table:
     return Table(title=title, title_justify="left", box=None if plain else SIMPLE_HEAD, pad_edge=False)
 
@@ -146,4 +172,4 @@ def _value(value: Any) -> str:
         return f"{value:.3g}"
     if isinstance(value, Mapping):
         return " ".join(str(part)[:8] for part in value.values())
-    return str(value)[:12]
+    return str(value)[:24]

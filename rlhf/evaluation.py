@@ -125,14 +125,14 @@ def best_of_n_curve(exam: Exam, sizes: Sequence[int], seed: int, samples: int) -
     """What picking the favourite of `policy_rm` among n answers of the reference gives, for each n, with intervals.
 
     The proxy rises with n by construction; where gold stops rising, the proxy has been spent. The KL of best-of-n is
-    at most log n − (n − 1)/n.
+    at most log n − (n − 1)/n. The held-out reward stands in where gold is unknown, and is null otherwise.
     """
     answers = draw(exam.reference, exam.prompts(), replace(exam.drawing, group_size=max(sizes)))
-    proxy = rewards(exam, exam.policy_rm, answers)
+    proxy, golds = rewards(exam, exam.policy_rm, answers), answer_golds(exam.metas(), answers)
     shown: dict[str, Values] = {
-        "gold_reward": answer_golds(exam.metas(), answers),
+        "gold_reward": golds,
         "reward": proxy,
-        "held_out_reward": rewards(exam, exam.held_out_rm, answers),
+        "held_out_reward": rewards(exam, exam.held_out_rm, answers) if golds is None else None,
         "length": lengths(answers),
     }
     curve: list[dict[str, Any]] = []

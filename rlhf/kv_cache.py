@@ -25,10 +25,7 @@ class RoomyLayer(DynamicLayer):
 
     def batch_select_indices(self, indices: Tensor) -> None:
         """Keep these rows."""
-        for number, buffer in enumerate(self._buffers):
-            kept = buffer.new_empty((len(indices), *buffer.shape[1:]))
-            kept[:, :, : self._length] = buffer[:, :, : self._length][indices]
-            self._buffers[number] = kept
+        self._buffers = [buffer.index_select(0, indices) for buffer in self._buffers]
         self._show()
 
     def _show(self) -> tuple[Tensor, Tensor]:

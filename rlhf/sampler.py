@@ -16,7 +16,7 @@ from rlhf.errors import NumericsError
 from rlhf.models import Policy
 from rlhf.seeding import derive
 
-KEEP_SHARE = 7 / 8
+KEEP_SHARE = 3 / 4
 """Finished rows stay in the cache until the running ones are under this share: dropping copies the cache."""
 
 

@@ -60,7 +60,7 @@ def evaluate(
     origin = _origin(folders, policy_rm, held_out_rm)
     questions = champions.evaluation_set(eval_prompts, config)
     exam = _exam(config, seed, questions, sft, policy_rm, held_out_rm, demonstrations)
-    candidates = {name: folders[name] for name in ("sft", *CANDIDATES) if name in folders}
+    candidates = {name: folders[name] for name in CANDIDATES if name in folders}
     done = _counter(log, total=len(folders) + len(candidates) + 1)
 
     measured: dict[str, dict[str, Values]] = {}
@@ -176,8 +176,7 @@ def _selection(
         judge, values = selection_score(exam, load_policy(folder))
         scores[name] = interval(values, seed, samples)
         done()
-    sft = scores.pop("sft")
-    return {"split": "val", "judge": judge, "prompts": len(exam.questions), "sft": sft, "policies": scores}
+    return {"split": "val", "judge": judge, "prompts": len(exam.questions), "policies": scores}
 
 
 def _scores(measured: Mapping[str, Mapping[str, Values]], seed: int, samples: int) -> dict[str, Any]:

@@ -115,10 +115,11 @@ def frontier_figure(scores: Point, curves: Point) -> Any:
     from matplotlib.figure import Figure
 
     metrics = [metric for metric in ("gold_reward", "held_out_reward", "reward") if scores["policies"]["sft"][metric]]
+    best_of_n = curves["best_of_n"]
     figure = Figure(figsize=(4.6 * len(metrics), 4.4), layout="constrained")
     for number, metric in enumerate(metrics):
         axes = figure.add_subplot(1, len(metrics), number + 1)
-        line = [(point["kl_bound"] ** 0.5, point[metric]["mean"], point["n"]) for point in curves["best_of_n"]]
+        line = [(point["kl_bound"] ** 0.5, point[metric]["mean"], point["n"]) for point in best_of_n if point[metric]]
         axes.plot([x for x, _, _ in line], [y for _, y, _ in line], "o-", color="#c9c9c9", ms=4, zorder=1)
         for x, y, n in line[1:]:
             axes.annotate(

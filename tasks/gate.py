@@ -40,7 +40,7 @@ def decide(config: Gate, scores: Scores, reward_metrics: Mapping[str, Any], vali
         *_comparable(scores),
         *_gains(config, scores, candidate, against),
         *_budgets(config, scores, candidate),
-        *_trust(config, reward_metrics, validation),
+        *_trust(reward_metrics, validation),
     ]
     return {
         "promote": all(check["passed"] for check in checks),
@@ -107,19 +107,12 @@ def _budgets(config: Gate, scores: Scores, candidate: str) -> list[Check]:
     ]
 
 
-def _trust(config: Gate, reward_metrics: Mapping[str, Any], validation: Mapping[str, Any]) -> list[Check]:
+def _trust(reward_metrics: Mapping[str, Any], validation: Mapping[str, Any]) -> list[Check]:
     """The numbers above are worth what the reward model and the data behind them are worth."""
-    accuracy, error = reward_metrics["policy_rm"]["accuracy"], reward_metrics["policy_rm"]["calibration_error"]
-    validated = validation["passed"]
+    found = "trusted" if reward_metrics["trusted"] else "; ".join(reward_metrics["reasons"])
     return [
-        _check("reward_accuracy", accuracy, config.min_reward_accuracy, accuracy >= config.min_reward_accuracy),
-        _check(
-            "reward_calibration_error",
-            error,
-            config.max_reward_calibration_error,
-            error <= config.max_reward_calibration_error,
-        ),
-        _check("data_validated", validated, True, validated is True),
+        _check("reward_model", found, "trusted", found == "trusted"),
+        _check("data_validated", validation["passed"], True, validation["passed"] is True),
     ]
 
 

@@ -41,7 +41,7 @@ def render_params(model: type[BaseModel]) -> str:
 def render_page(model: type[BaseModel]) -> str:
     """docs/configuration.md: a table a section with key, type, default, allowed values and meaning."""
     schema, values = _described(model)
-    return _PAGE_HEAD + "".join(_tables(schema, schema, values, path=""))
+    return _PAGE_HEAD + "".join(_tables(schema, schema, values))
 
 
 def rendered(model: type[BaseModel]) -> dict[str, str]:
@@ -86,13 +86,15 @@ def _block(root: Mapping[str, Any], node: Mapping[str, Any], values: Mapping[str
             yield f"{indent}{key}: {_scalar(values[key])}\n"
 
 
-def _tables(root: Mapping[str, Any], node: Mapping[str, Any], values: Mapping[str, Any], path: str) -> Iterator[str]:
+def _tables(
+    root: Mapping[str, Any], node: Mapping[str, Any], values: Mapping[str, Any], path: str = "", about: str = ""
+) -> Iterator[str]:
     inner = {key: found for key, field in node["properties"].items() if (found := _section(root, field))}
     rows = [key for key in node["properties"] if key not in inner]
     if rows:
         yield f"\n## {f'`{path}`' if path else 'Top level'}\n\n"
-        if path and node.get("description"):
-            yield f"{' '.join(node['description'].split())}\n\n"
+        if about:
+            yield f"{about[0].upper()}{about[1:].rstrip('.')}.\n\n"
         yield "| key | type | default | allowed | meaning |\n|---|---|---|---|---|\n"
         for key in rows:
             field = node["properties"][key]
@@ -100,13 +102,14 @@ def _tables(root: Mapping[str, Any], node: Mapping[str, Any], values: Mapping[st
             cells = [f"`{key}`", _type(field), default, _allowed(field), field.get("description", "")]
             yield "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |\n"
     for key, section in inner.items():
-        yield from _tables(root, section, values[key], f"{path}.{key}".lstrip("."))
+        about = node["properties"][key].get("description") or " ".join(section["description"].split())
+        yield from _tables(root, section, values[key], f"{path}.{key}".lstrip("."), about)
     for key in rows:
         item = _section(root, node["properties"][key].get("items", {}))
         if item:
             fields = item["properties"].items()
             defaults = {name: field["default"] for name, field in fields if field.get("default", "") != ""}
-            yield from _tables(root, item, defaults, f"{path}.{key}[]".lstrip("."))
+            yield from _tables(root, item, defaults, f"{path}.{key}[]".lstrip("."), f"One entry of `{key}`")
 
 
 def _section(root: Mapping[str, Any], field: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -123,12 +126,13 @@ def _type(field: Mapping[str, Any]) -> str:
     if "enum" in field or "const" in field:
         return "choice"
     if field.get("type") == "array":
-        return f"list of {_type(field['items'])}" if field.get("items") else "list"
+        return f"list of {_type(field['items'])}s" if field.get("items") else "list"
     return str(field.get("type", "any")).replace("object", "mapping")
 
 
 def _allowed(field: Mapping[str, Any]) -> str:
-    options = [_allowed(option) for option in field.get("anyOf", []) if _allowed(option)]
+    inner = [*field.get("anyOf", []), *([field["items"]] if "items" in field else [])]
+    options = [text for option in inner if (text := _allowed(option))]
     choices = field.get("enum", [field["const"]] if "const" in field else [])
     limits = [f"{sign} {field[name]:g}" for name, sign in _LIMITS.items() if name in field]
     pattern = [f"`{field['pattern']}`"] if "pattern" in field else []

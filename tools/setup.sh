@@ -65,6 +65,7 @@ usable() {
 
 with_uv() {
   local links index
+  export UV_SYSTEM_CERTS="${UV_SYSTEM_CERTS:-1}"  # as pip does: some companies have a root certificate of their own
   links=$(pip_setting find-links | tr ' ' ',')  # pip writes spaces, uv commas
   index=$(pip_setting index-url)
   [ -z "$links" ] || export UV_FIND_LINKS="${UV_FIND_LINKS:-$links}"

@@ -27,4 +27,4 @@ class Evaluate(Section):
     )
     bootstrap_samples: int = Field(2000, ge=100, description="resamples of the prompts behind every 95% interval")
     batch_size: int = Field(512, ge=1, description="completions sampled at once")
-    max_batch_tokens: int = Field(4096, ge=1, description="tokens of one forward pass when scoring, padding counted")
+    max_batch_tokens: int = Field(2048, ge=1, description="tokens of one forward pass when scoring, padding counted")

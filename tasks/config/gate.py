@@ -19,12 +19,6 @@ class Gate(Section):
     max_kl: float = Field(10.0, gt=0, description="KL budget to SFT, nats a completion")
     max_length_ratio: float = Field(1.5, gt=0, description="longest mean completion allowed, as a multiple of SFT's")
     min_stop_rate: float = Field(0.9, ge=0, le=1, description="least share of completions that end by themselves")
-    min_reward_accuracy: float = Field(
-        0.6, ge=0, le=1, description="least held-out accuracy of the reward model that was optimised"
-    )
-    max_reward_calibration_error: float = Field(
-        0.15, ge=0, le=1, description="greatest expected calibration error of that reward model on held-out pairs"
-    )
     max_nll_increase: float = Field(
         0.5, gt=0, description="how far the NLL of held-out demonstrations may rise above SFT's, nats a token"
     )

@@ -6,7 +6,7 @@ import os
 import time
 from pathlib import Path
 
-from tasks import environment, tracking
+from tasks import tracking
 from tasks.tracking.runs import RunRecord
 
 EVERY = 2.0  # seconds
@@ -18,7 +18,6 @@ def main() -> None:
     parser.add_argument("action", choices=("follow", "reconcile"))
     parser.add_argument("run", nargs="?", help="name of the run to follow")
     given = parser.parse_args()
-    environment.set_defaults()
     if given.action == "follow":
         follow(Path.cwd(), given.run)
     tracking.reconcile(Path.cwd())

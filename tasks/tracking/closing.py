@@ -161,7 +161,7 @@ class _Closing(Shipment):
         return made | self.state["others"]
 
     def _link(self, run: str) -> str:
-        return f"#/experiments/{self.experiment}/runs/{run}"
+        return f"#/experiments/{self.experiment}/runs/{run}?workflowType=machine_learning"
 
 
 def _ancestors(tree: Tree, stages: set[str]) -> set[str]:

@@ -21,6 +21,7 @@ MEASURES = {
     "length": "length",
     "stop_rate": "stop rate",
 }
+GAP = "&emsp;"  # MLflow draws tables without any space between columns
 SIGNS = {"ran": "●", "cached": "○", "failed": "✗", "skipped": "·"}
 Facts = Mapping[str, Any]
 
@@ -54,7 +55,7 @@ def child_tags(run: RunRecord, stage: str) -> dict[str, str]:
     sentence = node.desc[:1].upper() + node.desc[1:]
     command = node.cmd.replace(" --", " \\\n    --")
     note = f"{sentence}.\n\n```\n{command}\n```" if sentence else f"```\n{command}\n```"
-    return {"mlflow.note.content": note, "mlflow.source.name": node.cmd, "mlflow.user": _user()}
+    return {"mlflow.note.content": note, "mlflow.source.name": f"python -m {_module(node.cmd)}", "mlflow.user": _user()}
 
 
 def ending_tags(tree: Tree) -> dict[str, str]:
@@ -87,7 +88,7 @@ def version_note(run_id: str, candidate: str, ref: str | None, tree: Tree) -> st
     """The page of one registered version."""
     scores, gate = read_out(tree, "scores.json"), read_out(tree, "gate.json")
     again = f"Made by run `{run_id}`; do it again with `preflow reproduce {ref or run_id}`."
-    parts = [f"Policy **{candidate}**. {gate['reason'] if gate else ''}".strip()]
+    parts = [gate["reason"] if gate else f"policy {candidate}"]
     return "\n\n".join([*parts, _policies(scores, candidate) if scores else "", again])
 
 
@@ -146,8 +147,9 @@ def _again(run: RunRecord) -> str:
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     names = list(head)
-    lines = [names, ["---"] * len(names), *map(list, rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    lines = [names, *map(list, rows)]
+    lines = [f"| {f'{GAP} | '.join(line)} |" for line in lines]
+    return "\n".join([lines[0], f"|{'---|' * len(names)}", *lines[1:]])
 
 
 def _interval(value: Facts | None) -> str:
@@ -162,6 +164,11 @@ def _number(value: Any) -> str:
     if isinstance(value, bool | str):
         return str(value).lower()
     return f"{value:.3g}" if isinstance(value, int | float) else json.dumps(value)
+
+
+def _module(cmd: str) -> str:
+    words = cmd.split()
+    return words[words.index("-m") + 1] if "-m" in words[:-1] else words[0]
 
 
 def _user() -> str:

@@ -79,7 +79,10 @@ def _samples(tree: Tree) -> Rows:
     """A row a prompt, a column a policy: its first answer."""
     folders = [out for stage in tree.graph.stages.values() for out in stage.outs if Path(out).name == "completions"]
     rows: dict[str, dict[str, Any]] = {}
-    for path in sorted((tree.root / folders[-1]).glob("*.jsonl")) if folders else []:
+    order = list(policies_of(tree.graph))
+    files = list((tree.root / folders[-1]).glob("*.jsonl")) if folders else []
+    files.sort(key=lambda path: (order.index(path.stem) if path.stem in order else len(order), path.stem))
+    for path in files:
         for line in path.read_text(encoding="utf-8").splitlines()[:NUM_SAMPLES]:
             answered = json.loads(line)
             row = rows.setdefault(answered["id"], {"prompt": answered["messages"][-1]["content"]})

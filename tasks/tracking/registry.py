@@ -1,6 +1,7 @@
 """Which policy serves: versions of a registered model, the alias `champion`, and digests of all that made them."""
 
 import hashlib
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -51,7 +52,6 @@ def champion(root: Path, name: str) -> dict[str, Any] | None:
     if found is None:
         return None
     tags = found.tags
-    digests = {key.removeprefix("dvc.out."): value for key, value in tags.items() if key.startswith("dvc.out.")}
     return {
         "version": int(found.version),
         "ref": tags.get("git.ref"),
@@ -61,7 +61,7 @@ def champion(root: Path, name: str) -> dict[str, Any] | None:
         "path": tags["dvc.path"],
         "md5": tags["dvc.md5"],
         "lock": tags["dvc.lock.sha256"],
-        "digests": digests,
+        "digests": json.loads(tags["digests"]),
     }
 
 
@@ -122,9 +122,9 @@ def _tags(run: RunRecord, tree: Tree, candidate: str, item: Any) -> dict[str, st
         "git.commit": run.info.get("commit"),
         "preflow.run": run.run_id,
         "preflow.profile": run.info.get("profile"),
+        "scores": json.dumps(shown, sort_keys=True),
+        "digests": json.dumps(tree.digests(), sort_keys=True),
     }
-    tags |= {f"score.{name}": f"{v['mean']:.4f} [{v['ci_low']:.4f}, {v['ci_high']:.4f}]" for name, v in shown.items()}
-    tags |= {f"dvc.out.{path}": md5 for path, md5 in tree.digests().items()}
     return {key: str(value) for key, value in tags.items() if value}
 
 

@@ -13,12 +13,12 @@ MAX_TAG = 8000
 MAX_NAME = 250
 
 
-def flat(values: Mapping[str, Any], joint: str = ".", prefix: str = "") -> Iterator[tuple[str, Any]]:
+def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
     """Leaves of nested mappings under joined names: `{"rl": {"lr": 1}}` gives `("rl.lr", 1)`."""
     for key, value in values.items():
-        name = f"{prefix}{joint}{key}" if prefix else str(key)
+        name = f"{prefix}.{key}" if prefix else str(key)
         if isinstance(value, Mapping) and value:
-            yield from flat(value, joint, name)
+            yield from flat(value, name)
         else:
             yield name, value
 
@@ -29,9 +29,8 @@ def params_of(values: Mapping[str, Any]) -> dict[str, str]:
 
 
 def numbers_of(values: Mapping[str, Any], prefix: str) -> dict[str, float]:
-    """Every finite number (and truth value) among the leaves, named `prefix/a/b`."""
-    leaves = flat(values, "/", prefix)
-    return {name[:MAX_NAME]: float(value) for name, value in leaves if _finite(value)}
+    """Every finite number (and truth value) among the leaves, named `prefix/a.b`: one section of charts."""
+    return {f"{prefix}/{name}"[:MAX_NAME]: float(value) for name, value in flat(values) if _finite(value)}
 
 
 def text(value: Any, limit: int = MAX_TAG) -> str:

@@ -59,17 +59,23 @@ def check_preferences(
 
 def write_report(verdicts: Mapping[str, Verdict], report: Path, stage: str) -> Path:
     """Write verdict.json, quarantine.jsonl and report.html into `report`, an output of the stage, and into a folder
-    that outlives a refusal, when outputs go: $PREFLOW_REPORTS, or reports/<stage>/validation. Returns that folder.
+    that outlives a refusal, when outputs go; returns the latter.
+
+    That is validation/ (of other stages than `validate`: validation/<stage>/) in the folder of the run, which
+    $PREFLOW_REPORTS names, or in reports/by_hand.
     """
     from tasks.validation.page import page
 
-    kept = Path(os.environ.get("PREFLOW_REPORTS") or f"reports/{stage}/validation")
-    shutil.rmtree(kept, ignore_errors=True)
+    kept = Path(os.environ.get("PREFLOW_REPORTS") or "reports/by_hand") / "validation"
+    if stage != "validate":
+        kept /= stage
     write_json(kept / "verdict.json", summary(verdicts))
     findings = [finding for verdict in verdicts.values() for finding in verdict.quarantined + verdict.stopped]
     write_rows(kept / "quarantine.jsonl", (finding.as_row() for finding in findings))
     (kept / "report.html").write_text(page(verdicts), encoding="utf-8", newline="\n")
-    shutil.copytree(kept, report, dirs_exist_ok=True)
+    report.mkdir(parents=True, exist_ok=True)
+    for name in ("verdict.json", "quarantine.jsonl", "report.html"):
+        shutil.copyfile(kept / name, report / name)
     return kept
 
 

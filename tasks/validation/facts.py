@@ -10,6 +10,7 @@ blank_turn                 number of the first message that says nothing (the an
 prompt_chars               length of all turns before the answer
 completion_chars           length of the answer, of a pair the longer one
 shortest_completion_chars  the same, of a pair the shorter one
+chosen_chars, rejected_chars  length of each answer of a pair
 chars                      length of a document
 same_answers               the text that chosen and rejected share, white space apart
 length_bias                +½ where chosen is longer, −½ where rejected is, 0 for a tie
@@ -41,7 +42,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     ),
     "preferences": (
         *_COMMON, "leaked_eval", "leaked_val", "prompt_chars", "completion_chars", "shortest_completion_chars",
-        "same_answers", "contradicts", "length_bias",
+        "chosen_chars", "rejected_chars", "same_answers", "contradicts", "length_bias",
     ),
     "prompts": (*_COMMON, "leaked_eval", "leaked_val", "prompt_chars"),
     "eval": (*_COMMON, "prompt_chars"),
@@ -112,6 +113,7 @@ def _facts(kind: str, row: Row, context: Context, firsts: dict[Any, str]) -> dic
         lengths = [len(answer.strip()) for answer in answers]
         found |= {"completion_chars": max(lengths), "shortest_completion_chars": min(lengths)}
     if kind == "preferences":
+        found["chosen_chars"], found["rejected_chars"] = map(len, answers)
         chosen, rejected = map(_tidy, answers)
         found["same_answers"] = redacted(chosen[:100]) if chosen == rejected else None
         found["length_bias"] = ((len(chosen) > len(rejected)) - (len(chosen) < len(rejected))) / 2

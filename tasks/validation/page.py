@@ -53,7 +53,8 @@ def _overview(verdicts: Mapping[str, Verdict]) -> str:
         lines.append(f'<tr><td><a href="#{kind}">{kind}</a></td><td>{_badge(verdict)}</td>{numbers}</tr>')
     names = ("rows", "clean", "set aside", "train", "val", "eval")
     head = "<th>kind</th><th></th>" + "".join(f"<th class=n>{name}</th>" for name in names)
-    return f'<section><div class="scroll"><table><tr>{head}</tr>{"".join(lines)}</table></div></section>'
+    table = f"<table><tr>{head}</tr>{''.join(lines)}</table>"
+    return f'<section><h2>What came in</h2><div class="scroll">{table}</div></section>'
 
 
 def _badge(verdict: Verdict) -> str:
@@ -69,7 +70,8 @@ def _badge(verdict: Verdict) -> str:
 def _kind(verdict: Verdict) -> str:
     if not verdict.total and not verdict.stopped:
         return ""
-    lines = "".join(_rule(result) for result in verdict.rules)
+    broken_first = sorted(verdict.rules, key=lambda result: result.passed)
+    lines = "".join(_rule(result) for result in broken_first)
     charts = "".join(_histogram(name, values) for name, values in verdict.lengths.items() if values)
     head = "<tr><th>rule</th><th>severity</th><th></th><th class=n>rows</th></tr>"
     return (
@@ -86,7 +88,7 @@ def _rule(result: RuleResult) -> str:
     if result.examples:
         rest = result.broken - len(result.examples)
         more = f'<p class="dim">and {rest:,} more</p>' if rest else ""
-        examples = f"<details><summary>examples</summary>{_findings(result.examples)}{more}</details>"
+        examples = f"<details open><summary>examples</summary>{_findings(result.examples)}{more}</details>"
     says = f'<b>{escape(result.rule)}</b><div class="says">{escape(result.says)}</div>{observed}{examples}'
     broken = f"{result.broken:,}" if result.broken else "<span class=dim>–</span>"
     severity = f'<span class="badge {result.severity if not result.passed else "none"}">{result.severity}</span>'

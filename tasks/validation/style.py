@@ -31,7 +31,7 @@ th, td { padding: .45rem .6rem; border-bottom: 1px solid var(--line); vertical-a
 .badge.none { color: var(--dim); border-color: var(--line); }
 .charts { display: flex; flex-wrap: wrap; gap: .75rem; margin-bottom: 1rem; }
 figure { margin: 0; padding: .75rem .9rem; background: var(--card); border: 1px solid var(--line); border-radius: 8px;
-  flex: 0 1 19rem; }
+  flex: 1 1 16rem; max-width: 19.5rem; }
 figcaption { font-size: .85rem; margin-bottom: .4rem; }
 svg { display: block; width: 100%; height: auto; }
 svg rect { fill: var(--bar); } svg line { stroke: var(--line); } svg text { fill: var(--dim); font-size: 10px; }

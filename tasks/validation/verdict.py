@@ -91,7 +91,11 @@ def judged(
             dirty.update(index for index, _ in outcome.broken)
     clean = [row for index, row in enumerate(rows) if index not in dirty]
     stopped = by_severity["stop"] + _what_is_left(kind, clean, len(places), by_severity["quarantine"], config)
-    lengths = {name: table[name].dropna().tolist() for name in table.columns if name.endswith("chars")}
+    shown = (
+        "prompt_chars",
+        *(("chosen_chars", "rejected_chars") if kind == "preferences" else ("completion_chars", "chars")),
+    )
+    lengths = {name: table[name].dropna().tolist() for name in shown if name in table.columns}
     return Verdict(
         kind=kind,
         total=len(places),

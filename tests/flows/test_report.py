@@ -13,7 +13,7 @@ from flows.report import print_report
 from rlhf.records import write_json
 from tasks.config.gate import Gate
 from tasks.gate import decide
-from tests.tasks.scores import healthy, trusted
+from tests.tasks.scores import healthy, interval, trusted
 
 ROOT = Path(__file__).parents[2]
 
@@ -29,6 +29,9 @@ def data(tmp_path: Path) -> Path:
     scores = healthy(champion_gold=0.60)
     write_json(tmp_path / "12_evaluation" / "scores.json", scores)
     write_json(tmp_path / "13_gate" / "gate.json", decide(Gate(max_kl=1.0), scores, trusted(), {"passed": True}))
+    write_json(tmp_path / "07_reward_model" / "metrics.json", trusted())
+    curve = [{"n": n, "gold_reward": interval(gold)} for n, gold in ((1, 0.56), (4, 0.68))]
+    write_json(tmp_path / "12_evaluation" / "curves.json", {"best_of_n": curve})
     return tmp_path
 
 
@@ -41,7 +44,9 @@ def test_plain_text_has_every_policy_the_controls_and_every_check(data: Path) ->
     assert "rejection_sampling - random_control +0.090 [+0.070, +0.110]" in lines
     assert "kl 2.2 ≤ 1 FAILED" in lines
     assert "stop_rate 0.99 ≥ 0.9 passed" in lines
-    assert any(line.startswith("rl is not promoted") for line in lines)
+    assert any(line.startswith("gate: rl is not promoted") for line in lines)
+    assert "reward model: held-out accuracy 0.720 [0.690, 0.750], ceiling 0.850, on 1000 pairs" in lines
+    assert "best of n from SFT, gold_reward: n=1 0.560, n=4 0.680" in lines
 
 
 def test_a_terminal_of_80_columns_cuts_nothing_off(data: Path) -> None:

@@ -57,7 +57,6 @@ def healthy(champion_gold: float | None = None) -> dict[str, Any]:
             "split": "val",
             "judge": "gold",
             "prompts": 200,
-            "sft": interval(0.55),
             "policies": {"rejection_sampling": interval(0.64), "rl": interval(0.71), "dpo": interval(0.66)},
         },
         "evaluation_set": {
@@ -77,4 +76,5 @@ def healthy(champion_gold: float | None = None) -> dict[str, Any]:
 
 def trusted() -> dict[str, Any]:
     """Metrics of a reward model that may be believed."""
-    return {"policy_rm": {"accuracy": 0.72, "calibration_error": 0.03}}
+    accuracy = {"mean": 0.72, "ci_low": 0.69, "ci_high": 0.75}
+    return {"trusted": True, "reasons": [], "policy_rm": {"accuracy": accuracy, "ceiling": 0.85, "pairs": 1000}}

@@ -144,13 +144,14 @@ def test_without_gold_the_held_out_reward_judges() -> None:
 @pytest.mark.parametrize(
     ("check", "reward_metrics", "validation"),
     [
-        ("reward_accuracy", {"policy_rm": {"accuracy": 0.59, "calibration_error": 0.03}}, {"passed": True}),
-        ("reward_calibration_error", {"policy_rm": {"accuracy": 0.7, "calibration_error": 0.2}}, {"passed": True}),
+        ("reward_model", {"trusted": False, "reasons": ["accuracy 0.52 is too low"]}, {"passed": True}),
         ("data_validated", trusted(), {"passed": False}),
     ],
 )
 def test_untrusted_scorers_or_data_refuse(check: str, reward_metrics: Any, validation: Any) -> None:
-    assert failed(decide(Gate(), healthy(), reward_metrics, validation)) == [check]
+    result = decide(Gate(), healthy(), reward_metrics, validation)
+    assert failed(result) == [check]
+    assert all(reason in result["reason"] for reason in reward_metrics["reasons"])
 
 
 def test_limits_are_knobs() -> None:

@@ -68,11 +68,8 @@ MARKUP = said("user", "hi <|assi\u200bstant|> ha")
 FAULTS = {  # name: (kinds, the line, rule)
     "truncated": (KINDS, lambda kind: raw(good(kind, 99))[:-6], "readable"),
     "bad UTF-8": (KINDS, lambda kind: raw(good(kind, 99)).replace(b"9", b"\xff", 1), "readable"),
-    "lone surrogate": (KINDS, lambda kind: raw(good(kind, 99)).replace(b"9", rb"\udc00", 1), "readable"),
     "key twice": (KINDS, lambda kind: raw(good(kind, 99))[:-1] + b', "x": 1, "x": 2}', "readable"),
-    "array": (KINDS, lambda kind: b"[" + raw(good(kind, 99)) + b"]", "readable"),
-    "NaN": (KINDS, lambda kind: raw(good(kind, 99))[:-1] + b', "score": NaN}', "readable"),
-    "huge row": (KINDS, lambda kind: raw(good(kind, 99) | {"x": "y" * 60_000}), "readable"),
+    "huge row": (("eval",), lambda kind: raw(good(kind, 99) | {"x": "y" * 60_000}), "readable"),
     "nothing there": (KINDS, lambda kind: b'{"hello": "world"}', "shape"),
     "wrong type": (KINDS, lambda kind: b'{"messages": [{"role": "user", "content": 3}]}', "shape"),
     "wrong role": (TALKING, lambda kind: raw(asking(kind, said("wizard", "hi"))), "roles"),

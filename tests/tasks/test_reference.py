@@ -59,7 +59,7 @@ def test_params_text_says_each_key_with_its_meaning(tmp_path: Path) -> None:
 
 def test_page_has_type_default_limits_and_meaning() -> None:
     page = reference.render_page(Outer)
-    assert "## `inner`\n\nWhat the inner one is for.\n" in page
+    assert "## `inner`\n\nOne section.\n" in page
     assert "| `lr` | number | `5e-6` | > 0, < 1 | learning rate |" in page
     assert "| `how` | choice | `token` | `token`, `sequence` | mean over tokens \\| sequences |" in page
     assert "| `limit` | integer or null | `null` | ≥ 1 | none = no limit |" in page

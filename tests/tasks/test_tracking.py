@@ -5,7 +5,6 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,22 +24,9 @@ import toy_runs as toy
 REPO = Path(__file__).parents[2]
 
 
-@pytest.fixture(scope="module")
-def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A database with MLflow's tables: making them takes seconds, so it is done once."""
-    root = tmp_path_factory.mktemp("store")
-    connect(root).client.search_experiments()
-    return root / "mlruns" / "mlflow.db"
-
-
 @pytest.fixture
-def root(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("MLFLOW_TRACKING_URI", "PREFLOW_HOME", "PREFLOW_RUN"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(boundary, "_quiet_until", 0.0)
-    toy.write_file(tmp_path / "mlruns" / ".gitkeep", "")
-    (tmp_path / "mlruns" / "mlflow.db").write_bytes(empty_store.read_bytes())
-    return toy.write_tree(tmp_path)
+def root(store_root: Path) -> Path:
+    return toy.write_tree(store_root)
 
 
 def told(state: str = "ran") -> dict[str, StageResult]:
@@ -76,26 +62,20 @@ def test_a_run_becomes_a_parent_with_one_child_a_stage(root: Path) -> None:
     assert parent.data.metrics["gate/promote"] == 1.0
     assert parent.data.tags["git.ref"] == "refs/preflow/r1"
     assert parent.data.tags["versions.mlflow"]
-    assert "| **rl** ★ | 0.50 ± 0.10 |" in parent.data.tags["mlflow.note.content"]
+    assert "| **rl** ★&emsp; | 0.50 ± 0.10" in parent.data.tags["mlflow.note.content"]
     named = children(root, ids["run"])
     assert set(named) == set(toy.STAGES)
     rl = named["rl"]
     assert (rl.info.status, rl.data.params["rl.lr"], rl.data.tags["system.device"]) == ("FINISHED", "0.001", "cpu")
-    assert rl.data.metrics["final/val/loss"] == 0.5
+    assert rl.data.metrics["final/val.loss"] == 0.5
     history = client(root).get_metric_history(rl.info.run_id, "rl/loss")
     assert [(point.step, point.value) for point in history] == [(0, 1.0), (1, 0.5), (2, 1 / 3)]
 
 
-def test_tables_are_those_of_mlflow(root: Path) -> None:
+def test_tables_are_those_of_mlflow(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ids = whole_run(root)
-    import mlflow
-
-    with_uri = uri_of(root)
-    os.environ["MLFLOW_TRACKING_URI"] = with_uri
-    try:
-        samples = mlflow.load_table("samples.json", run_ids=[ids["run"]])
-    finally:
-        del os.environ["MLFLOW_TRACKING_URI"]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri_of(root))
+    samples = client(root).load_table(ids["experiment"], "samples.json", run_ids=[ids["run"]])
     row = {"prompt": "Name a colour.", "sft": "blue, says sft", "rl": "blue, says rl"}
     assert samples[list(row)].to_dict("records") == [row]
 
@@ -144,7 +124,8 @@ def test_half_a_line_waits_for_its_other_half(root: Path) -> None:
             file.write(part)
         tracking.replay(root, "r1")
     run = next(run for run in runs(root) if run.info.run_name == "sft")
-    assert [point.value for point in client(root).get_metric_history(run.info.run_id, "sft/loss")] == [1.0, 0.5]
+    points = client(root).get_metric_history(run.info.run_id, "sft/loss")
+    assert {point.step: point.value for point in points} == {0: 1.0, 1: 0.5}
 
 
 def test_more_points_than_one_call_takes(root: Path) -> None:
@@ -192,7 +173,7 @@ def test_cached_stages_are_light_runs_with_full_lineage(root: Path) -> None:
     made, light = (client(root).get_run(ids["stages"]["rl"]) for ids in (first, second))
     assert light.info.run_name == "rl (cached)"
     assert (light.data.tags["cached"], light.data.tags["cached_from"]) == ("true", made.info.run_id)
-    assert light.data.metrics["final/val/loss"] == 0.5
+    assert light.data.metrics["final/val.loss"] == 0.5
     assert light.data.params["rl.kl_coef"] == "0.1"
     assert [output.model_id for output in light.outputs.model_outputs] == [
         output.model_id for output in made.outputs.model_outputs
@@ -257,17 +238,14 @@ def test_long_params_are_cut_and_nested_ones_flattened() -> None:
 
 
 @pytest.fixture
-def by_hand(root: Path) -> Iterator[tuple[Path, str]]:
+def by_hand(root: Path) -> tuple[Path, str]:
     """A run that nobody began: journals of stages under a dvc that has gone since."""
     run_id = "dvc-1-1"
     owner = {"owner": {"host": platform.node(), "pid": 1, "started": 1.0}, "command": "dvc repro"}
-    toy.run_all(root, "earlier")
-    make = tracking.begin_run(root, "earlier", {})
-    assert make is None
-    tracking.finish_run(root, "earlier", told(), "FINISHED")
+    whole_run(root, "earlier")
     log = toy.start(root, run_id, "gate", **owner)
     toy.end(log, root, "gate")
-    yield root, run_id
+    return root, run_id
 
 
 def test_dvc_by_hand_gets_a_parent_and_its_skipped_stages(by_hand: tuple[Path, str]) -> None:

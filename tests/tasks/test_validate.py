@@ -20,7 +20,7 @@ SPLITS = ("train", "train", "val", "eval")
 @pytest.fixture(autouse=True)
 def reports(tmp_path, monkeypatch):
     monkeypatch.setenv("PREFLOW_REPORTS", str(tmp_path / "reports"))
-    return tmp_path / "reports"
+    return tmp_path / "reports" / "validation"
 
 
 def row(kind, number, **changes):
@@ -155,7 +155,8 @@ def test_pairs_born_inside_pass_the_same_gate(tmp_path, reports):
     pairs[3] = row("preferences", 3, rejected="")
     clean = check_preferences(pairs, tmp_path / "report", expectations=EXPECTATIONS)
     assert clean == pairs[:3] + pairs[4:]
-    assert (tmp_path / "report" / "quarantine.jsonl").read_bytes() == (reports / "quarantine.jsonl").read_bytes()
+    for name in ("verdict.json", "quarantine.jsonl", "report.html"):
+        assert (tmp_path / "report" / name).read_bytes() == (reports / "annotate" / name).read_bytes()
     broken = [one | {"chosen": None} for one in pairs]
     with pytest.raises(DataRefused, match=r"24 of 24 rows set aside.*shape 24"):
         check_preferences(broken, tmp_path / "report", expectations=EXPECTATIONS)

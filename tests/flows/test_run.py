@@ -1,0 +1,174 @@
+"""Whole runs of the toy, through Prefect, DVC and git, as a user starts them."""
+
+import json
+import os
+import signal
+import subprocess
+import threading
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from flows import dvc, workspace, worktrees
+from flows.request import Report
+from rlhf.errors import Busy
+from tasks.graph import load_graph
+from tests.flows.toy import PARAMS, dvc_repro, git, gone, states
+
+pytestmark = pytest.mark.e2e
+Runs = Callable[..., Report]
+STAGES = ["collect", "sft", "dpo", "rl", "gate"]
+
+
+def ask(api: str, path: str, question: dict[str, Any]) -> list[dict[str, Any]]:
+    request = urllib.request.Request(f"{api}/{path}", json.dumps(question).encode(), {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return json.loads(answer.read())  # type: ignore[no-any-return]
+
+
+def test_the_flow_is_the_graph_and_leaves_what_plain_dvc_would(toy: Path, run: Runs, api: str, tmp_path: Path) -> None:
+    before = git(toy, "status", "--porcelain")
+    first = run(toy)
+    assert (first.exit_code, states(first)) == (0, dict.fromkeys(STAGES, "ran"))
+    assert list(load_graph(toy).stages) == STAGES
+    # In git: the lock file, and nothing else.
+    assert (before, git(toy, "status", "--porcelain")) == ("", "?? dvc.lock\n")
+    assert dvc.status(toy) == {}
+    assert "didn't change, skipping" in dvc_repro(toy)
+    # A clone without a cache, with DVC alone: the same lock file, byte for byte, although two branches ran side by side.
+    clone = tmp_path / "clone"
+    git(tmp_path, "clone", "-q", str(toy), str(clone))
+    dvc_repro(clone)
+    assert (clone / "dvc.lock").read_bytes() == (toy / "dvc.lock").read_bytes()
+    # Again: nothing runs, and Prefect shows each stage as cached.
+    second = run(toy)
+    assert states(second) == dict.fromkeys(STAGES, "cached")
+    assert sum(stage["seconds"] for stage in second.stages) == 0
+    flow_run = second.prefect.rsplit("/", 1)[1]
+    tasks = ask(api, "task_runs/filter", {"flow_runs": {"id": {"any_": [flow_run]}}})
+    assert {task["name"]: task["state"]["name"] for task in tasks} == dict.fromkeys(STAGES, "Cached")
+    upstream = {task["name"]: {item["id"] for item in task["task_inputs"]["wait_for"]} for task in tasks}
+    ids = {task["name"]: task["id"] for task in tasks}
+    graph = load_graph(toy)
+    assert upstream == {name: {ids[other] for other in graph.upstream[name]} for name in STAGES}
+    # What the run was is in its ref.
+    assert git(toy, "show", f"{second.ref}:dvc.lock") == (toy / "dvc.lock").read_text()
+
+
+def test_a_run_with_settings_touches_nothing_and_can_be_done_again(toy: Path, run: Runs, tmp_path: Path) -> None:
+    run(toy)
+    lock = (toy / "dvc.lock").read_bytes()
+    # Work in progress, which the run is to see: the installed code is another.
+    (toy / "stage.py").write_text((toy / "stage.py").read_text() + "# edited\n")
+    (toy / "tasks").mkdir()
+    (toy / "tasks" / "__init__.py").write_text("HERE = 'mine'\n")
+    graph = (toy / "dvc.yaml").read_text().replace("python stage.py rl sft", "python -m own rl sft")
+    (toy / "dvc.yaml").write_text(graph)
+    (toy / "own.py").write_text("import runpy, tasks; assert tasks.HERE == 'mine'; runpy.run_path('stage.py')\n")
+    git(toy, "add", "own.py")
+    before = (git(toy, "status", "--porcelain"), (toy / ".git/index").read_bytes(), git(toy, "log", "--format=%H"))
+    report = run(toy, settings=("rl.kl_coef=0.1",))
+    assert report.exit_code == 0, report.stages
+    assert (git(toy, "status", "--porcelain"), (toy / ".git/index").read_bytes(), git(toy, "log", "--format=%H")) == before
+    assert (toy / "dvc.lock").read_bytes() == lock
+    assert not list((toy / ".preflow/worktrees").iterdir())
+    assert git(toy, "worktree", "list").count("\n") == 1
+    # From its ref: nothing to do over the same cache, and the same bytes over an empty one.
+    kept = git(toy, "show", f"{report.ref}:dvc.lock")
+    assert "kl_coef: 0.1" in kept
+    tree = worktrees.add(toy, "again", report.commit, with_inbox=True)
+    dvc_repro(tree)
+    assert (tree / "dvc.lock").read_text() == kept
+    fresh = tmp_path / "fresh"
+    git(tmp_path, "clone", "-q", str(toy), str(fresh))
+    git(fresh, "fetch", "-q", str(toy), report.ref)
+    git(fresh, "checkout", "-q", "FETCH_HEAD")
+    (fresh / "dvc.lock").unlink()
+    dvc_repro(fresh)
+    assert (fresh / "dvc.lock").read_text() == kept
+
+
+def test_one_changed_knob_runs_what_reads_it_and_no_more(toy: Path, run: Runs) -> None:
+    run(toy)
+    first = run(toy, settings=("rl.kl_coef=0.1",))
+    assert states(first) == dict.fromkeys(STAGES, "cached") | {"rl": "ran", "gate": "ran"}
+    assert states(run(toy, settings=("rl.kl_coef=0.1",))) == dict.fromkeys(STAGES, "cached")
+
+
+def test_a_refusal_stops_what_follows_and_keeps_its_code(toy: Path, run: Runs) -> None:
+    (toy / "params.yaml").write_text(PARAMS.replace("sft: {mode: ok}", "sft: {mode: refuse}"))
+    (toy / "dvc.yaml").write_text((toy / "dvc.yaml").read_text().replace("    - seed\n    outs:\n    - data/sft", "    - sft\n    outs:\n    - data/sft"))
+    report = run(toy)
+    assert report.exit_code == 3
+    assert states(report) == {"collect": "ran", "sft": "failed", "dpo": "skipped", "rl": "skipped", "gate": "skipped"}
+    assert [stage["reason"] for stage in report.stages][1:3] == ["rows.jsonl:7 has no prompt", "needs sft"]
+
+
+def test_killed_in_the_middle_it_ends_with_the_same_bytes(
+    toy: Path, program: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    hang = PARAMS.replace("# the leash\n  mode: ok", "# the leash\n  mode: hang")
+    (toy / "params.yaml").write_text(hang)
+    first = program(toy, "run")
+    wait_until_hung(toy, first)
+    # The workspace is taken.
+    second = program(toy, "run", "--json")
+    out, err = second.communicate()
+    assert (second.returncode, out) == (75, "")
+    assert f"process {first.pid}" in err
+    # kill -9 of everything at once.
+    victims = [psutil.Process(first.pid), *psutil.Process(first.pid).children(recursive=True)]
+    for victim in victims:
+        victim.kill()
+    first.communicate()
+    third = program(toy, "run", "--json")
+    out, err = third.communicate()
+    assert third.returncode == 0, err
+    report = json.loads(out)
+    assert {stage["name"]: stage["state"] for stage in report["stages"]}["collect"] == "cached"
+    clone = tmp_path / "clone"
+    git(tmp_path, "clone", "-q", str(toy), str(clone))
+    (clone / "params.yaml").write_text(hang)
+    (clone / "hung").touch()
+    dvc_repro(clone)
+    assert (clone / "dvc.lock").read_bytes() == (toy / "dvc.lock").read_bytes()
+
+
+def test_ctrl_c_ends_everything_and_says_how_to_go_on(toy: Path, program: Callable[..., subprocess.Popen[str]]) -> None:
+    (toy / "params.yaml").write_text(PARAMS.replace("# the leash\n  mode: ok", "# the leash\n  mode: hang"))
+    running = program(toy, "run")
+    stage = wait_until_hung(toy, running)
+    running.send_signal(signal.SIGINT)
+    out, _ = running.communicate(timeout=60)
+    assert running.returncode == 85
+    assert "the same command goes on from here" in out
+    assert gone(stage)
+
+
+def wait_until_hung(root: Path, running: subprocess.Popen[str]) -> int:
+    """Process id of the stage that hangs."""
+    seen = root / "hung"
+    while not (seen.exists() and seen.read_text()):
+        assert running.poll() is None, running.communicate()
+        os.sched_yield()
+    return int(seen.read_text())
+
+
+def test_two_runs_in_one_tree_are_not_possible(toy: Path, run: Runs) -> None:
+    from flows import guards
+
+    with guards.held(toy / ".preflow" / "run.lock", "other"), pytest.raises(Busy, match="run other, process"):
+        run(toy)
+
+
+def test_a_stop_before_the_first_stage_leaves_all_waiting(toy: Path, run: Runs) -> None:
+    cancel = threading.Event()
+    cancel.set()
+    report = run(toy, cancel)
+    assert report.exit_code == 85
+    assert set(states(report).values()) == {"skipped"}
+    assert workspace.runs(toy, "")

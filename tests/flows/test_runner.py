@@ -1,0 +1,71 @@
+"""One stage as a child: what it comes to, and that nothing of it outlives us."""
+
+import shutil
+import threading
+from pathlib import Path
+
+import pytest
+
+from flows.runner import Place, run_stage
+from tasks.outcome import StageResult
+from tests.flows.toy import gone
+
+
+def ran(root: Path, name: str, run: str = "r", cancel: threading.Event | None = None) -> tuple[StageResult, list[str]]:
+    lines: list[str] = []
+    return run_stage(Place(root, root, run), name, on_line=lines.append, cancel=cancel or threading.Event()), lines
+
+
+def test_a_stage_runs_once_and_is_then_cached_or_restored(toy: Path) -> None:
+    first, lines = ran(toy, "collect")
+    assert (first.state, first.exit_code) == ("ran", 0)
+    assert "collect works" in lines
+    assert (toy / ".preflow/journal/r/collect.log").read_text().count("collect works") == 1
+    again, _ = ran(toy, "collect")
+    assert again.state == "cached"
+    (toy / "dvc.lock").unlink()
+    shutil.rmtree(toy / "data/collect")
+    restored, lines = ran(toy, "collect")
+    assert restored.state == "cached"
+    assert any("is cached - skipping run" in line for line in lines)
+    assert (toy / "data/collect/text").exists()
+
+
+@pytest.mark.parametrize(
+    ("mode", "code", "reason"), [("refuse", 3, "rows.jsonl:7 has no prompt"), ("die", 1, "killed by signal 9")]
+)
+def test_a_failure_has_the_code_and_the_reason_that_dvc_does_not_tell(
+    toy: Path, mode: str, code: int, reason: str
+) -> None:
+    (toy / "params.yaml").write_text(f"seed: 0\nrl: {{kl_coef: 1}}\ncollect: {{mode: {mode}}}\n")
+    result, _ = ran(toy, "collect")
+    assert (result.state, result.exit_code) == ("failed", code)
+    assert result.reason.startswith(reason)
+
+
+def test_what_fails_before_the_journal_is_told_by_its_last_line(toy: Path) -> None:
+    (toy / "stage.py").write_text("raise SystemExit('collect: environment.json is missing')")
+    result, _ = ran(toy, "collect")
+    assert result.reason == "environment.json is missing"
+
+
+def test_cancelling_ends_dvc_and_the_stage(toy: Path) -> None:
+    (toy / "params.yaml").write_text("seed: 0\nrl: {kl_coef: 1}\ncollect: {mode: hang}\n")
+    cancel = threading.Event()
+    lines: list[str] = []
+
+    def on_line(line: str) -> None:
+        lines.append(line)
+        if "collect works" in line:
+            threading.Thread(target=stop_when_it_hangs).start()
+
+    def stop_when_it_hangs() -> None:
+        while not (toy / "hung").exists() or not (toy / "hung").read_text():
+            pass
+        cancel.set()
+
+    result = run_stage(Place(toy, toy, "r"), "collect", on_line=on_line, cancel=cancel)
+    assert (result.state, result.exit_code) == ("failed", 85)
+    assert gone(int((toy / "hung").read_text()))
+    after, _ = ran(toy, "collect")  # and no lock is left behind that would stop the next one
+    assert after.state == "ran"

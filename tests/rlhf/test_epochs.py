@@ -1,0 +1,19 @@
+import pytest
+
+from rlhf.epochs import num_steps, rows_at
+
+
+def test_each_pass_takes_every_row_once_in_another_order() -> None:
+    steps = num_steps(10, 4, epochs=2)
+    assert steps == 6
+    batches = [rows_at(step, 10, 4, seed=0) for step in range(steps)]
+    assert [len(batch) for batch in batches] == [4, 4, 2, 4, 4, 2]
+    first, second = ([row for batch in batches[start : start + 3] for row in batch] for start in (0, 3))
+    assert sorted(first) == sorted(second) == list(range(10))
+    assert first != second
+    assert batches[1] == rows_at(1, 10, 4, seed=0) != rows_at(1, 10, 4, seed=1)
+
+
+def test_no_rows_is_an_error_that_says_so() -> None:
+    with pytest.raises(ValueError, match="0 rows"):
+        num_steps(0, 4, epochs=1)

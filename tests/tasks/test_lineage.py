@@ -1,0 +1,149 @@
+"""Lineage and registry in MLflow, from dvc.yaml and dvc.lock."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlhf.errors import DependencyDown, PreflowError
+from tasks import tracking
+from tasks.graph import load_graph
+from tasks.lineage import matches, policies_of, read_tree
+from tasks.outcome import StageResult
+from tasks.tracking import registry
+from tasks.tracking.store import connect
+from tasks.witness import outputs
+
+sys.path.insert(0, str(Path(__file__).parent))
+import toy_runs as toy
+
+
+@pytest.fixture
+def root(store_root: Path) -> Path:
+    return toy.write_tree(store_root)
+
+
+def run(root: Path, run_id: str, gold: float = 0.5) -> dict[str, Any]:
+    tracking.begin_run(root, run_id, {"ref": f"refs/preflow/{run_id}", "commit": "c0ffee"})
+    toy.run_all(root, run_id, gold, steps=1)
+    results = {stage: StageResult(stage, "ran", 1.0) for stage in toy.STAGES}
+    return tracking.finish_run(root, run_id, results, "FINISHED")
+
+
+def test_inputs_and_outputs_are_those_of_the_lock(root: Path) -> None:
+    ids = run(root, "r1")
+    client, digests = connect(root).client, read_tree(root).digests()
+    sft, rl = (client.get_run(ids["stages"][stage]) for stage in ("sft", "rl"))
+    data = rl.inputs.dataset_inputs[0].dataset
+    assert (data.name, data.digest) == ("data/01_raw/eval", digests["data/01_raw/eval"])
+    from mlflow.data import get_source
+
+    assert get_source(rl.inputs.dataset_inputs[0]).uri == f"dvc://data/01_raw/eval?md5={data.digest}"
+    made = [output.model_id for output in sft.outputs.model_outputs]
+    assert [model.model_id for model in rl.inputs.model_inputs] == made
+    model = client.get_logged_model(made[0])
+    assert (model.name, model.source_run_id) == ("sft", sft.info.run_id)
+    assert model.tags["dvc.md5"] == digests["data/05_sft/policy"]
+    assert rl.data.tags["dvc.out.data/10_rl/policy"] == digests["data/10_rl/policy"]
+
+
+def test_every_edge_of_the_graph_is_an_edge_in_mlflow(root: Path) -> None:
+    ids = run(root, "r1")
+    client, graph = connect(root).client, load_graph(root)
+    made = {}
+    for stage, run_id in ids["stages"].items():
+        outputs = client.get_run(run_id).outputs
+        made |= {output.model_id: stage for output in (outputs.model_outputs if outputs else [])}
+    seen = set()
+    for stage, run_id in ids["stages"].items():
+        found = client.get_run(run_id)
+        paths = [each.dataset.name for each in found.inputs.dataset_inputs]
+        seen |= {(graph.producer(path), stage) for path in paths if graph.producer(path)}
+        seen |= {(made[model.model_id], stage) for model in found.inputs.model_inputs}
+    assert seen == {(before, stage) for stage in graph.stages for before in graph.upstream[stage]}
+
+
+def test_weights_are_not_copied(root: Path) -> None:
+    run(root, "r1")
+    assert not list((root / "mlruns").rglob("*.safetensors"))
+
+
+def test_scores_are_tied_to_model_and_evaluation_set(root: Path) -> None:
+    run(root, "r1", gold=0.7)
+    digest = read_tree(root).digests()["data/01_raw/eval"]
+    found = connect(root).client.search_logged_models(["1"], "name = 'rl'")
+    scores = {metric.key: metric for metric in found[0].metrics}
+    assert scores["eval/gold_reward"].value == 0.7
+    assert scores["eval/gold_reward"].dataset_digest == digest
+
+
+def test_a_lock_matches_only_what_was_written(root: Path) -> None:
+    for stage in toy.STAGES:
+        toy.make_outputs(root, stage)
+    toy.lock_everything(root)
+    written = outputs(root, toy.OUTS["rl"])
+    assert matches(read_tree(root), "rl", written)
+    toy.write_file(root / "data/10_rl/metrics.json", '{"val": {"loss": 0.6}, "steps": 3}')  # same size, other bytes
+    assert not matches(read_tree(root), "rl", outputs(root, toy.OUTS["rl"]))
+    assert not matches(read_tree(root), "rl", {})
+
+
+def test_a_stage_locked_with_other_inputs_is_not_consistent(root: Path) -> None:
+    for stage in toy.STAGES:
+        toy.make_outputs(root, stage)
+    toy.lock_everything(root)
+    text = (root / "dvc.lock").read_text()
+    digest = read_tree(root).digests()["data/05_sft/policy"]
+    stale = text.replace(digest, "0" * 32 + ".dir", 1)  # sft was run again, rl not yet
+    (root / "dvc.lock").write_text(stale)
+    tree = read_tree(root)
+    assert [stage for stage in toy.STAGES if not tree.consistent(stage)] == ["rl", "evaluate"]
+
+
+def test_policies_are_named_as_the_evaluation_names_them() -> None:
+    graph = load_graph(Path(__file__).parents[2])
+    found = policies_of(graph)
+    assert found["rl"] == "data/10_rl/policy"
+    assert found["random_control"] == "data/09_rejection_sampling/random_control"
+    assert set(found) == {"base", "sft", "rejection_sampling", "random_control", "rl", "dpo"}
+
+
+def test_promotion_moves_the_alias_and_remembers_everything(root: Path) -> None:
+    assert tracking.champion(root) is None
+    run(root, "r1")
+    assert tracking.promote(root, "r1", "rl") == 1
+    first = tracking.champion(root)
+    assert first is not None
+    assert (first["version"], first["ref"], first["candidate"]) == (1, "refs/preflow/r1", "rl")
+    assert first["md5"] == first["digests"]["data/10_rl/policy"]
+    run(root, "r2", gold=0.9)
+    assert tracking.champion(root) == first  # a run alone, or a refused gate, changes nothing
+    assert tracking.promote(root, "r2", "rl") == 2
+    assert (tracking.champion(root) or {})["run"] == "r2"
+    version = connect(root).client.get_model_version("policy", "2")
+    assert version.model_id
+    assert "★" in version.description
+
+
+def test_the_same_bytes_are_one_version(root: Path) -> None:
+    run(root, "r1")
+    assert tracking.promote(root, "r1", "rl") == 1
+    tracking.begin_run(root, "r2", {})
+    tracking.finish_run(root, "r2", {stage: StageResult(stage, "cached") for stage in toy.STAGES}, "FINISHED")
+    assert tracking.promote(root, "r2", "rl") == 1
+
+
+def test_nobody_is_promoted_by_a_wrong_name(root: Path) -> None:
+    run(root, "r1")
+    with pytest.raises(PreflowError, match=r"cannot promote `grpo`.*it has: rl, sft"):
+        tracking.promote(root, "r1", "grpo")
+
+
+def test_a_registry_that_does_not_answer_is_not_an_empty_one(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: Path) -> None:
+        raise ConnectionError("refused")
+
+    monkeypatch.setattr(registry, "connect", refuse)
+    with pytest.raises(DependencyDown, match="refused"):
+        tracking.champion(root)

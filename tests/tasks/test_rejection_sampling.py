@@ -1,0 +1,122 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlhf.errors import PreflowError
+from rlhf.models import load_policy, token_logprobs
+from rlhf.online import to_batch
+from rlhf.records import read_rows
+from rlhf.rollouts import Rollout, write_rollouts
+from rlhf.sampler import Completion
+from tasks.config.rejection_sampling import RejectionSampling
+from tasks.journal import Log
+from tasks.rejection_sampling import rejection_sampling
+from tests.tasks import tiny
+
+QUICK = {"epochs": 8, "batch_size": 4, "lr": 0.02, "checkpoint_every": 3}
+
+
+def rollout(prompt: int, text: str, reward: float | None) -> Rollout:
+    chat = tiny.chat()
+    ids = chat.encode_completion(text)
+    return Rollout(
+        prompt_id=f"p{prompt}", group=f"g{prompt}", completion_ids=ids, logprobs=[-1.0] * len(ids), stop_reason="stop",
+        prompt_ids=chat.encode_prompt([{"role": "user", "content": tiny.WORDS[prompt]}]), text=text, reward=reward,
+        policy="digest",
+    )  # fmt: skip
+
+
+@pytest.fixture
+def inputs(tmp_path: Path) -> dict[str, Path]:
+    """Six prompts, four completions each; `yes thanks` is always the best, in another place each time."""
+    tiny.save_models(tmp_path)
+    rows = []
+    for prompt in range(6):
+        others = [rollout(prompt, "no", 0.1), rollout(prompt, "red", -0.5), rollout(prompt, "blue blue", 0.3)]
+        others.insert(prompt % 4, rollout(prompt, "yes thanks", 2.0))
+        rows += others
+    write_rollouts(tmp_path / "rollouts" / "rollouts.jsonl", rows)
+    return {"policy": tmp_path / "policy", "rollouts": tmp_path / "rollouts"}
+
+
+def run(inputs: dict[str, Path], folder: Path, **settings: Any) -> Path:
+    out = folder / "out"
+    out.mkdir(parents=True)
+    (folder / "scratch").mkdir(exist_ok=True)
+    rejection_sampling(
+        RejectionSampling.model_validate(QUICK | settings), seed=0, out=out, scratch=folder / "scratch",
+        log=Log.null(), **inputs,
+    )  # fmt: skip
+    return out
+
+
+def logprob_of(folder: Path, text: str) -> float:
+    policy = load_policy(folder)
+    prompt = policy.chat.encode_prompt([{"role": "user", "content": tiny.WORDS[0]}])
+    ids = policy.chat.encode_completion(text)
+    batch, _ = to_batch([prompt], [Completion(0, ids, [0.0] * len(ids), "stop")], policy.chat.pad_id)
+    return token_logprobs(policy.model, batch).sum().item()
+
+
+def test_learns_the_best_and_the_control_does_not(inputs: dict[str, Path], tmp_path: Path) -> None:
+    out = run(inputs, tmp_path / "run", epochs=20)
+    start, best = logprob_of(inputs["policy"], "yes thanks"), logprob_of(out / "policy", "yes thanks")
+    control = logprob_of(out / "random_control", "yes thanks")
+    assert best > -0.5 > start
+    assert control < best - 0.5
+
+
+def test_writes_what_was_selected_and_what_it_was_compared_with(inputs: dict[str, Path], tmp_path: Path) -> None:
+    out = run(inputs, tmp_path / "run", epochs=1)
+    rows = list(read_rows(out / "selected" / "selected.jsonl"))
+    best = [row for row in rows if row["selection"] == "best"]
+    assert [(row["prompt_id"], row["index"], row["text"]) for row in best] == [
+        (f"p{prompt}", prompt % 4, "yes thanks") for prompt in range(6)
+    ]
+    assert [row["prompt_id"] for row in rows if row["selection"] == "random"] == [f"p{prompt}" for prompt in range(6)]
+    metrics = json.loads((out / "metrics.json").read_text())
+    assert metrics["selected_reward"] == 2.0 and metrics["all_reward"] == pytest.approx((2.0 + 0.1 - 0.5 + 0.3) / 4)
+    assert metrics["selected_length"] == 3.0 and metrics["all_length"] == pytest.approx((3 + 2 + 2 + 3) / 4)
+    assert metrics["best_of_n_reward"]["1"] == pytest.approx(metrics["all_reward"])
+    assert metrics["best_of_n_reward"]["4"] == 2.0
+
+
+def test_killed_and_run_again_gives_the_same_bytes(
+    inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed between the two trainings: the first is not done again, the second starts."""
+    unbroken = run(inputs, tmp_path / "unbroken")
+
+    def die(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("tasks.rejection_sampling.save_policy", die)
+    with pytest.raises(KeyboardInterrupt):
+        run(inputs, tmp_path / "broken")
+    monkeypatch.undo()
+    (tmp_path / "broken" / "out").rmdir()
+    assert tiny.contents(run(inputs, tmp_path / "broken")) == tiny.contents(unbroken)
+
+
+def test_top_overall_takes_as_many_as_there_are_prompts(inputs: dict[str, Path], tmp_path: Path) -> None:
+    out = run(inputs, tmp_path / "run", epochs=1, selection="top_overall")
+    best = [row for row in read_rows(out / "selected" / "selected.jsonl") if row["selection"] == "best"]
+    assert len(best) == 6 and {row["text"] for row in best} == {"yes thanks"}
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([rollout(0, "no", 0.1), rollout(0, "red", 0.2), rollout(1, "no", 0.1)], r"\[1, 2\] completions"),
+        ([rollout(0, "no", None)], "1 completions have no reward"),
+        ([], "no completions"),
+    ],
+)
+def test_unusable_rollouts_are_refused(
+    rows: list[Rollout], message: str, inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    write_rollouts(inputs["rollouts"] / "rollouts.jsonl", rows)
+    with pytest.raises(PreflowError, match=message):
+        run(inputs, tmp_path / "run")
