@@ -32,21 +32,21 @@ def main(folder: Path, port: int, idle_seconds: float) -> None:
             [sys.executable, "-c", _SERVE, str(port)], cwd=folder, env=os.environ, output=sys.stdout.buffer
         )
         try:
-            if _watch(server, folder, port, idle_seconds):
+            if watch(server, folder, port, idle_seconds):
                 return
         finally:
             end_group(server, patience=5.0)
         print(f"preflow: the Prefect server ended with {server.returncode}; starting it again", flush=True)
 
 
-def _watch(server: subprocess.Popen[bytes], folder: Path, port: int, idle_seconds: float) -> bool:
+def watch(server: subprocess.Popen[bytes], folder: Path, port: int, idle_seconds: float) -> bool:
     """True when the server is no longer wanted, False when it has ended by itself."""
     while server.poll() is None:
         time.sleep(min(2.0, idle_seconds / 4))
         if not _still_ours(folder):
             return True
         idle = time.time() - (folder / "prefect" / "touched").stat().st_mtime
-        if idle > idle_seconds and not _in_use(port):
+        if idle > idle_seconds and not in_use(port):
             (folder / "server.json").unlink(missing_ok=True)
             return True
     return False
@@ -61,7 +61,7 @@ def _still_ours(folder: Path) -> bool:
         return True  # being written
 
 
-def _in_use(port: int) -> bool:
+def in_use(port: int) -> bool:
     """Whether a schedule needs the server. In doubt it does: it answers 503 while it is busy."""
     url = f"http://127.0.0.1:{port}/api"
     try:

@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 
 from rlhf.records import write_json
 
@@ -40,6 +40,15 @@ ADDED_MARKERS = Markers(
     stop="<|end|>",
     roles={"system": "<|system|>", "user": "<|user|>", "assistant": "<|assistant|>"},
 )
+
+WORDS = pre_tokenizers.Sequence(
+    [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split(Regex("[.,!?]"), behavior="isolated")]
+)
+
+
+def split_words(text: str) -> list[str]:
+    """Words and punctuation marks of a text, as a tokenizer of `Chat.from_words` cuts it."""
+    return [word for word, _ in WORDS.pre_tokenize_str(text)]
 
 
 class Chat:
@@ -140,7 +149,8 @@ class Chat:
         if len(vocabulary) != len(controls) + len(words):
             raise ValueError(f"{len(words)} words and {len(controls)} controls hold only {len(vocabulary)} distinct")
         tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
-        tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+        tokenizer.pre_tokenizer = WORDS
+        tokenizer.decoder = decoders.WordPiece(cleanup=True)  # no blank before a full stop or comma
         tokenizer.add_special_tokens(controls)
         return cls(tokenizer, markers)
 

@@ -3,10 +3,12 @@
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import nn
+
+from rlhf.muon import MuonAdamW
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,8 @@ class OptimizerSettings:
     """Larger than PyTorch's 1e-8: early steps are then as small as in the original RLHF code."""
     weight_decay: float = 0.0
     """Applied to matrices, not to biases and norms."""
+    matrix_lr: float | None = None
+    """Peak learning rate of Muon on the hidden matrices; None leaves them to AdamW too."""
     max_grad_norm: float = 1.0
     """Each module's gradient is scaled down to this length."""
 
@@ -41,17 +45,32 @@ def lr_factor(step: int, steps: int, settings: OptimizerSettings) -> float:
 
 
 def adamw(modules: Mapping[str, nn.Module], settings: OptimizerSettings) -> torch.optim.AdamW:
-    """AdamW over the trained parameters of all modules; each group names its `module` and that one's `peak` lr."""
-    groups = []
+    """AdamW over the trained parameters of all modules; each group names its `module` and that one's `peak` lr.
+
+    With `matrix_lr` the weights of linear layers, those tied to embeddings excepted, are in groups that Muon updates.
+    """
+    groups: list[dict[str, Any]] = []
     for name, module in modules.items():
         peak = settings.lr[name] if isinstance(settings.lr, Mapping) else settings.lr
         trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-        matrices = [parameter for parameter in trained if parameter.dim() >= 2]
+        hidden = _hidden_matrices(module) if settings.matrix_lr else set()
+        matrices = [parameter for parameter in trained if parameter.dim() >= 2 and id(parameter) not in hidden]
         others = [parameter for parameter in trained if parameter.dim() < 2]
         groups.append({"params": matrices, "weight_decay": settings.weight_decay, "module": name, "peak": peak})
         groups.append({"params": others, "weight_decay": 0.0, "module": name, "peak": peak})
+        if hidden:
+            inner = [parameter for parameter in trained if id(parameter) in hidden]
+            own = {"peak": settings.matrix_lr, "muon": True, "module": f"{name}_matrices"}
+            groups.append({"params": inner, "weight_decay": settings.weight_decay} | own)
     groups = [group for group in groups if group["params"]]
-    return torch.optim.AdamW(groups, lr=0.0, betas=settings.betas, eps=settings.eps, fused=True)
+    kind = MuonAdamW if settings.matrix_lr else torch.optim.AdamW
+    return kind(groups, lr=0.0, betas=settings.betas, eps=settings.eps, fused=True)
+
+
+def _hidden_matrices(module: nn.Module) -> set[int]:
+    """Ids of the weights of linear layers that no embedding shares."""
+    embeddings = {id(part.weight) for part in module.modules() if isinstance(part, nn.Embedding)}
+    return {id(part.weight) for part in module.modules() if isinstance(part, nn.Linear)} - embeddings
 
 
 def set_lr(optimizer: torch.optim.AdamW, factor: float) -> dict[str, float]:

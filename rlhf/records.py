@@ -1,6 +1,6 @@
 """Rows and the files they live in: JSON Lines, one row a line, keys sorted, the same bytes for the same rows.
 
-Beside its content every row carries its provenance through all stages: `id`, `group`, `source`, `file`, `line`, `split`.
+Beside its content every row carries its provenance: `id`, `group`, `source`, `file`, `line`, `split`.
 `id` is the hash of the content, so a row keeps its name wherever it goes; `group` is what a split may not cut through.
 """
 

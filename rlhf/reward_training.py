@@ -3,14 +3,14 @@
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rlhf.batching import Batch, micro_batches
 from rlhf.checkpoints import Checkpoints
 from rlhf.comparisons import Comparisons, comparison_batch
 from rlhf.epochs import num_steps, rows_at
 from rlhf.losses.reward import bradley_terry
-from rlhf.models import RewardModel, logprobs_from_hidden
+from rlhf.models import RewardModel
 from rlhf.optimizer import OptimizerSettings
 from rlhf.trainer import FitResult, Metrics, Progress, StepBatch, fit
 
@@ -36,6 +36,7 @@ def fit_reward_model(
 ) -> FitResult:
     """Minimise mean over pairs of −log σ(r_c − r_r) + lm_coef · NLL per token of the chosen completion.
 
+    `optimizer.lr` names the rates of `backbone` and `heads`: the heads are new and the pairs few, so theirs is higher.
     All pairs of a prompt are in one step and each completion is computed once. The second term is an auxiliary task
     (after Yang et al., "Regularizing Hidden States", 2406.10216): without it a small model forgets how answers read.
     """
@@ -50,17 +51,16 @@ def fit_reward_model(
 
     def loss(micro_batch: MicroBatch) -> tuple[Tensor, Metrics]:
         batch, chosen, rejected = micro_batch
-        scores, hidden = reward_model.scores_and_hidden(batch)
+        scores, logprobs = reward_model.scores_and_logprobs(batch)
         losses, metrics = bradley_terry(scores[chosen], scores[rejected], centring=centring)
         if lm_coef:
-            logprobs = logprobs_from_hidden(reward_model.model, hidden, batch)
             nll = -(logprobs.sum(dim=1) / batch.loss_mask.sum(dim=1))[chosen]
             losses = losses + lm_coef * nll
             metrics["chosen_nll"] = nll.detach()
         return losses.sum(), metrics
 
     return fit(
-        {"reward_model": reward_model},
+        {"backbone": reward_model.model, "heads": nn.ModuleList([reward_model.head, reward_model.token_head])},
         steps=num_steps(len(prompts), batch_size, epochs),
         batch_at=batch_at,
         loss=loss,

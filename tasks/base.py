@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from rlhf.chat import Chat
+from rlhf.chat import Chat, split_words
 from rlhf.checkpoints import Checkpoints
 from rlhf.errors import PreflowError
 from rlhf.models import Policy, adapt_policy, new_policy, save_policy
@@ -65,6 +65,8 @@ def _from_scratch(config: Base, corpus: Path, scratch: Path, log: Log) -> tuple[
         max_batch_tokens=config.max_batch_tokens,
         optimizer=OptimizerSettings(
             lr=config.lr,
+            matrix_lr=config.matrix_lr,
+            betas=(0.9, 0.99),
             warmup_steps=config.warmup_steps,
             schedule="cosine",
             weight_decay=config.weight_decay,
@@ -96,7 +98,7 @@ def _document(chat: Chat, row: dict[str, Any]) -> tuple[list[int], list[bool]]:
 def _words(rows: Iterable[dict[str, Any]]) -> list[str]:
     """The vocabulary: every word of the corpus, sorted."""
     texts = (text for row in rows for text in _texts(row))
-    return sorted({word for text in texts for word in text.split()})
+    return sorted({word for text in texts for word in split_words(text)})
 
 
 def _texts(row: dict[str, Any]) -> list[str]:

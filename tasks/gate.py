@@ -4,8 +4,7 @@ In: scores.json of `evaluate`, the metrics of `reward_model` and of `validate`. 
 value and its limit. The candidate is compared with the champion, not with the best of the batch; without a champion it
 must beat SFT by the same checks. Moving the registry's alias is a side effect and belongs to the flow.
 
-    python -m tasks.gate --params gate --scores data/12_evaluation/scores.json --out data/13_gate \
-        --reward-metrics data/07_reward_model/metrics.json --validation data/03_validated/metrics.json
+    python -m tasks.gate --help
 """
 
 import json

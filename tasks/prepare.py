@@ -20,8 +20,11 @@ from tasks.stage import main
 
 
 def prepare(config: Prepare, *, raw: Path, out: Path, log: Log) -> None:
-    """Write canonical rows of every kind. Where no prompts came, they are the questions of the other kinds; where no
-    evaluation prompts came, they are the prompts whose group falls in the split `eval`."""
+    """Write canonical rows of every kind.
+
+    Where no prompts came, they are the questions of the other kinds. Prompts whose group falls in the split `eval` join
+    the evaluation prompts that came (none do with an `eval_share` of 0).
+    """
     shares = {"eval": config.eval_share, "val": config.val_share, "train": 1 - config.eval_share - config.val_share}
     rows: dict[str, list[Row]] = {}
     refused: list[Row] = []
@@ -30,8 +33,9 @@ def prepare(config: Prepare, *, raw: Path, out: Path, log: Log) -> None:
         refused += bad
     if not rows["prompts"]:
         rows["prompts"] = _questions("prompts", rows["demonstrations"] + rows["preferences"])
-    if not rows["eval"]:
-        rows["eval"] = _questions("eval", (row for row in rows["prompts"] if row["split"] == "eval"))
+    set_apart = _questions("eval", (row for row in rows["prompts"] if row["split"] == "eval"))
+    given = {row["id"] for row in rows["eval"]}
+    rows["eval"] += [row for row in set_apart if row["id"] not in given]
     for kind in KINDS:
         write_rows(out / kind / "rows.jsonl", rows[kind])
     write_rows(out / "quarantine" / "quarantine.jsonl", refused)

@@ -6,7 +6,7 @@ JSON Lines are streamed, and a huge line is skipped without being held in memory
 
 Tolerated, because nothing is lost: a byte order mark at the very start of a file, a file that ends all its lines in
 CRLF, blank lines. Rejected: truncated or otherwise broken JSON, bytes that are not UTF-8, lone surrogates, a key given
-twice, NaN and infinity, anything but an object, a byte order mark or CRLF in the middle of a file, a row over `max_bytes`.
+twice, NaN and infinity, anything but an object, a byte order mark or CRLF in the middle of a file, too long a row.
 """
 
 import gzip

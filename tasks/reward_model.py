@@ -77,7 +77,7 @@ def _train(
         lm_coef=config.lm_coef,
         centring=config.centring,
         optimizer=OptimizerSettings(
-            lr=config.lr,
+            lr={"backbone": config.lr, "heads": config.head_lr},
             warmup_steps=config.warmup_steps,
             schedule="cosine",
             weight_decay=config.weight_decay,

@@ -5,6 +5,7 @@ Nothing here reaches a stage's result. A `dvc repro` typed by hand gets its foll
 
 import fcntl
 import hashlib
+import json
 import os
 import platform
 import resource
@@ -18,6 +19,8 @@ from typing import Any
 import psutil
 
 from tasks.journal import home
+
+LARGEST_HASHED = 500_000_000  # bytes; DVC hashes everything a moment later, and more than a second twice is too much
 
 
 def by_hand(root: Path) -> str:
@@ -44,19 +47,31 @@ def origin() -> dict[str, Any]:
 
 
 def outputs(root: Path, outs: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Size and number of files of each output, and the md5 of single ones.
+    """Size, number of files and (up to 500 MB) DVC's md5 of each output.
 
-    It is enough to tell whether a dvc.lock, which is written after the stage has ended, speaks of what it wrote.
+    By it a dvc.lock, which is written after the stage has ended or never, is known to speak of these bytes.
     """
     found: dict[str, dict[str, Any]] = {}
     for out in outs:
         path = root / out
-        files = [path] if path.is_file() else [child for child in path.rglob("*") if child.is_file()]
-        found[out] = {"size": sum(file.stat().st_size for file in files), "nfiles": len(files)}
-        if path.is_file():
-            with path.open("rb") as file:
-                found[out]["md5"] = hashlib.file_digest(file, "md5").hexdigest()
+        files = [path] if path.is_file() else sorted(child for child in path.rglob("*") if child.is_file())
+        size = sum(file.stat().st_size for file in files)
+        found[out] = {"size": size, "nfiles": len(files)}
+        if size <= LARGEST_HASHED:
+            found[out]["md5"] = _md5(path) if path.is_file() else _folder_md5(path, files)
     return found
+
+
+def _folder_md5(folder: Path, files: Iterable[Path]) -> str:
+    """As DVC has it: the md5 of a JSON list of the md5 and path of each file."""
+    listed = [{"md5": _md5(file), "relpath": file.relative_to(folder).as_posix()} for file in files]
+    listed.sort(key=lambda each: each["relpath"])
+    return hashlib.md5(json.dumps(listed, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"
+
+
+def _md5(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def used() -> dict[str, Any]:

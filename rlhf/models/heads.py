@@ -10,44 +10,58 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from rlhf.batching import Batch
-from rlhf.models.forward import hidden_states
+from rlhf.models.forward import hidden_states, logprobs_from_hidden
 from rlhf.models.policy import Policy, load_policy, save_policy
 from rlhf.records import write_json
 from rlhf.seeding import generator
 
 
-class RewardModel(nn.Module):
-    """A causal language model whose last real token is read by a linear head: score = (w · h + b − mean) / std.
+TOKEN_HEAD_SIZE = 32
 
-    The LM head stays, so that a language-model loss can share the forward pass (`scores_and_hidden`).
+
+class RewardModel(nn.Module):
+    """A causal language model with two readers, one of its last real token and one of every token it judges.
+
+    score = (w · h_last + b + Σ_t g(h_t, log π(x_t | x_<t)) − mean) / std, the sum over the tokens of the completion
+
+    The first term is the usual reward head (Stiennon 2020). The second is ours: g is a small perceptron that starts at
+    zero and also sees how likely the model itself finds each token. A small model cannot check an answer when it has
+    read it, but it is surprised where a word is wrong. The LM head this needs also serves a language-model loss.
     """
 
     mean: Tensor
     std: Tensor
 
     def __init__(self, policy: Policy, seed: int) -> None:
-        """Take over the policy's model (not a copy) and draw a head: w ~ N(0, 1/√(H + 1)), b = 0 (Stiennon 2020)."""
+        """Take over the policy's model (not a copy) and draw heads: w ~ N(0, 1/√(H + 1)), b = 0, g = 0."""
         super().__init__()
         self.model: Any = policy.model
         self.chat = policy.chat
         size = self.model.config.hidden_size
         self.head = nn.Linear(size, 1)
-        nn.init.normal_(self.head.weight, std=1 / math.sqrt(size + 1), generator=generator(seed, "reward head"))
-        nn.init.zeros_(self.head.bias)
+        self.token_head = nn.Sequential(nn.Linear(size + 1, TOKEN_HEAD_SIZE), nn.GELU(), nn.Linear(TOKEN_HEAD_SIZE, 1))
+        for number, layer in enumerate((self.head, self.token_head[0])):
+            nn.init.normal_(layer.weight, std=1 / math.sqrt(size + 1), generator=generator(seed, "heads", number))
+            nn.init.zeros_(layer.bias)
+        nn.init.zeros_(self.token_head[2].weight)
+        nn.init.zeros_(self.token_head[2].bias)
         self.register_buffer("mean", torch.zeros(()))
         self.register_buffer("std", torch.ones(()))
 
     def forward(self, batch: Batch) -> Tensor:
         """Scores [B], normalised once `normalise` was called."""
-        return self.scores_and_hidden(batch)[0]
+        return self.scores_and_logprobs(batch)[0]
 
-    def scores_and_hidden(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Scores [B] and the hidden states [B, T, H] they were read from (see `logprobs_from_hidden`)."""
+    def scores_and_logprobs(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Scores [B] and the token log-probabilities [B, T] that entered them, 0 outside the loss mask."""
         hidden = hidden_states(self.model, batch.input_ids, batch.attention_mask)
+        logprobs = logprobs_from_hidden(self.model, hidden, batch)
         last = batch.attention_mask.sum(-1) - 1
         read = hidden[torch.arange(len(last), device=last.device), last].float()  # [B, H]
-        scores = (self.head(read).squeeze(-1) - self.mean) / self.std
-        return scores, hidden
+        judged = torch.cat([hidden.float(), logprobs[..., None]], dim=-1)  # [B, T, H + 1]
+        by_token = self.token_head(judged).squeeze(-1) * batch.loss_mask
+        scores = (self.head(read).squeeze(-1) + by_token.sum(dim=1) - self.mean) / self.std
+        return scores, logprobs
 
     @torch.no_grad()
     def normalise(self, mean: float, std: float) -> None:
@@ -65,7 +79,7 @@ class RewardModel(nn.Module):
         save_policy(Policy(self.model, self.chat), folder)
         own = {name: tensor for name, tensor in self.state_dict().items() if not name.startswith("model.")}
         save_file({name: tensor.cpu() for name, tensor in own.items()}, folder / "head.safetensors")
-        about = {"kind": "reward_model", "read_at": "last_token"}
+        about = {"kind": "reward_model", "read_at": ["last_token", "completion_tokens"]}
         write_json(folder / "head.json", about)
 
     @classmethod
@@ -77,7 +91,7 @@ class RewardModel(nn.Module):
         head = load_file(folder / "head.safetensors")
         missing, unexpected = model.load_state_dict(head, strict=False)
         if unexpected or any(not name.startswith("model.") for name in missing):
-            raise ValueError(f"{folder.name}/head.safetensors holds {sorted(head)}, expected head.*, mean and std")
+            raise ValueError(f"{folder.name}/head.safetensors holds {sorted(head)}, expected head.*, token_head.*, mean and std")
         return model.eval()
 
 

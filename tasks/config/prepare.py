@@ -11,7 +11,9 @@ class Prepare(Section):
     """The `prepare` section."""
 
     val_share: float = Field(0.1, ge=0, lt=1, description="share of groups kept for choosing settings")
-    eval_share: float = Field(0.1, ge=0, lt=1, description="share of groups never trained on, for the reports")
+    eval_share: float = Field(
+        0.1, ge=0, lt=1, description="share of groups never trained on; their questions join the eval prompts"
+    )
     max_row_bytes: int = Field(1_000_000, ge=1, description="a longer row is set aside unread")
 
     @model_validator(mode="after")

@@ -12,8 +12,9 @@ class RewardModel(Section):
         0.6, gt=0, lt=1, description="share of the prompts for the model that is optimised; the other has the rest"
     )
     epochs: int = Field(1, ge=1, description="passes over the pairs; more than one overfits")
-    batch_size: int = Field(16, ge=1, description="prompts of one optimiser step, with all their pairs")
-    lr: float = Field(1e-3, gt=0, description="peak learning rate")
+    batch_size: int = Field(8, ge=1, description="prompts of one optimiser step, with all their pairs")
+    lr: float = Field(1e-3, gt=0, description="peak learning rate of the language model below the heads")
+    head_lr: float = Field(5e-3, gt=0, description="peak learning rate of the heads, which start from nothing")
     warmup_steps: int = Field(5, ge=0, description="optimiser steps of linear rise to the peak")
     weight_decay: float = Field(0.01, ge=0, description="pull of the weights towards 0")
     max_grad_norm: float = Field(1.0, gt=0, description="limit of the gradient's length")

@@ -147,8 +147,7 @@ def _again(run: RunRecord) -> str:
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     names = list(head)
-    lines = [names, *map(list, rows)]
-    lines = [f"| {f'{GAP} | '.join(line)} |" for line in lines]
+    lines = [f"| {f'{GAP} | '.join(cells)} |" for cells in (names, *rows)]
     return "\n".join([lines[0], f"|{'---|' * len(names)}", *lines[1:]])
 
 

@@ -5,14 +5,16 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from flows import champion, closing, launch, profiles, server
 from flows.request import Report, Wish
-from tests.flows.toy import PROGRAM, REPO, Nobody, make_toy
+from tests.flows.toy import PROGRAM, REPO, Nobody, gone, make_toy
 
 
 @pytest.fixture
@@ -29,11 +31,17 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     root = tmp_path_factory.mktemp("server")
     before = dict(os.environ)
     os.environ.pop("PREFECT_API_URL", None)
-    here = server.start(root)
+    with ThreadPoolExecutor(2) as both:  # two starts at once are one
+        here, same = both.map(server.start, [root, root])
+    server.wait(here, root, threading.Event())
+    assert here == same == server.start(root)
+    assert os.getsid(here.pid) == here.pid  # so that it outlives whoever started it
+    children = psutil.Process(here.pid).children(recursive=True)
     os.environ.clear()
     os.environ.update(before)
     yield here.url
     assert server.stop(root) == here
+    assert all(gone(pid) for pid in [here.pid, *(child.pid for child in children)])
 
 
 Runs = Callable[..., Report]

@@ -21,11 +21,13 @@ from tests.flows.toy import PARAMS, dvc_repro, git, gone, states
 
 pytestmark = pytest.mark.e2e
 Runs = Callable[..., Report]
+HANG = PARAMS.replace("# the leash\n  mode: ok", "# the leash\n  mode: hang")
 STAGES = ["collect", "sft", "dpo", "rl", "gate"]
 
 
 def ask(api: str, path: str, question: dict[str, Any]) -> list[dict[str, Any]]:
-    request = urllib.request.Request(f"{api}/{path}", json.dumps(question).encode(), {"Content-Type": "application/json"})
+    body = json.dumps(question).encode()
+    request = urllib.request.Request(f"{api}/{path}", body, {"Content-Type": "application/json"})
     with urllib.request.urlopen(request, timeout=30) as answer:
         return json.loads(answer.read())  # type: ignore[no-any-return]
 
@@ -39,7 +41,7 @@ def test_the_flow_is_the_graph_and_leaves_what_plain_dvc_would(toy: Path, run: R
     assert (before, git(toy, "status", "--porcelain")) == ("", "?? dvc.lock\n")
     assert dvc.status(toy) == {}
     assert "didn't change, skipping" in dvc_repro(toy)
-    # A clone without a cache, with DVC alone: the same lock file, byte for byte, although two branches ran side by side.
+    # A clone without a cache, with DVC alone: the same lock file, byte for byte, although branches ran side by side.
     clone = tmp_path / "clone"
     git(tmp_path, "clone", "-q", str(toy), str(clone))
     dvc_repro(clone)
@@ -60,7 +62,7 @@ def test_the_flow_is_the_graph_and_leaves_what_plain_dvc_would(toy: Path, run: R
 
 
 def test_a_run_with_settings_touches_nothing_and_can_be_done_again(toy: Path, run: Runs, tmp_path: Path) -> None:
-    run(toy)
+    dvc_repro(toy)
     lock = (toy / "dvc.lock").read_bytes()
     # Work in progress, which the run is to see: the installed code is another.
     (toy / "stage.py").write_text((toy / "stage.py").read_text() + "# edited\n")
@@ -70,10 +72,10 @@ def test_a_run_with_settings_touches_nothing_and_can_be_done_again(toy: Path, ru
     (toy / "dvc.yaml").write_text(graph)
     (toy / "own.py").write_text("import runpy, tasks; assert tasks.HERE == 'mine'; runpy.run_path('stage.py')\n")
     git(toy, "add", "own.py")
-    before = (git(toy, "status", "--porcelain"), (toy / ".git/index").read_bytes(), git(toy, "log", "--format=%H"))
+    before = seen(toy)
     report = run(toy, settings=("rl.kl_coef=0.1",))
     assert report.exit_code == 0, report.stages
-    assert (git(toy, "status", "--porcelain"), (toy / ".git/index").read_bytes(), git(toy, "log", "--format=%H")) == before
+    assert seen(toy) == before
     assert (toy / "dvc.lock").read_bytes() == lock
     assert not list((toy / ".preflow/worktrees").iterdir())
     assert git(toy, "worktree", "list").count("\n") == 1
@@ -92,8 +94,13 @@ def test_a_run_with_settings_touches_nothing_and_can_be_done_again(toy: Path, ru
     assert (fresh / "dvc.lock").read_text() == kept
 
 
+def seen(root: Path) -> tuple[str, bytes, str]:
+    """What a user can notice of a run."""
+    return git(root, "status", "--porcelain"), (root / ".git/index").read_bytes(), git(root, "log", "--format=%H")
+
+
 def test_one_changed_knob_runs_what_reads_it_and_no_more(toy: Path, run: Runs) -> None:
-    run(toy)
+    dvc_repro(toy)
     first = run(toy, settings=("rl.kl_coef=0.1",))
     assert states(first) == dict.fromkeys(STAGES, "cached") | {"rl": "ran", "gate": "ran"}
     assert states(run(toy, settings=("rl.kl_coef=0.1",))) == dict.fromkeys(STAGES, "cached")
@@ -101,7 +108,6 @@ def test_one_changed_knob_runs_what_reads_it_and_no_more(toy: Path, run: Runs) -
 
 def test_a_refusal_stops_what_follows_and_keeps_its_code(toy: Path, run: Runs) -> None:
     (toy / "params.yaml").write_text(PARAMS.replace("sft: {mode: ok}", "sft: {mode: refuse}"))
-    (toy / "dvc.yaml").write_text((toy / "dvc.yaml").read_text().replace("    - seed\n    outs:\n    - data/sft", "    - sft\n    outs:\n    - data/sft"))
     report = run(toy)
     assert report.exit_code == 3
     assert states(report) == {"collect": "ran", "sft": "failed", "dpo": "skipped", "rl": "skipped", "gate": "skipped"}
@@ -111,8 +117,8 @@ def test_a_refusal_stops_what_follows_and_keeps_its_code(toy: Path, run: Runs) -
 def test_killed_in_the_middle_it_ends_with_the_same_bytes(
     toy: Path, program: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:
-    hang = PARAMS.replace("# the leash\n  mode: ok", "# the leash\n  mode: hang")
-    (toy / "params.yaml").write_text(hang)
+    dvc_repro(toy)
+    (toy / "params.yaml").write_text(HANG)
     first = program(toy, "run")
     wait_until_hung(toy, first)
     # The workspace is taken.
@@ -129,17 +135,19 @@ def test_killed_in_the_middle_it_ends_with_the_same_bytes(
     out, err = third.communicate()
     assert third.returncode == 0, err
     report = json.loads(out)
-    assert {stage["name"]: stage["state"] for stage in report["stages"]}["collect"] == "cached"
+    left = {stage["name"]: stage["state"] for stage in report["stages"]}
+    assert left == dict.fromkeys(STAGES, "cached") | {"rl": "ran", "gate": "ran"}
     clone = tmp_path / "clone"
     git(tmp_path, "clone", "-q", str(toy), str(clone))
-    (clone / "params.yaml").write_text(hang)
+    (clone / "params.yaml").write_text(HANG)
     (clone / "hung").touch()
     dvc_repro(clone)
     assert (clone / "dvc.lock").read_bytes() == (toy / "dvc.lock").read_bytes()
 
 
 def test_ctrl_c_ends_everything_and_says_how_to_go_on(toy: Path, program: Callable[..., subprocess.Popen[str]]) -> None:
-    (toy / "params.yaml").write_text(PARAMS.replace("# the leash\n  mode: ok", "# the leash\n  mode: hang"))
+    dvc_repro(toy)
+    (toy / "params.yaml").write_text(HANG)
     running = program(toy, "run")
     stage = wait_until_hung(toy, running)
     running.send_signal(signal.SIGINT)

@@ -42,7 +42,7 @@ texts = [path.read_text() for dep in deps for path in sorted(Path("data", dep).i
 own = params["rl"]["kl_coef"] if name == "rl" else params["seed"]
 (out / "text").write_text(f"{name} {own}\\n" + "".join(texts))
 '''
-GITIGNORE = "/.preflow/\n/mlruns/\n/reports/\n/hung\n/data/collect\n/data/sft\n/data/dpo\n/data/rl\n/data/gate\n/data/inbox\n"
+GITIGNORE = "/.preflow/\n/mlruns/\n/reports/\n/hung\n/data/*\n"
 PARAMS = """# the toy
 seed: 0
 threads: 1

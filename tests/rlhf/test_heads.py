@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from rlhf.batching import collate
-from rlhf.models import Policy, RewardModel, ValueModel, logprobs_from_hidden, save_policy, token_logprobs
+from rlhf.models import Policy, RewardModel, ValueModel, save_policy, token_logprobs
 
 SEQUENCES = [
     ([2, 3, 6, 7, 4, 8, 5], [False] * 5 + [True] * 2),
@@ -45,9 +45,20 @@ def test_normalisation_gives_mean_0_and_std_1_and_composes(llama: Policy) -> Non
 
 def test_language_model_loss_shares_the_forward_pass(policy: Policy) -> None:
     reward_model, batch = RewardModel(policy, seed=0), collate(SEQUENCES, pad_id=0)
-    scores, hidden = reward_model.scores_and_hidden(batch)
+    scores, logprobs = reward_model.scores_and_logprobs(batch)
     assert torch.equal(scores, reward_model(batch))
-    assert torch.equal(logprobs_from_hidden(policy.model, hidden, batch), token_logprobs(policy.model, batch))
+    assert torch.equal(logprobs, token_logprobs(policy.model, batch))
+
+
+def test_token_head_adds_what_it_sees_on_completions(policy: Policy) -> None:
+    """With g(h, l) = l the token head adds the sequence's log-probability and nothing else."""
+    reward_model, batch = RewardModel(policy, seed=0), collate(SEQUENCES, pad_id=0)
+    before = reward_model(batch)
+    reward_model.token_head = torch.nn.Linear(policy.model.config.hidden_size + 1, 1, bias=False)
+    with torch.no_grad():
+        reward_model.token_head.weight.zero_()
+        reward_model.token_head.weight[0, -1] = 1.0
+    torch.testing.assert_close(reward_model(batch) - before, token_logprobs(policy.model, batch).sum(dim=1))
 
 
 def test_save_load_and_bytes(policy: Policy, tmp_path: Path) -> None:

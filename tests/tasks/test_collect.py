@@ -31,9 +31,9 @@ def inbox(tmp_path):
 POLITE = {"file": "polite/rows.json", "kinds": ["demonstrations", "preferences", "prompts"]}
 
 
-def through(tmp_path, inbox, **values):
+def through(tmp_path, inbox, eval_share=0.1, **values):
     collect(config(**values), inbox=inbox, out=tmp_path / "raw", log=Log.null())
-    prepare(Prepare(), raw=tmp_path / "raw", out=tmp_path / "prepared", log=Log.null())
+    prepare(Prepare(eval_share=eval_share), raw=tmp_path / "raw", out=tmp_path / "prepared", log=Log.null())
     return {kind: list(read_rows(tmp_path / "prepared" / kind)) for kind in KINDS}
 
 
@@ -80,6 +80,28 @@ def test_a_shard_dropped_into_the_inbox_joins_and_changes_no_other_kind(tmp_path
         for stage in ("raw", "prepared"):
             for file in (tmp_path / "a" / stage / kind).iterdir():
                 assert file.read_bytes() == (tmp_path / "b" / stage / kind / file.name).read_bytes()
+
+
+def test_evaluation_prompts_that_came_are_joined_by_those_set_apart(tmp_path, inbox):
+    (inbox / "eval").mkdir()
+    apart = through(tmp_path / "a", inbox, inputs=[POLITE])["eval"]
+    own = [{"prompt": "Why?"}, {"prompt": apart[0]["messages"][0]["content"]}]
+    (inbox / "eval" / "own.jsonl").write_text("\n".join(map(json.dumps, own)))
+    rows = through(tmp_path / "b", inbox, inputs=[POLITE])["eval"]
+    assert [row["id"] for row in rows[2:]] == [row["id"] for row in apart[1:]]
+    assert [row["file"] for row in rows[:2]] == ["eval/own.jsonl"] * 2
+    alone = through(tmp_path / "c", inbox, eval_share=0, inputs=[POLITE])["eval"]
+    assert [row["split"] for row in alone] == ["eval", "eval"]
+
+
+def test_the_embedded_world_is_written_and_a_shard_joins_it(tmp_path, inbox):
+    small = {"num_documents": 100, "num_demonstrations": 20, "num_offline_pairs": 20, "num_prompts": 40}
+    (inbox / "preferences").mkdir()
+    (inbox / "preferences" / "more.jsonl").write_text('{"prompt": "Hi?", "chosen": "a", "rejected": "b"}')
+    rows = through(tmp_path, inbox, source="world", world=small)
+    assert [len(rows[kind]) for kind in KINDS[:4]] == [100, 20, 21, 40]
+    assert {row["source"] for row in rows["preferences"]} == {"world", "more"}
+    assert json.loads((tmp_path / "raw" / "prompts" / "origin.json").read_text())["world.jsonl"]["revision"] == "seed 0"
 
 
 def test_a_group_that_the_source_names_is_kept(tmp_path, inbox):

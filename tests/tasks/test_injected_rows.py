@@ -16,7 +16,7 @@ from tasks.shapes import KINDS
 from tasks.validation import Context, check
 
 EXPECTATIONS = Path(__file__).parents[2] / "data" / "expectations"
-SHARES = {"eval": 0.1, "val": 0.1, "train": 0.8}
+SHARES = {"eval": 0.0, "val": 0.1, "train": 0.9}  # all evaluation prompts are given
 SECRET = "hf_" + "abcDEF123" * 3
 LINE = 3  # where the bad row is put
 
@@ -103,7 +103,12 @@ def prepared(tmp_path, kind=None, line=b""):
         (inbox / each).mkdir(parents=True)
         (inbox / each / "shard.jsonl").write_bytes(b"\n".join(lines) + b"\n")
     collect(Collect(source="inbox"), inbox=inbox, out=tmp_path / "01_raw", log=Log.null())
-    prepare(Prepare(max_row_bytes=50_000), raw=tmp_path / "01_raw", out=tmp_path / "02_prepared", log=Log.null())
+    prepare(
+        Prepare(eval_share=0, max_row_bytes=50_000),
+        raw=tmp_path / "01_raw",
+        out=tmp_path / "02_prepared",
+        log=Log.null(),
+    )
     return tmp_path / "02_prepared"
 
 

@@ -122,7 +122,7 @@ def test_promotion_moves_the_alias_and_remembers_everything(root: Path) -> None:
     assert tracking.promote(root, "r2", "rl") == 2
     assert (tracking.champion(root) or {})["run"] == "r2"
     version = connect(root).client.get_model_version("policy", "2")
-    assert version.model_id
+    assert version.source.startswith("models:/m-")
     assert "★" in version.description
 
 

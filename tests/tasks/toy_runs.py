@@ -110,9 +110,9 @@ def item(root: Path, path: str) -> dict[str, Any]:
     if where.is_file():
         return {"path": path, "md5": hashlib.md5(where.read_bytes()).hexdigest(), "size": where.stat().st_size}
     files = sorted(file for file in where.rglob("*") if file.is_file())
-    text = json.dumps([[str(file.relative_to(where)), file.read_text()] for file in files])
+    listed = [{"md5": hashlib.md5(f.read_bytes()).hexdigest(), "relpath": str(f.relative_to(where))} for f in files]
     sizes = [file.stat().st_size for file in files]
-    digest = hashlib.md5(text.encode()).hexdigest()
+    digest = hashlib.md5(json.dumps(listed).encode()).hexdigest()
     return {"path": path, "md5": f"{digest}.dir", "size": sum(sizes), "nfiles": len(sizes)}
 
 

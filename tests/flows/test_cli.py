@@ -1,0 +1,57 @@
+"""The command line: helps without loading anything heavy, and says what it would do."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flows import guards
+from rlhf.errors import PreflowError
+from tests.flows.toy import REPO, dvc_repro
+
+
+def test_help_shows_every_command_and_imports_nothing_heavy() -> None:
+    program = (
+        "import sys\nfrom typer.testing import CliRunner\nfrom flows.cli import app\n"
+        "shown = [CliRunner().invoke(app, words).output for words in (['--help'], ['run', '--help'])]\n"
+        "print('\\n'.join(shown))\n"
+        "heavy = {'torch', 'transformers', 'mlflow', 'prefect', 'great_expectations', 'dvc', 'pandas'}\n"
+        "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], cwd=REPO, text=True, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for word in ("run", "stop", "status", "--profile", "preflow run --set rl.kl_coef=0.1"):
+        assert word in done.stdout
+
+
+def test_the_flow_itself_needs_no_torch() -> None:
+    program = "import sys, flows.launch, flows.pipeline; assert not {'torch', 'transformers'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", program], cwd=REPO, check=True)
+
+
+def test_status_tells_what_would_run_and_why(toy: Path) -> None:
+    dvc_repro(toy)
+    (toy / "params.yaml").write_text((toy / "params.yaml").read_text().replace("5e-2", "1e-2"))
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.cli", "status", "--json"], cwd=toy, text=True, capture_output=True, check=True,
+        env={"PYTHONPATH": str(REPO), "PATH": "/usr/bin:/bin", "HOME": str(toy)},
+    )  # fmt: skip
+    stages = json.loads(done.stdout)["stages"]
+    assert {name for name, stage in stages.items() if stage["runs"]} == {"rl", "gate"}
+    assert stages["rl"]["reasons"] == ["rl modified"]
+
+
+def test_mistakes_end_with_one_sentence_and_two(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.cli", "run"], cwd=tmp_path, text=True, capture_output=True, check=False,
+        env={"PYTHONPATH": str(REPO), "PATH": "/usr/bin:/bin", "HOME": str(tmp_path)},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (1, "", 1)
+    assert "is in no git checkout" in done.stderr
+
+
+def test_a_full_disk_stops_it_before_it_starts(tmp_path: Path) -> None:
+    with pytest.raises(PreflowError, match=r"GB free on the disk of .* at least 1048576 GB are needed"):
+        guards.check_disk(tmp_path, needed=2**50)
