@@ -26,6 +26,7 @@ from rlhf.errors import DependencyDown, Preempted
 from tasks.journal import alive, home
 
 IDLE_SECONDS = 1800
+_OWN = "PREFLOW_PREFECT_API_URL"  # tells what `start` has set from what the user has
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ def environ(root: Path, url: str) -> dict[str, str]:
     return {
         "PREFECT_HOME": str(folder),
         "PREFECT_API_URL": url,
+        _OWN: url,
         "PREFECT_SERVER_UI_API_URL": url,
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{folder / 'prefect.db'}",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -167,8 +169,9 @@ def _launch(root: Path, idle_seconds: float) -> Server:
 
 def _configured() -> str:
     """The API that the user has named, by variable or in Prefect's active profile; "" for none."""
-    if os.environ.get("PREFECT_API_URL"):
-        return os.environ["PREFECT_API_URL"].rstrip("/")
+    named = os.environ.get("PREFECT_API_URL", "").rstrip("/")
+    if named:
+        return "" if named == os.environ.get(_OWN) else named
     folder = Path(os.environ.get("PREFECT_HOME") or Path.home() / ".prefect")
     try:
         book = tomllib.loads((folder / "profiles.toml").read_text(encoding="utf-8"))

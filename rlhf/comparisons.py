@@ -50,7 +50,9 @@ def by_prompt(chat: Chat, rows: Iterable[Mapping[str, Any]]) -> list[Comparisons
 
 def comparison_batch(prompts: Sequence[Comparisons], pad_id: int) -> tuple[Batch, Tensor, Tensor]:
     """All completions of some prompts as one batch, and the rows of chosen and rejected ones, [pairs] each."""
-    sequences, chosen, rejected = [], [], []
+    sequences: list[tuple[list[int], list[bool]]] = []
+    chosen: list[int] = []
+    rejected: list[int] = []
     for one in prompts:
         first = len(sequences)
         chosen += [first + winner for winner, _ in one.pairs]

@@ -1,13 +1,14 @@
 """Supervised training of a policy on token sequences: the loop that pretraining, SFT and rejection sampling share."""
 
 from collections.abc import Callable, Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
 
 from rlhf.batching import Batch, collate, micro_batches
 from rlhf.checkpoints import Checkpoints
-from rlhf.epochs import num_steps, rows_at
+from rlhf.epochs import epoch_batches, num_steps
 from rlhf.losses.supervised import completion_nll
 from rlhf.models import Policy, token_logprobs
 from rlhf.optimizer import OptimizerSettings
@@ -33,8 +34,16 @@ def fit_supervised(
 ) -> FitResult:
     """Minimise the mean NLL of the masked tokens: every token of a step weighs the same, whatever its micro-batch."""
 
+    lengths = [len(ids) for ids, _ in sequences]
+    steps = num_steps(len(sequences), batch_size, epochs)
+
+    @cache
+    def batches(epoch: int) -> list[list[int]]:
+        return epoch_batches(lengths, batch_size, seed, epoch)
+
     def batch_at(step: int) -> StepBatch[Batch]:
-        chosen = [sequences[row] for row in rows_at(step, len(sequences), batch_size, seed)]
+        epoch, index = divmod(step, steps // epochs)
+        chosen = [sequences[row] for row in batches(epoch)[index]]
         parts = micro_batches([len(ids) for ids, _ in chosen], max_batch_tokens)
         return StepBatch(
             [collate([chosen[row] for row in part], policy.chat.pad_id) for part in parts],
@@ -47,7 +56,7 @@ def fit_supervised(
 
     return fit(
         {"policy": policy.model},
-        steps=num_steps(len(sequences), batch_size, epochs),
+        steps=steps,
         batch_at=batch_at,
         loss=loss,
         optimizer=optimizer,

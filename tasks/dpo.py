@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -23,6 +24,7 @@ from rlhf.losses.direct_alignment import dpo as dpo_loss
 from rlhf.models import Policy, load_policy, save_policy, token_logprobs
 from rlhf.pairs import Pair, encode_pairs, pair_batch, pair_micro_batches, split_sides
 from rlhf.records import read_rows, write_json
+from rlhf.seeding import derive
 from rlhf.trainer import Metrics, OptimizerSettings, StepBatch, fit
 from tasks.config.dpo import Dpo
 from tasks.journal import Log
@@ -35,7 +37,7 @@ MicroBatch = tuple[Batch, Tensor]
 def dpo(config: Dpo, *, seed: int, policy: Path, pairs: Path, out: Path, scratch: Path, log: Log) -> None:
     """Train on the train pairs, measure on the val pairs; the first lines of the module name the files."""
     learner = load_policy(policy)
-    train = encode_pairs(learner.chat, read_rows(pairs / "train.jsonl"))
+    train = _some(encode_pairs(learner.chat, read_rows(pairs / "train.jsonl")), config.max_pairs, seed)
     val = encode_pairs(learner.chat, read_rows(pairs / "val.jsonl"))
     reference = _reference_logprobs(config, learner, [*train, *val], policy, scratch)
 
@@ -68,6 +70,14 @@ def dpo(config: Dpo, *, seed: int, policy: Path, pairs: Path, out: Path, scratch
         {"pairs": len(train), "val_pairs": len(val), "steps": result.steps, "nonfinite": result.nonfinite}
         | {f"val_{name}": value for name, value in measured.items()},
     )
+
+
+def _some(pairs: list[Pair], limit: int, seed: int) -> list[Pair]:
+    """At most `limit` of the pairs, drawn at random, in their old order: a prompt has many, and they say much the same."""
+    if len(pairs) <= limit:
+        return pairs
+    drawn = np.random.default_rng(derive(seed, "dpo pairs")).choice(len(pairs), limit, replace=False)
+    return [pairs[row] for row in sorted(drawn)]
 
 
 def _reference_logprobs(config: Dpo, reference: Policy, pairs: Sequence[Pair], folder: Path, scratch: Path) -> Tensor:

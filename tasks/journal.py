@@ -1,7 +1,7 @@
 """What a stage has to say, written to disk first: metrics, tables, figures, files, progress.
 
-A journal is a folder with `events.jsonl` (one JSON object a line, in the order it happened) and `files/`. Training never
-waits for a tracking server: `tasks.tracking` replays journals into MLflow, live or later, exactly once.
+A journal is a folder with `events.jsonl` (one JSON object a line, in the order it happened) and `files/`. Training
+never waits for a tracking server: `tasks.tracking` replays journals into MLflow, live or later, exactly once.
 
 Folders: `<home>/journal/<run>/<stage>-<attempt>/`, where `<home>` is `.preflow` of the project (or `PREFLOW_HOME`).
 """

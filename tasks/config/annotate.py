@@ -16,7 +16,7 @@ class Annotate(Section):
     panel: Literal["default", "hackable"] = Field(
         "default", description="simulated annotators of the embedded world; `hackable` ones have strong biases"
     )
-    num_prompts: int = Field(1500, ge=1, description="prompts of the preference pool to sample for, at most")
+    num_prompts: int = Field(2000, ge=1, description="prompts of the preference pool to sample for, at most")
     group_size: int = Field(4, ge=2, description="completions a prompt; every two different ones are compared")
     temperature: float = Field(1.0, gt=0, description="of sampling")
     max_new_tokens: int = Field(48, ge=1, description="length at which a completion is cut off, tokens")

@@ -10,6 +10,7 @@ class Dpo(Section):
 
     beta: float = Field(0.2, gt=0, description="how dear it is to leave the reference: larger stays closer")
     label_smoothing: float = Field(0.0, ge=0, lt=0.5, description="share of labels taken to be wrong (cDPO)")
+    max_pairs: int = Field(4000, ge=1, description="pairs to train on, at most; drawn at random where there are more")
     epochs: int = Field(1, ge=1, description="passes over the pairs")
     batch_size: int = Field(32, ge=1, description="pairs of one optimiser step")
     lr: float = Field(3e-4, gt=0, description="peak learning rate")

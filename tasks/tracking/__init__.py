@@ -7,6 +7,8 @@ command ships it. Nothing here imports MLflow before there is something to ship.
 `root` is the checkout that owns `.preflow/` and `mlruns/`; a run in a worktree says where with `info["tree"]`.
 """
 
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -50,19 +52,19 @@ def finish_run(root: Path, run_id: str, results: Mapping[str, StageResult], stat
 
     Args:
         results: what became of each stage, by name.
-        status: "FINISHED", "FAILED" or "KILLED".
+        status: "FINISHED", "FAILED", or "KILLED" for a run that was stopped: who stops it does not wait for MLflow, so
+            another process ships it.
 
     Returns:
-        `{"run": id, "experiment": id, "stages": {name: id}}` of MLflow, or `{}` where MLflow did not answer.
+        `{"run": id, "experiment": id, "stages": {name: id}}` of MLflow; `{}` where it did not answer yet.
     """
 
-    def ship() -> dict[str, Any]:
-        from tasks.tracking.closing import close_run
-
-        return close_run(RunRecord.read(root, run_id))
-
-    RunRecord.read(root, run_id).finish({name: asdict(result) for name, result in results.items()}, status)
-    return guarded(root, ship, patient=True) or {}
+    run = RunRecord.read(root, run_id)
+    run.finish({name: asdict(result) for name, result in results.items()}, status)
+    if status == "KILLED":
+        _reconcile_in_background(root)
+        return {}
+    return guarded(root, lambda: _close(run), patient=True) or {}
 
 
 def reconcile(root: Path) -> None:
@@ -72,16 +74,10 @@ def reconcile(root: Path) -> None:
     away did not hear is told again.
     """
     waiting = [run for run in runs_of(root) if run.is_over()]
-    if not waiting:
+    if not waiting or not guarded(root, lambda: _answers(root)):
         return
-
-    def ship() -> None:
-        from tasks.tracking.closing import close_run
-
-        for run in waiting:
-            close_run(run)
-
-    guarded(root, ship)
+    for run in waiting:
+        guarded(root, lambda run=run: _close(run), patient=True)  # type: ignore[misc]
 
 
 def promote(root: Path, run_id: str, candidate: str, name: str = "policy") -> int:
@@ -114,3 +110,27 @@ def champion(root: Path, name: str = "policy") -> dict[str, Any] | None:
     from tasks.tracking.registry import champion as champion_now
 
     return champion_now(root, name)
+
+
+def _close(run: RunRecord) -> dict[str, Any]:
+    from tasks.tracking.closing import close_run
+
+    return close_run(run)
+
+
+def _answers(root: Path) -> bool:
+    from tasks.tracking.store import connect
+
+    connect(root).client.search_experiments(max_results=1)
+    return True
+
+
+def _reconcile_in_background(root: Path) -> None:
+    subprocess.Popen(
+        [sys.executable, "-m", "tasks.tracking", "reconcile"],
+        cwd=root,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )

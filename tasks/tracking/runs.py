@@ -10,7 +10,7 @@ import os
 import platform
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -146,8 +146,14 @@ def runs_of(root: Path) -> list[RunRecord]:
     """Every run that left something to ship, oldest first. Shipped ones cost one look at the file system."""
     folder = home(root) / "journal"
     names = [path.name for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
-    waiting = [name for name in names if not (folder / name / "shipped").exists() and _readable(folder / name)]
-    return sorted((RunRecord.read(root, name) for name in waiting), key=lambda run: run.facts["begun"])
+    waiting = []
+    for name in names:
+        if not (folder / name / "shipped").exists():
+            with suppress(
+                OSError, ValueError, KeyError
+            ):  # begun but not written yet, or torn: nothing can be told of it
+                waiting.append(RunRecord.read(root, name))
+    return sorted(waiting, key=lambda run: float(run.facts["begun"]))
 
 
 def write_json_atomically(path: Path, value: Any) -> None:
@@ -167,10 +173,6 @@ def _adopt(root: Path, run_id: str) -> None:
     begin(root, run_id, {"name": command, "command": command, "tree": str(tree), "by_hand": True}, first["owner"])
     facts = _read_json(folder / "run.json") | {"begun": first["time"]}
     write_json_atomically(folder / "run.json", facts)
-
-
-def _readable(folder: Path) -> bool:
-    return (folder / "run.json").exists() or any(path.stat().st_size for path in folder.glob("*/events.jsonl"))
 
 
 def _begun(journal: Journal) -> tuple[float, str]:

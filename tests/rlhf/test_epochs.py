@@ -1,6 +1,6 @@
 import pytest
 
-from rlhf.epochs import num_steps, rows_at
+from rlhf.epochs import epoch_batches, num_steps, rows_at
 
 
 def test_each_pass_takes_every_row_once_in_another_order() -> None:
@@ -17,3 +17,14 @@ def test_each_pass_takes_every_row_once_in_another_order() -> None:
 def test_no_rows_is_an_error_that_says_so() -> None:
     with pytest.raises(ValueError, match="0 rows"):
         num_steps(0, 4, epochs=1)
+
+
+def test_batches_by_length_take_every_row_once_and_pad_little() -> None:
+    lengths = [5 + (row * 37) % 60 for row in range(500)]
+    batches = epoch_batches(lengths, batch_size=8, seed=1, epoch=0)
+    assert len(batches) == 63  # ceil(500 / 8)
+    assert sorted(row for batch in batches for row in batch) == list(range(500))
+    padded = sum(len(batch) * max(lengths[row] for row in batch) for batch in batches)
+    assert padded < 1.15 * sum(lengths)  # 8 at random: about 1.7
+    assert batches == epoch_batches(lengths, batch_size=8, seed=1, epoch=0)
+    assert batches != epoch_batches(lengths, batch_size=8, seed=1, epoch=1)

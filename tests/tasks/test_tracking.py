@@ -182,6 +182,27 @@ def test_cached_stages_are_light_runs_with_full_lineage(root: Path) -> None:
     assert client(root).get_run(second["run"]).data.metrics["gold_reward/rl"] == 0.5
 
 
+def test_a_stopped_run_is_shipped_by_another_process(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started = []
+    monkeypatch.setattr(tracking, "_reconcile_in_background", started.append)
+    tracking.begin_run(root, "r1", {})
+    toy.start(root, "r1", "sft")
+    stopped = {"sft": StageResult("sft", "failed", 2.0, "stopped", 85)}
+    assert tracking.finish_run(root, "r1", stopped, "KILLED") == {}
+    assert started == [root]
+    tracking.reconcile(root)
+    assert {run.info.run_name: run.info.status for run in runs(root)} == {"r1": "KILLED", "sft": "KILLED"}
+
+
+def test_a_torn_journal_stops_no_other(root: Path) -> None:
+    toy.write_file(home(root) / "journal/torn/run.json", "{")
+    toy.write_file(home(root) / "journal/old/sft-1/events.jsonl", '{"event": "start", "time": 1.0}\n')
+    tracking.begin_run(root, "r1", {})
+    RunRecord.read(root, "r1").finish({}, "FINISHED")
+    tracking.reconcile(root)
+    assert [run.info.status for run in runs(root)] == ["FINISHED"]
+
+
 def test_a_failed_stage_shows_its_reason_though_it_never_began(root: Path) -> None:
     tracking.begin_run(root, "r1", {})
     failed = StageResult("collect", "failed", 0.1, "no python", 1)
