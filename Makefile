@@ -37,7 +37,7 @@ lint: setup  ## ruff and mypy
 
 ui: setup  ## MLflow's pages on http://127.0.0.1:5000; PORT=5001 for another port
 	@! (exec 3<>/dev/tcp/127.0.0.1/$(PORT)) 2>/dev/null || { echo "port $(PORT) is taken; try: make ui PORT=5001" >&2; exit 1; }
-	@mkdir -p mlruns && echo "MLflow: http://127.0.0.1:$(PORT)/\#/experiments?workflowType=machine_learning   (Ctrl-C ends it)"
+	@mkdir -p mlruns && echo "MLflow: http://127.0.0.1:$(PORT)/#/experiments?workflowType=machine_learning   (Ctrl-C ends it)"
 	@$(BIN)/mlflow ui --host 127.0.0.1 --port $(PORT) --workers 1 \
 		--backend-store-uri sqlite:///mlruns/mlflow.db --default-artifact-root mlruns/artifacts
 

@@ -27,18 +27,19 @@ def score_pairs(
     return np.where(finished, scores, unfinished_reward)
 
 
-def report(scores: Floats, rows: Sequence[Mapping[str, Any]], seed: int) -> dict[str, Any]:
-    """Accuracy (ties half) with a 95% interval over prompts, its ceiling, calibration against σ(margin), by |margin|
-    and by which side is longer, correlation of score and length, and agreement with gold where it is known.
+def report(scores: Floats, rows: Sequence[Mapping[str, Any]], seed: int, scale: float = 1.0) -> dict[str, Any]:
+    """Accuracy (ties half) with a 95% interval over prompts, its ceiling, calibration against σ(scale · margin), by
+    |margin| and by which side is longer, correlation of score and length, and agreement with gold where it is known.
 
     The ceiling is the mean probability of the likelier choice of the annotators, where that is known: the accuracy that
-    no model of these labels can exceed on average.
+    no model of these labels can exceed on average. `scale` undoes the normalisation of scores: Bradley-Terry claims are
+    made in the units the model was trained in.
     """
     margins = scores[:, 0] - scores[:, 1]
     right = 0.5 + 0.5 * np.sign(margins)
     accuracy = _over_prompts(right, [row["group"] for row in rows], seed)
     # A model's claim is about the side it prefers: P(preferred is chosen) = σ(|margin|) ≥ ½.
-    claims = 1 / (1 + np.exp(-np.abs(margins)))
+    claims = 1 / (1 + np.exp(-scale * np.abs(margins)))
     words = np.array([[len(row[side].split()) for side in ("chosen", "rejected")] for row in rows], dtype=float)
     found: dict[str, Any] = {
         "pairs": len(rows),

@@ -73,7 +73,7 @@ def dpo(config: Dpo, *, seed: int, policy: Path, pairs: Path, out: Path, scratch
 
 
 def _some(pairs: list[Pair], limit: int, seed: int) -> list[Pair]:
-    """At most `limit` of the pairs, drawn at random, in their old order: a prompt has many, and they say much the same."""
+    """At most `limit` of the pairs, drawn at random: a prompt has many, and they say much the same."""
     if len(pairs) <= limit:
         return pairs
     drawn = np.random.default_rng(derive(seed, "dpo pairs")).choice(len(pairs), limit, replace=False)

@@ -33,7 +33,8 @@ def reward_model(config: Config, *, seed: int, policy: Path, pairs: Path, out: P
     for name, prompts in halves.items():
         model = _train(config, policy, prompts, name, seed, scratch, log)
         scores = score_pairs(model, held_out, config.unfinished_reward, config.max_batch_tokens)
-        reports[name] = report(scores, held_out, seed) | {"train_pairs": sum(len(one.pairs) for one in prompts)}
+        reports[name] = report(scores, held_out, seed, model.std.item())
+        reports[name]["train_pairs"] = sum(len(one.pairs) for one in prompts)
         model.save(out / name)
     reasons = _doubts(config, reports["policy_rm"])
     log({f"reward_model/{name}": value for name, value in _headline(reports).items()}, 0)

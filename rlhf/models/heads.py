@@ -15,7 +15,6 @@ from rlhf.models.policy import Policy, load_policy, save_policy
 from rlhf.records import write_json
 from rlhf.seeding import generator
 
-
 TOKEN_HEAD_SIZE = 32
 
 
@@ -91,7 +90,9 @@ class RewardModel(nn.Module):
         head = load_file(folder / "head.safetensors")
         missing, unexpected = model.load_state_dict(head, strict=False)
         if unexpected or any(not name.startswith("model.") for name in missing):
-            raise ValueError(f"{folder.name}/head.safetensors holds {sorted(head)}, expected head.*, token_head.*, mean and std")
+            raise ValueError(
+                f"{folder.name}/head.safetensors holds {sorted(head)}, expected head.*, token_head.*, mean and std"
+            )
         return model.eval()
 
 

@@ -1,8 +1,8 @@
 """The raw data of a run, made from one seed: what collectors, writers and annotators would have brought in.
 
 Every row carries its `group`, the kind of instruction with its arguments, so that `prepare` puts all that was ever
-written about an item on one side of its splits. Items are dealt to three disjoint pools by a hash of their own: those of
-`sft` have demonstrations, those of `preference` and `rl` are prompts. Nothing here knows which split a row will fall in.
+written about an item on one side of its splits; nothing here knows which. Items are dealt to three disjoint pools by a
+hash of their own: those of `sft` have demonstrations, those of `preference` and `rl` are prompts.
 """
 
 import hashlib

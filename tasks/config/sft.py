@@ -12,7 +12,7 @@ class Sft(Section):
 
     loss_on: Literal["final", "all"] = Field("final", description="train the last assistant turn, or all of them")
     epochs: int = Field(2, ge=1, description="passes over the demonstrations")
-    batch_size: int = Field(32, ge=1, description="conversations of one optimiser step")
+    batch_size: int = Field(16, ge=1, description="conversations of one optimiser step")
     lr: float = Field(1e-3, gt=0, description="peak learning rate")
     warmup_steps: int = Field(5, ge=0, description="optimiser steps of linear rise to the peak")
     weight_decay: float = Field(0.0, ge=0, description="pull of the weights towards 0")

@@ -95,7 +95,8 @@ def _accuracies(tree: Tree, stage: str) -> dict[str, float]:
         if Path(out).name == "metrics.json" and (tree.root / out).exists():
             values = json.loads((tree.root / out).read_text(encoding="utf-8"))
             models = {name: value for name, value in values.items() if isinstance(value, Mapping)}
-            return {f"{stage}/{name}": value["accuracy"] for name, value in models.items() if "accuracy" in value}
+            accuracies = {name: value["accuracy"] for name, value in models.items() if "accuracy" in value}
+            return {f"{stage}/{name}_accuracy": accuracy["mean"] for name, accuracy in accuracies.items()}
     return {}
 
 
