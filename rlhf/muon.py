@@ -19,6 +19,8 @@ A, B, C = 3.4445, -4.7750, 2.0315  # of the quintic iteration: every singular va
 class MuonAdamW(torch.optim.AdamW):
     """AdamW whose parameter groups with `muon: True` (matrices only) are updated by Muon."""
 
+    param_groups: list[dict[str, Any]]
+
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> None:  # type: ignore[override]
         """One update of all groups; the momentum of Muon is the state `momentum`."""
@@ -43,7 +45,7 @@ class MuonAdamW(torch.optim.AdamW):
         for members in by_shape.values():
             updates = orthogonalised(torch.stack([wide for _, wide in members]))
             for (weight, _), update in zip(members, updates, strict=True):
-                step = update if update.shape == weight.shape and weight.shape[0] <= weight.shape[1] else update.T
+                step = update if weight.shape[0] <= weight.shape[1] else update.T
                 scale = max(1.0, weight.shape[0] / weight.shape[1]) ** 0.5
                 weight.mul_(1 - group["lr"] * group["weight_decay"]).add_(step, alpha=-group["lr"] * scale)
 

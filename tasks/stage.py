@@ -7,6 +7,7 @@ and a log; it moves the finished output into place; and it maps errors to exit c
 import argparse
 import ctypes
 import fcntl
+import hashlib
 import inspect
 import os
 import select
@@ -132,9 +133,19 @@ def _inputs(function: Callable[..., None], arguments: argparse.Namespace, params
         inputs["algorithm"] = _section(
             _variant(hints["algorithm"], chosen), params.get("algorithms") or {}, chosen, prefix="algorithms."
         )
+    for name in _sections(hints):
+        inputs[name] = _section(hints[name], params, name)
     for name in _paths(function):
         inputs[name] = getattr(arguments, name)
     return inputs
+
+
+def _sections(hints: Mapping[str, Any]) -> list[str]:
+    """Parameters that are sections shared by several stages, under the names they have in params.yaml."""
+    own = ("config", "algorithm", "return")
+    return [
+        name for name, kind in hints.items() if name not in own and isinstance(kind, type) and issubclass(kind, Section)
+    ]
 
 
 def _section(cls: type[Section], params: Mapping[str, Any], name: str, prefix: str = "") -> Section:
@@ -159,7 +170,10 @@ def _place(root: Path, name: str) -> Place:
     graph = load_graph(root)
     stage = os.environ.get("DVC_STAGE", name).split(":")[-1]
     node = graph.stages.get(stage)
-    key = stage_key(node, root) if node else "standalone"
+    key = stage_key(node, root) if node else ""
+    if "DVC_STAGE" not in os.environ:
+        # Typed by hand, with arguments of its own: it must not share checkpoints with what DVC runs.
+        key = hashlib.sha256(f"{key} {sys.argv}".encode()).hexdigest()
     scratch = home(root) / "scratch" / f"{stage}-{key[:16]}"
     scratch.mkdir(parents=True, exist_ok=True)
     run = os.environ.get("PREFLOW_RUN") or by_hand(root)
@@ -172,6 +186,8 @@ def _start(log: Log, place: Place, inputs: Mapping[str, Any], section: str) -> N
     config = {section: inputs["config"].model_dump(mode="json")}
     if "algorithm" in inputs:
         config[f"algorithms.{inputs['config'].algorithm}"] = inputs["algorithm"].model_dump(mode="json")
+    shared = {name: value for name, value in inputs.items() if name not in ("config", "algorithm")}
+    config |= {name: value.model_dump(mode="json") for name, value in shared.items() if isinstance(value, Section)}
     if "seed" in inputs:
         config["seed"] = inputs["seed"]
     log.event(

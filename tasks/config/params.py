@@ -10,6 +10,7 @@ from tasks.config.collect import Collect
 from tasks.config.dpo import Dpo
 from tasks.config.evaluate import Evaluate
 from tasks.config.gate import Gate
+from tasks.config.generation import Generation
 from tasks.config.prepare import Prepare
 from tasks.config.registry import Registry
 from tasks.config.rejection_sampling import RejectionSampling
@@ -31,6 +32,7 @@ class Params(Section):
     collect: Collect = Field(default_factory=Collect, description="bring in the data, or make it")
     prepare: Prepare = Field(default_factory=Prepare, description="one schema, splits by group")
     validate_: Validate = Field(default_factory=Validate, alias="validate", description="the data gate")
+    generation: Generation = Field(default_factory=Generation, description="how every stage samples and scores")
     base: Base = Field(default_factory=Base, description="the model that everything starts from")
     sft: Sft = Field(default_factory=Sft, description="instruction tuning")
     annotate: Annotate = Field(default_factory=Annotate, description="preferences to learn from")

@@ -12,7 +12,7 @@ class Rl(Section):
 
     algorithm: Literal["reinforce", "rloo", "grpo", "ppo"] = Field("rloo", description="which block of `algorithms`")
     num_updates: int = Field(50, ge=1, description="batches of rollouts")
-    kl_coef: float = Field(0.2, ge=0, description="price of a nat of KL to the reference, in units of reward")
+    kl_coef: float = Field(0.1, ge=0, description="price of a nat of KL to the reference, in units of reward")
     kl_target: float | None = Field(
         None, gt=0, description="nats a completion that kl_coef is adapted to hold; null keeps kl_coef as it is"
     )

@@ -50,7 +50,7 @@ def test_a_snapshot_holds_the_work_and_no_secret_and_leaves_no_trace(
     (dirty / "hook-ran").unlink(missing_ok=True)
     before = seen(dirty)
     (dirty / "hook-ran").unlink(missing_ok=True)
-    monkeypatch.setenv("GIT_CONFIG_GLOBAL", os.devnull)  # no user.name
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "no user.name"))  # a file: git may rename over it
     taken = workspace.snapshot(dirty, "r1", "preflow run r1 []", extra={"dvc.lock": b"lock\n"})
     assert not (dirty / "hook-ran").exists()
     assert taken.ref == "refs/preflow/runs/r1"

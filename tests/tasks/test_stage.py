@@ -21,12 +21,18 @@ from tasks.journal import Log
 from tasks.stage import main
 
 
+class Shared(Section):
+    length: int = Field(5, description="used by several stages")
+
+
 class Toy(Section):
     lr: float = Field(1e-3, description="a number")
     mode: str = Field("ok", description="what to do")
 
 
-def toy(config: Toy, *, seed: int, source: Path, other: Path | None = None, out: Path, scratch: Path, log: Log) -> None:
+def toy(
+    config: Toy, *, seed: int, shared: Shared, source: Path, other: Path | None = None, out: Path, scratch: Path, log: Log
+) -> None:
     if config.mode == "refuse":
         (out / "half").write_text("never seen")
         raise DataRefused("3 bad rows, 0 allowed: mend rows.jsonl:7")
@@ -36,7 +42,7 @@ def toy(config: Toy, *, seed: int, source: Path, other: Path | None = None, out:
         time.sleep(600)
     log({"toy/loss": 0.5}, step=1)
     (out / "model").mkdir()
-    (out / "model" / "weights").write_text(f"{source.read_text()} {seed} {config.lr}")
+    (out / "model" / "weights").write_text(f"{source.read_text()} {seed} {config.lr} {shared.length}")
 
 
 if __name__ == "__main__":
@@ -56,7 +62,7 @@ stages:
 def root(tmp_path: Path) -> Path:
     (tmp_path / "toy.py").write_text(TOY)
     (tmp_path / "dvc.yaml").write_text(GRAPH)
-    (tmp_path / "params.yaml").write_text("seed: 7\ntoy:\n  lr: 5e-6\n")
+    (tmp_path / "params.yaml").write_text("seed: 7\ntoy:\n  lr: 5e-6\nshared: {length: 6}\n")
     (tmp_path / "rows.jsonl").write_text("rows")
     (tmp_path / "environment.json").write_bytes((REPO / "environment.json").read_bytes())
     return tmp_path
@@ -82,7 +88,7 @@ def events(root: Path, attempt: int = 1) -> list[dict[str, object]]:
 def test_a_stage_gets_its_section_and_leaves_its_output_and_journal(root: Path) -> None:
     done = run(root)
     assert done.returncode == 0, done.stderr
-    assert (root / "data/toy/model/weights").read_text() == "rows 7 5e-06"
+    assert (root / "data/toy/model/weights").read_text() == "rows 7 5e-06 6"
     kinds = [event["event"] for event in events(root)]
     assert kinds == ["start", "metrics", "end"]
     assert events(root)[-1]["status"] == "FINISHED"

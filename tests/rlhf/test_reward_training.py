@@ -1,0 +1,55 @@
+"""A reward model learns what was preferred, on prompts it has not seen, and keeps its scores on disk."""
+
+from pathlib import Path
+
+import torch
+
+from rlhf.batching import collate
+from rlhf.chat import Chat
+from rlhf.comparisons import Comparisons
+from rlhf.models import RewardModel, new_policy
+from rlhf.optimizer import OptimizerSettings
+from rlhf.reward_training import fit_reward_model, normalise_on
+
+CHAT = Chat.from_words(["a", "b", "c", "d", "good", "bad"])
+
+
+def comparisons(first: str) -> Comparisons:
+    """`good` beats `bad` beats nothing."""
+    prompt = CHAT.encode_prompt([{"role": "user", "content": f"{first} b"}])
+    completions = [CHAT.encode_completion(text) for text in (f"{first} good", f"bad {first}", first)]
+    return Comparisons(first, prompt, completions, [(0, 1), (0, 2), (1, 2)])
+
+
+def score(model: RewardModel, one: Comparisons) -> list[float]:
+    rows = [([*one.prompt_ids, *ids], [False] * len(one.prompt_ids) + [True] * len(ids)) for ids in one.completions]
+    with torch.no_grad():
+        return model(collate(rows, CHAT.pad_id)).tolist()
+
+
+def test_learns_an_order_and_keeps_it(tmp_path: Path) -> None:
+    policy = new_policy(CHAT, seed=0, hidden_size=32, num_layers=1, num_heads=2, intermediate_size=64)
+    model = RewardModel(policy, seed=0)
+    train = [comparisons(word) for word in ("a", "c", "d") * 8]
+    result = fit_reward_model(
+        model,
+        train,
+        epochs=2,
+        batch_size=2,
+        max_batch_tokens=1024,
+        lm_coef=0.5,
+        centring=0.0,
+        optimizer=OptimizerSettings(lr={"backbone": 1e-3, "heads": 5e-3}),
+        seed=0,
+        name="reward",
+    )
+    assert result.steps == 24
+    best, middle, worst = score(model, comparisons("b"))
+    assert best > middle > worst
+    assert any(parameter.abs().max() > 0.01 for parameter in model.token_head[2].parameters())  # both readers learn
+    normalise_on(model, train, 1024)
+    scores = torch.tensor([score(model, one) for one in train])
+    assert abs(scores.mean().item()) < 1e-4
+    assert abs(scores.std(correction=0).item() - 1) < 1e-4
+    model.save(tmp_path)
+    assert score(RewardModel.load(tmp_path), comparisons("b")) == score(model, comparisons("b"))
