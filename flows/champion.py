@@ -8,7 +8,7 @@ import hashlib
 import json
 import shutil
 import sys
-import tempfile
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,13 +16,13 @@ from typing import Any
 from flows import dvc
 from flows.processes import end_group, spawn
 from flows.runner import Place
-from rlhf.errors import DependencyDown, PreflowError
+from rlhf.errors import DependencyDown, Preempted, PreflowError
 from tasks import champion as champions
 from tasks import tracking
 from tasks.config import read_yaml
 from tasks.config.evaluate import Evaluate
+from tasks.config.generation import Generation
 from tasks.graph import Graph
-from tasks.journal import home
 
 FOLDER = "data/champion"
 FILES = (f"{FOLDER}/champion.json", f"{FOLDER}/completions.jsonl")
@@ -48,7 +48,7 @@ def refresh(owner: Path, tree: Path, graph: Graph, registry: str, changed: bool)
     before = record.read_bytes() if record.exists() else None
     if found is None:
         champions.write_none(folder)
-    elif not (_is(folder, found) or (not changed and found["lock"] == lock_digest(tree))):
+    elif before is None or _is_stale(tree, found, changed):
         cache = dvc.cache(tree)
         answers = _entry(cache, found["digests"].get(COMPLETIONS), f"{found['candidate']}.jsonl")
         scores = _object(cache, found["digests"].get(SCORES))
@@ -63,6 +63,29 @@ def refresh(owner: Path, tree: Path, graph: Graph, registry: str, changed: bool)
     return before != record.read_bytes()
 
 
+def refreshed_by(owner: Path, tree: Path, graph: Graph, registry: str, changed: bool) -> dict[str, str]:
+    """The stages that `refresh` would have run again, each with the reason; nothing is touched.
+
+    Raises:
+        DependencyDown: the registry does not answer.
+    """
+    if not _readers(graph):
+        return {}
+    found = tracking.champion(owner, registry)
+    if found is None:
+        stale = (tree / FOLDER / "champion.json").exists() and compared_with(tree) is not None
+        reason = "there is no champion any more"
+    else:
+        stale, reason = _is_stale(tree, found, changed), f"the champion is {registry} v{found['version']} by now"
+    return dict.fromkeys(sorted(_readers(graph)), reason) if stale else {}
+
+
+def as_it_lies(tree: Path, graph: Graph) -> None:
+    """Without a registry: the champion stays what the folder names, which is none where nothing is there."""
+    if _readers(graph) and not (tree / FOLDER / "champion.json").exists():
+        champions.write_none(tree / FOLDER)
+
+
 def compared_with(tree: Path) -> int | None:
     """Version that a tree's gate has compared with; None for none."""
     record = tree / FOLDER / "champion.json"
@@ -70,27 +93,32 @@ def compared_with(tree: Path) -> int | None:
     return version
 
 
-def resample(place: Place, graph: Graph, stage: str, registry: str) -> None:
+def resample(place: Place, graph: Graph, stage: str, registry: str, cancel: threading.Event) -> None:
     """Before a stage that reads the champion: have it answer this run's evaluation prompts where those have changed.
 
     Raises:
-        PreflowError: its policy is not in the cache, or sampling failed.
+        PreflowError: its policy is not in the cache, or sampling failed; Preempted: `cancel` was set.
     """
     folder = place.tree / FOLDER
     if stage not in _readers(graph) or not (place.tree / EVAL_PROMPTS).is_dir():
         return
     incumbent = champions.read_champion(folder)
-    config = Evaluate.parse(read_yaml(place.tree / "params.yaml").get("evaluate") or {}, "evaluate")
-    asked = champions.evaluation_set(place.tree / EVAL_PROMPTS, config).digest
+    params = read_yaml(place.tree / "params.yaml")
+    config = Evaluate.parse(params.get("evaluate") or {}, "evaluate")
+    generation = Generation.parse(params.get("generation") or {}, "generation")
+    asked = champions.evaluation_set(place.tree / EVAL_PROMPTS, config, generation).digest
     if incumbent is None or incumbent.digests["evaluation_set"] == asked:
         return
     found = tracking.champion(place.owner, registry)
     if found is None or found["version"] != incumbent.version:
         raise DependencyDown(f"champion v{incumbent.version} is no longer the registry's; run again")
-    with tempfile.TemporaryDirectory(dir=home(place.owner)) as temporary:
-        policy = Path(temporary) / "policy"
+    policy = place.tree / ".dvc" / "tmp" / "champion"  # of this tree, which one run has, so no kill leaves it for ever
+    shutil.rmtree(policy, ignore_errors=True)
+    try:
         _folder(dvc.cache(place.tree), found["md5"], policy)
-        _sample(place, policy)
+        _sample(place, policy, str(params.get("threads") or 1), cancel)
+    finally:
+        shutil.rmtree(policy, ignore_errors=True)
 
 
 def lock_digest(tree: Path) -> str:
@@ -99,19 +127,20 @@ def lock_digest(tree: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else ""
 
 
-def _sample(place: Place, policy: Path) -> None:
+def _sample(place: Place, policy: Path, threads: str, cancel: threading.Event) -> None:
     words = ["--policy", str(policy), "--eval-prompts", EVAL_PROMPTS, "--champion", FOLDER]
     log = place.journals / "champion.log"
     with log.open("wb") as output:
-        process = spawn(
-            [sys.executable, "-m", "tasks.champion", *words], cwd=place.tree, env=dvc.environ(), output=output
-        )
+        env = dvc.environ() | {"OMP_NUM_THREADS": threads}
+        process = spawn([sys.executable, "-m", "tasks.champion", *words], cwd=place.tree, env=env, output=output)
         try:
-            code = process.wait()
+            while process.poll() is None:
+                if cancel.wait(0.1):
+                    raise Preempted("stopped before it was done")
         finally:
             if process.poll() is None:
                 end_group(process)
-    if code != 0:
+    if process.returncode != 0:
         last = (log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["no output"])[-1]
         raise PreflowError(f"the champion could not answer the new evaluation prompts: {last}")
 
@@ -127,6 +156,11 @@ def _is(folder: Path, found: Mapping[str, Any]) -> bool:
     except (OSError, ValueError, KeyError, TypeError, PreflowError):
         return False
     return present is not None and (present.version, present.ref) == (found["version"], found["ref"] or "")
+
+
+def _is_stale(tree: Path, found: Mapping[str, Any], changed: bool) -> bool:
+    """Whether the folder is to name this champion and does not; see `refresh` for when it need not."""
+    return not (_is(tree / FOLDER, found) or (not changed and found["lock"] == lock_digest(tree)))
 
 
 def _object(cache: Path, md5: str | None) -> Path | None:

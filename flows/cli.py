@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flows import environment
-from rlhf.errors import Preempted, PreflowError
+from rlhf.errors import DependencyDown, Preempted, PreflowError
 
 if TYPE_CHECKING:
     from flows.request import Report
@@ -74,8 +74,9 @@ def run(
         command=shlex.join(["preflow", *sys.argv[1:]]),
     )
     root = workspace.find_root(Path.cwd())
-    with _stoppable() as cancel:
-        report = launch.run(root, wish, cancel, say=_say, show=partial(_summary, root, to_stdout=not as_json))
+    show = partial(_summary, root, to_stdout=not as_json)
+    with _stoppable() as (cancel, begun):
+        report = launch.run(root, wish, cancel, say=_say, show=show, on_begin=begun.set)
     if as_json:
         print(json.dumps(asdict(report), ensure_ascii=False), flush=True)
     raise typer.Exit(report.exit_code)
@@ -93,12 +94,23 @@ def stop() -> None:
 @app.command()
 def status(as_json: Annotated[bool, typer.Option("--json", help="one JSON object on stdout")] = False) -> None:
     """What `preflow run` would run, and why."""
-    from flows import dvc, server, workspace
+    from flows import champion, dvc, server, workspace
+    from tasks import tracking
+    from tasks.config import read_yaml
     from tasks.graph import load_graph
 
     root = workspace.find_root(Path.cwd())
     graph = load_graph(root)
     changed = dvc.status(root)
+    registry = str((read_yaml(root / "params.yaml").get("registry") or {}).get("name", "policy"))
+    try:
+        renewed = champion.refreshed_by(root, root, graph, registry, bool(changed))
+    except DependencyDown as error:
+        renewed = {}
+        _say(f"{error}; shown is what runs with the champion that {champion.FOLDER} names")
+    for name, reason in renewed.items():
+        changed.setdefault(name, []).append(reason)
+    tracking.reconcile(root)
     may = graph.descendants(set(changed))
     here = server.running(root)
     if as_json:
@@ -112,11 +124,16 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="one JSON object
 
 
 @contextmanager
-def _stoppable() -> Iterator[threading.Event]:
-    """An event that Ctrl-C and SIGTERM set; a second Ctrl-C ends this process at once, and its children die with it."""
-    cancel = threading.Event()
+def _stoppable() -> Iterator[tuple[threading.Event, threading.Event]]:
+    """An event that Ctrl-C and SIGTERM set; a second Ctrl-C ends this process at once, and its children die with it.
+
+    Until the second event is set, what the main thread does ends with Preempted: it may wait for git or dvc.
+    """
+    cancel, begun = threading.Event(), threading.Event()
 
     def ask(*_: object) -> None:
+        if not begun.is_set():
+            _stop_now()
         if cancel.is_set():
             os._exit(Preempted.exit_code)
         print("\nstopping … (once more to stop at once)", file=sys.stderr, flush=True)
@@ -124,10 +141,14 @@ def _stoppable() -> Iterator[threading.Event]:
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield cancel
+        yield cancel, begun
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _stop_now(*_: object) -> None:
+    raise Preempted("stopped; the same command starts over")
 
 
 def _summary(root: Path, report: "Report", tree: Path, *, to_stdout: bool) -> None:
@@ -177,14 +198,12 @@ def main() -> None:
     if not (3, 11) <= sys.version_info[:2] <= (3, 13):
         sys.exit(f"preflow: needs Python 3.11, 3.12 or 3.13; this is {sys.version.split()[0]}")
     environment.set_defaults()
+    signal.signal(signal.SIGINT, _stop_now)
     try:
         app()
     except PreflowError as error:
         _say(f"preflow: {error}")
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        _say("preflow: stopped")
-        sys.exit(Preempted.exit_code)
 
 
 if __name__ == "__main__":

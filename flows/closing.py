@@ -2,14 +2,14 @@
 
 import json
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
 from flows import champion, dvc, guards, workspace
 from flows.request import Run
 from flows.runner import last_event
-from rlhf.errors import Preempted, PreflowError
+from rlhf.errors import DependencyDown, Preempted, PreflowError
 from tasks import tracking
 from tasks.journal import home
 from tasks.outcome import StageResult
@@ -18,16 +18,25 @@ NOT_PROMOTED = 4
 Results = Mapping[str, StageResult]
 
 
-def keep(this: Run, results: Results) -> None:
-    """Put dvc.lock in order, clear what finished stages kept for a resume, and complete the commit of the run."""
+def keep(this: Run, results: Results, say: Callable[[str], None]) -> None:
+    """Put dvc.lock in order, clear what finished stages kept for a resume, and complete the commit of the run.
+
+    Stages read the tree as they find it, so what was edited while they ran is taken as it is now.
+    """
     dvc.order_lock(this.tree, this.graph)
     for result in results.values():
         if result.state == "ran":
             _forget_scratch(this, result.name)
     files = {path: this.tree / path for path in ("dvc.lock", *champion.FILES)}
     extra = {path: file.read_bytes() if file.exists() else None for path, file in files.items()}
-    taken = workspace.snapshot(this.owner, this.report.run, this.message, base=this.report.commit, extra=extra)
-    this.report.commit = taken.commit
+    first = this.taken.commit
+    edited = workspace.edited(this.owner, this.report.run, this.taken) if this.tree == this.owner else []
+    if edited:
+        say(f"edited while the run went on, and kept as it is now: {', '.join(edited[:5])}{' …' * (len(edited) > 5)}")
+    base = "HEAD" if edited else first
+    kept = workspace.snapshot(this.owner, this.report.run, this.message, base=base, parent=first, extra=extra)
+    this.report.commit = kept.commit
+    this.report.left_out = tuple(sorted({*this.report.left_out, *kept.left_out}))
 
 
 def judge(this: Run, results: Results) -> None:
@@ -48,7 +57,7 @@ def judge(this: Run, results: Results) -> None:
         gate = this.tree / "data" / "13_gate" / "gate.json"
         report.gate = json.loads(gate.read_text(encoding="utf-8")) if gate.exists() else None
         report.promotion = _promote(this)
-        if this.wish.require_promotion and not (report.promotion or {}).get("promoted"):
+        if report.exit_code == 0 and this.wish.require_promotion and not (report.promotion or {}).get("promoted"):
             report.exit_code = NOT_PROMOTED
 
 
@@ -56,7 +65,7 @@ def _close_record(this: Run, results: Results, status: str) -> None:
     """In a thread: a run that was stopped has no time to wait, and the next command tells MLflow what it could not."""
 
     def close() -> None:
-        this.report.mlflow = tracking.finish_run(this.owner, this.report.run, results, status)
+        this.report.mlflow = tracking.finish_run(this.owner, this.report.run, results, status, this.report.commit)
 
     closer = threading.Thread(target=close, daemon=True)
     closer.start()
@@ -69,19 +78,35 @@ def _promote(this: Run) -> dict[str, Any] | None:
     if gate is None:
         return None
     outcome: dict[str, Any] = {"promoted": False, "name": name, "version": None}
+    reigning, down = None, this.registry_down
+    if not down:
+        try:
+            reigning = tracking.champion(this.owner, name)
+        except DependencyDown as error:
+            down = str(error)
+    if reigning and reigning["md5"] == tracking.bytes_of(this.tree, gate["candidate"]):
+        reason = f"{name} v{reigning['version']} is already the champion (same bytes)"
+        return outcome | {"promoted": True, "version": reigning["version"], "reason": reason}
     if not gate.get("promote"):
         return outcome | {"reason": f"not promoted: {gate.get('reason', 'the gate says no')}"}
     if not this.wish.promotes:
         return outcome | {"reason": "not promoted: a run with --set is promoted only with --promote"}
+    if down:
+        if not this.registry_down:
+            this.report.exit_code = DependencyDown.exit_code
+        return outcome | {"reason": f"not promoted: {down}; run again when it answers"}
     try:
-        reigning = tracking.champion(this.owner, name)
-        if reigning and reigning["lock"] == champion.lock_digest(this.tree):
-            reason = f"{name} v{reigning['version']}, which this very result became, is the champion"
-            return outcome | {"promoted": True, "version": reigning["version"], "reason": reason}
+        made = tracking.made_from(this.owner, name, champion.lock_digest(this.tree))
+        if made is not None and not this.wish.promote:  # somebody has taken the alias from it, and knows why
+            other = f"the champion is v{reigning['version']}" if reigning else "no version is the champion"
+            reason = f"not promoted: {name} v{made} is this result, and {other} by choice"
+            return outcome | {"reason": f"{reason}; move the alias in MLflow, or use --promote"}
         if reigning and reigning["version"] != champion.compared_with(this.tree):
             return outcome | {"reason": f"not promoted: the champion is v{reigning['version']} by now; run again"}
         version = tracking.promote(this.owner, this.report.run, gate["candidate"], name)
     except PreflowError as error:
+        if isinstance(error, DependencyDown):
+            this.report.exit_code = error.exit_code
         return outcome | {"reason": f"not promoted: {error}"}
     workspace.keep(this.owner, f"refs/preflow/{name}/v{version}", this.report.commit)
     return outcome | {"promoted": True, "version": version, "reason": f"promoted {name} v{version}"}

@@ -59,6 +59,7 @@ def call(root: Path, *arguments: str, patience: float = 30.0) -> subprocess.Comp
             capture_output=True,
             text=True,
             check=False,
+            process_group=0,  # a Ctrl-C in the terminal is for us alone
         )
         if done.returncode == 0 or not any(text in done.stderr for text in BUSY):
             return done

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rlhf.errors import Busy, PreflowError
 
-FREE_BYTES = 5 * 1024**3
+FREE_BYTES = 2 * 1024**3
 
 
 def check_disk(root: Path, needed: int = FREE_BYTES) -> None:
@@ -23,7 +23,8 @@ def check_disk(root: Path, needed: int = FREE_BYTES) -> None:
     if free < needed:
         raise PreflowError(
             f"{free / 1024**3:.1f} GB free on the disk of {root}, at least {needed / 1024**3:.0f} GB are needed; "
-            "make room (`dvc gc --workspace` drops data of old runs)"
+            "make room: .preflow/scratch (checkpoints of unfinished stages) and .preflow/worktrees (kept with --keep) "
+            "may be deleted while no run goes on"
         )
 
 

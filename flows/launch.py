@@ -5,13 +5,15 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from flows import champion, closing, dvc, guards, profiles, server, sources, workspace, worktrees
+from flows import champion, closing, dvc, guards, leftovers, profiles, server, sources, workspace, worktrees
 from flows.request import Report, Run, Wish, commit_message
 from flows.runner import Place
 from flows.view import View
+from rlhf.errors import DependencyDown
 from tasks import tracking
 from tasks.config.sources import Source
 from tasks.graph import load_graph
@@ -26,6 +28,7 @@ def run(
     *,
     show: Callable[[Report, Path], None],
     say: Callable[[str], None],
+    on_begin: Callable[[], None] = lambda: None,
 ) -> Report:
     """Do one run of `root` as wished.
 
@@ -33,13 +36,13 @@ def run(
         cancel: ends it within seconds, from any thread.
         show: gets the finished report and the tree of the run, which may be gone afterwards.
         say: gets a line that a person should see at once.
+        on_begin: called when `cancel` is heeded from now on; before, an exception is the way to end it.
 
     Raises:
         PreflowError: before any stage began (usage, another run in this tree, no disk, no server). What happens in
             stages is in the report.
     """
     began = time.monotonic()
-    guards.check_disk(root)
     resolved = profiles.resolve(root, wish.profile, wish.settings)
     report = Report(run=time.strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(2))
     with ExitStack() as stack:
@@ -48,12 +51,14 @@ def run(
         lock = home(root) / ("worktrees" if resolved.label else ".") / f"{report.run if resolved.label else 'run'}.lock"
         stack.enter_context(guards.held(lock, report.run))
         prefect = server.start(root)
-        place = _place(root, resolved, report, say)
-        this = Run(wish, resolved, report, place, load_graph(place.tree), cancel)
-        todo = _todo(this)
+        place, taken = _place(root, resolved, report, say)
+        this = Run(wish, resolved, report, place, load_graph(place.tree), cancel, taken)
+        this, todo = _todo(this, say)
+        if todo:
+            guards.check_disk(root)
         server.wait(prefect, root, cancel)
-        results = _stages(this, todo, prefect)
-        closing.keep(this, results)
+        results = _stages(this, todo, prefect, say, on_begin)
+        closing.keep(this, results, say)
         closing.judge(this, results)
         report.seconds = round(time.monotonic() - began, 1)
         done_with = bool(resolved.label) and report.exit_code in (0, closing.NOT_PROMOTED) and not wish.keep
@@ -61,12 +66,14 @@ def run(
         show(report, place.tree)
         if done_with:
             worktrees.remove(root, place.tree)
-        elif wish.keep:
+        elif resolved.label and wish.keep:
             worktrees.mark_kept(place.tree)
     return report
 
 
-def _place(root: Path, resolved: profiles.Resolved, report: Report, say: Callable[[str], None]) -> Place:
+def _place(
+    root: Path, resolved: profiles.Resolved, report: Report, say: Callable[[str], None]
+) -> tuple[Place, workspace.Snapshot]:
     """The tree that the run works in, with its sources, snapshotted on its ref."""
     message = commit_message(report.run, resolved.label)
     wanted = [Source.model_validate(source) for source in resolved.values.get("sources") or ()]
@@ -88,7 +95,7 @@ def _place(root: Path, resolved: profiles.Resolved, report: Report, say: Callabl
     report.ref, report.commit, report.left_out = taken.ref, taken.commit, taken.left_out
     if taken.left_out:
         say(f"not kept with this run, as they look like secrets or git ignores them: {', '.join(taken.left_out)}")
-    return Place(root, tree, report.run)
+    return Place(root, tree, report.run), taken
 
 
 def _begin_with(root: Path, label: str) -> dict[str, bytes | None]:
@@ -103,15 +110,23 @@ def _begin_with(root: Path, label: str) -> dict[str, bytes | None]:
     return {"dvc.lock": present.read_bytes() if present.exists() else None}
 
 
-def _todo(this: Run) -> set[str]:
-    """Stages that may have to run; the champion is brought up to date on the way."""
+def _todo(this: Run, say: Callable[[str], None]) -> tuple[Run, set[str]]:
+    """Stages that may have to run; the champion is brought up to date on the way, where somebody knows it."""
     changed = dvc.status(this.tree)
-    if champion.refresh(this.owner, this.tree, this.graph, this.resolved.registry, bool(changed)):
+    try:
+        renewed = champion.refresh(this.owner, this.tree, this.graph, this.resolved.registry, bool(changed))
+    except DependencyDown as error:
+        say(f"{error}; the run goes on with the champion that {champion.FOLDER} names, and promotes nothing")
+        champion.as_it_lies(this.tree, this.graph)
+        renewed, this = True, replace(this, registry_down=str(error))
+    if renewed:
         changed = dvc.status(this.tree)
-    return set(this.graph.stages) if this.wish.rerun else this.graph.descendants(set(changed))
+    return this, set(this.graph.stages) if this.wish.rerun else this.graph.descendants(set(changed))
 
 
-def _stages(this: Run, todo: set[str], prefect: server.Server) -> Mapping[str, StageResult]:
+def _stages(
+    this: Run, todo: set[str], prefect: server.Server, say: Callable[[str], None], on_begin: Callable[[], None]
+) -> Mapping[str, StageResult]:
     from flows.pipeline import Work, execute  # imports Prefect, which reads its settings then
 
     done = threading.Event()
@@ -119,7 +134,8 @@ def _stages(this: Run, todo: set[str], prefect: server.Server) -> Mapping[str, S
 
     def begin(flow_run: str) -> None:
         this.report.prefect = f"{prefect.page}/runs/flow-run/{flow_run}"
-        keepers.append(threading.Thread(target=_keep_books, args=(this, flow_run, done), daemon=True))
+        tracking.announce(this.owner, this.report.run, _about(this) | {"flow_run_id": flow_run})
+        keepers.append(threading.Thread(target=_keep_books, args=(this, prefect, done), daemon=True))
         keepers[-1].start()
 
     with View(this.graph.stages, this.place.journals) as view:
@@ -129,35 +145,42 @@ def _stages(this: Run, todo: set[str], prefect: server.Server) -> Mapping[str, S
             todo=todo,
             force=this.wish.rerun,
             cancel=this.cancel,
-            before=lambda name: champion.resample(this.place, this.graph, name, this.resolved.registry),
+            before=lambda name: champion.resample(this.place, this.graph, name, this.resolved.registry, this.cancel),
             on_start=view.start,
             on_line=view.line,
             on_result=view.result,
             on_flow=begin,
+            on_trouble=say,
         )
+        on_begin()
         try:
             return execute(work)
         finally:
             done.set()
+            tracking.announce(this.owner, this.report.run, _about(this))  # where Prefect never began the flow
             for keeper in keepers:
                 keeper.join(timeout=0.5 if this.cancel.is_set() else 60.0)
 
 
-def _keep_books(this: Run, flow_run: str, done: threading.Event) -> None:
-    """Tell MLflow what happens, while it happens, from a thread that may be slow; and keep our server awake."""
-    info: dict[str, Any] = {
+def _about(this: Run) -> dict[str, Any]:
+    """What MLflow is told of the run as a whole."""
+    return {
         "name": " ".join(filter(None, [this.report.run, this.resolved.label])),
         "tree": str(this.tree),
         "profile": this.wish.profile,
         "ref": this.report.ref,
-        "commit": this.report.commit,
+        "commit": this.taken.commit,
         "command": this.wish.command,
-        "flow_run_id": flow_run,
         "params": this.resolved.values,
         "registry": this.resolved.registry,
     }
+
+
+def _keep_books(this: Run, prefect: server.Server, done: threading.Event) -> None:
+    """Tell MLflow what happens, while it happens, from a thread that may be slow; and keep our server awake."""
+    leftovers.mark_crashed(this.owner, prefect.url)
     tracking.reconcile(this.owner)
-    tracking.begin_run(this.owner, this.report.run, info)
+    tracking.replay(this.owner, this.report.run)
     while not done.wait(2.0):
         tracking.replay(this.owner, this.report.run)
         server.touch(this.owner)

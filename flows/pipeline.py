@@ -17,7 +17,7 @@ from prefect.states import Cancelled, Completed, Failed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.runner import Place, run_stage
-from rlhf.errors import PreflowError
+from rlhf.errors import DependencyDown, PreflowError
 from tasks.graph import Graph
 from tasks.outcome import StageResult
 
@@ -45,21 +45,28 @@ class Work:
     on_result: Callable[[StageResult], None] = nothing
     on_flow: Callable[[str], None] = nothing
     """Gets the id of the flow run before the first stage starts."""
+    on_trouble: Callable[[str], None] = nothing
+    """Gets a line when Prefect itself failed."""
 
 
 def execute(work: Work) -> Mapping[str, StageResult]:
     """Run the flow to its end; one result a stage, in the order of the graph. A stage that fails is a result, no error.
 
-    What Prefect itself raises comes through: its server away at the start, for instance.
+    So is a flow that Prefect could not go on with: the first stage that it did not begin has failed with code 87.
     """
     results: dict[str, StageResult] = {}
+    trouble = ""
     try:
-        pipeline(work, results)(return_state=True)
+        state = pipeline(work, results)(return_state=True)
+        trouble = str(state.message or "")
     except TerminationSignal:
         work.cancel.set()
+    except Exception as error:  # its server has gone: what the stages did is known all the same
+        trouble = f"{type(error).__name__}: {error}"
+        work.on_trouble(f"Prefect: {trouble}; its page of this run may be incomplete")
     for name in work.graph.stages:
         if name not in results:
-            results[name] = _skipped(work, name, results)
+            results[name] = _not_begun(work, name, results, trouble)
             work.on_result(results[name])
     return {name: results[name] for name in work.graph.stages}
 
@@ -69,7 +76,10 @@ def pipeline(work: Work, results: dict[str, StageResult]) -> Any:
     slots = threading.Semaphore(SIDE_BY_SIDE)
 
     def body(name: str) -> State[Any]:
-        result = _one(work, name, slots)
+        try:
+            result = _one(work, name, slots)
+        except Exception as error:
+            result = StageResult(name, "failed", reason=f"{type(error).__name__}: {error}", exit_code=1)
         results[name] = result
         work.on_result(result)
         return _state(result)
@@ -134,7 +144,10 @@ def _state(result: StageResult) -> State[Any]:
     return Failed(message=f"{result.reason} (exit code {result.exit_code})")
 
 
-def _skipped(work: Work, name: str, results: Mapping[str, StageResult]) -> StageResult:
+def _not_begun(work: Work, name: str, results: Mapping[str, StageResult], trouble: str) -> StageResult:
     broken = [other for other in work.graph.upstream[name] if results[other].state in ("failed", "skipped")]
-    reason = f"needs {', '.join(broken)}" if broken else "stopped before it began"
-    return StageResult(name, "skipped", reason=reason)
+    if broken or work.cancel.is_set():
+        reason = f"needs {', '.join(broken)}" if broken else "stopped before it began"
+        return StageResult(name, "skipped", reason=reason)
+    reason = f"Prefect did not start it ({trouble or 'no reason given'}); run again, what is done is kept"
+    return StageResult(name, "failed", reason=reason, exit_code=DependencyDown.exit_code)

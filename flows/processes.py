@@ -24,9 +24,7 @@ os.execv(sys.argv[2], sys.argv[2:])
 """
 
 
-def spawn(
-    argv: Sequence[str | Path], *, cwd: Path, env: Mapping[str, str], output: IO[Any]
-) -> subprocess.Popen[bytes]:
+def spawn(argv: Sequence[str | Path], *, cwd: Path, env: Mapping[str, str], output: IO[Any]) -> subprocess.Popen[bytes]:
     """Start a program in a process group of its own that dies with the *thread* that calls this; nothing on its stdin.
 
     `argv[0]` must be a path. Both its output streams go to `output`.

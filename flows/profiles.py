@@ -10,6 +10,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from tasks.config import ConfigError, read_yaml
+from tasks.redact import redacted, secret_in
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ def resolve(root: Path, profile: str = "", settings: Sequence[str] = ()) -> Reso
     """The configuration of `root` with a profile and `key.path=value` settings over it.
 
     Raises:
-        ConfigError: unknown profile or key (with the nearest known name), or a value that is not allowed.
+        ConfigError: unknown profile or key (with the nearest known name), or a value that is not allowed or that looks
+            like a secret.
     """
     path = root / "params.yaml"
     plain = read_yaml(path)
@@ -49,10 +51,14 @@ def resolve(root: Path, profile: str = "", settings: Sequence[str] = ()) -> Reso
     if profile and "name" not in (overlay.get("registry") or {}):
         _merge(values, {"registry": {"name": f"policy-{profile}"}})
     for setting in settings:
+        _refuse_secret(setting, f"--set {setting.partition('=')[0]}")
         _merge(values, _parse(setting))
     stream = io.StringIO()
     yaml.dump(values, stream)
     resolved = YAML(typ="safe").load(stream.getvalue()) or {}
+    if profile or settings:
+        _refuse_secrets(resolved)
+        _refuse_secret(stream.getvalue(), "params.yaml or the profile")
     check(resolved)
     return Resolved(
         text=stream.getvalue(),
@@ -61,6 +67,24 @@ def resolve(root: Path, profile: str = "", settings: Sequence[str] = ()) -> Reso
         label=" ".join(filter(None, [profile, *sorted(settings)])),
         own_sources=resolved.get("sources") != plain.get("sources"),
     )
+
+
+def _refuse_secrets(values: Any, key: str = "") -> None:
+    """Every value goes into a commit, a lock file and the tracker."""
+    if isinstance(values, Mapping | list):
+        for name, value in values.items() if isinstance(values, Mapping) else enumerate(values):
+            _refuse_secrets(value, f"{key}.{name}" if key else str(name))
+    else:
+        _refuse_secret(str(values), key)
+
+
+def _refuse_secret(text: str, key: str) -> None:
+    kind = secret_in(text)
+    if kind:
+        raise ConfigError(
+            f"{redacted(key)}: its value looks like a {kind}; a run is kept as a git commit, so give a secret by "
+            "environment variable to the program that needs it"
+        )
 
 
 def check(values: Mapping[str, Any]) -> None:

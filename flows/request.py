@@ -8,6 +8,7 @@ from typing import Any
 
 from flows.profiles import Resolved
 from flows.runner import Place
+from flows.workspace import Snapshot
 from tasks.graph import Graph
 
 
@@ -59,6 +60,10 @@ class Run:
     place: Place
     graph: Graph
     cancel: threading.Event
+    taken: Snapshot
+    """What it began with."""
+    registry_down: str = ""
+    """Why nobody knows who the champion is, where the registry did not answer at the start."""
 
     @property
     def owner(self) -> Path:

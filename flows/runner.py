@@ -8,6 +8,7 @@ import re
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -75,9 +76,7 @@ def run_stage(
         return replace(result, seconds=round(time.monotonic() - began, 2))
 
 
-def _attempt(
-    place: Place, name: str, on_line: OnLine, cancel: threading.Event, force: bool
-) -> tuple[int, str]:
+def _attempt(place: Place, name: str, on_line: OnLine, cancel: threading.Event, force: bool) -> tuple[int, str]:
     place.journals.mkdir(parents=True, exist_ok=True)
     path = place.journals / f"{name}.log"
     argv = [str(dvc.program()), "--wait-for-lock", "repro", *(["-f"] if force else []), "-s", name]
@@ -136,10 +135,11 @@ def _explain(place: Place, name: str, before: set[Path], output: str) -> tuple[i
 
 
 def last_event(folder: Path, kind: str) -> dict[str, object] | None:
-    """The newest event of a kind in a journal folder."""
+    """The newest event of a kind in a journal folder; what a kill or a full disk has torn is passed over."""
     found = None
     path = folder / "events.jsonl"
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
-        event = json.loads(line)
-        found = event if event["event"] == kind else found
+    for line in path.read_bytes().splitlines() if path.exists() else []:
+        with suppress(ValueError, KeyError, TypeError):
+            event = json.loads(line)
+            found = event if event["event"] == kind else found
     return found

@@ -84,7 +84,7 @@ def _link_or_copy(origin: Path, target: Path) -> None:
     partial = target.with_name(f".{target.name}.partial")
     partial.unlink(missing_ok=True)
     try:
-        os.link(origin, partial)
+        os.link(origin.resolve(), partial)
     except OSError:  # another file system, or one without links
         shutil.copyfile(origin, partial)
     partial.replace(target)

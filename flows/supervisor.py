@@ -1,9 +1,10 @@
 """Keeps one Prefect server while it is of use, then ends it: `python -m flows.supervisor HOME PORT IDLE_SECONDS`.
 
 Of use means: touched lately (`HOME/prefect/touched`; a run does so all the time), or some deployment has an active
-schedule. It imports little, as it lives for long beside trainings.
+schedule, or a run holds its lock. It imports little, as it lives for long beside trainings.
 """
 
+import fcntl
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +30,7 @@ def main(folder: Path, port: int, idle_seconds: float) -> None:
     """Serve until idle, asked to end (SIGTERM), or the project has gone or has another server."""
     signal.signal(signal.SIGTERM, _end)
     for _ in range(1 + _RESTARTS):
-        server = spawn(
-            [sys.executable, "-c", _SERVE, str(port)], cwd=folder, env=os.environ, output=sys.stdout.buffer
-        )
+        server = spawn([sys.executable, "-c", _SERVE, str(port)], cwd=folder, env=os.environ, output=sys.stdout.buffer)
         try:
             if watch(server, folder, port, idle_seconds):
                 return
@@ -46,7 +46,7 @@ def watch(server: subprocess.Popen[bytes], folder: Path, port: int, idle_seconds
         if not _still_ours(folder):
             return True
         idle = time.time() - (folder / "prefect" / "touched").stat().st_mtime
-        if idle > idle_seconds and not in_use(port):
+        if idle > idle_seconds and not in_use(port) and not run_goes_on(folder):
             (folder / "server.json").unlink(missing_ok=True)
             return True
     return False
@@ -59,6 +59,17 @@ def _still_ours(folder: Path) -> bool:
         return False
     except (ValueError, KeyError):
         return True  # being written
+
+
+def run_goes_on(folder: Path) -> bool:
+    """Whether a run holds its lock, also one that has not touched anything for long, as after a suspend."""
+    for path in (folder / "run.lock", *(folder / "worktrees").glob("*.lock")):
+        with suppress(FileNotFoundError), path.open("r") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+    return False
 
 
 def in_use(port: int) -> bool:

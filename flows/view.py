@@ -16,6 +16,7 @@ from rich.text import Text
 from tasks.outcome import StageResult
 
 _MARKS = {"ran": "green", "cached": "blue", "failed": "red", "skipped": "yellow", "running": "bold", "waiting": "dim"}
+PROGRESS_EVERY = 10.0  # seconds between two lines on the progress of one stage, where there is no terminal
 _NOISE = (
     *("Use `dvc push`", "To track the changes", "\tgit add", "To enable auto staging", "\tdvc config"),
     *("Updating lock", "Generating lock"),
@@ -51,8 +52,9 @@ class View:
 
     def line(self, name: str, text: str) -> None:
         """A line of a stage's output; a terminal shows the journal's figures instead."""
-        if not text.startswith((f"[{name}]", *_NOISE)) or (text.startswith("[") and not self.console.is_terminal):
-            self._say(text if text.startswith(("[", name)) else f"{name}: {text}")
+        if text.startswith(_NOISE) or (text.startswith(f"[{name}]") and not self._due(name)):
+            return
+        self._say(text if text.startswith(("[", name)) else f"{name}: {text}")
 
     def result(self, result: StageResult) -> None:
         """A stage has ended."""
@@ -61,6 +63,15 @@ class View:
         tail = f": {result.reason}" if result.reason else ""
         took = f" in {result.seconds:.1f} s" if result.seconds else ""
         self._say(f"{result.name}: {result.state}{took}{tail}")
+
+    def _due(self, name: str) -> bool:
+        """Whether it is time for a line on a stage's progress again: a log is read afterwards, so they are few."""
+        now = time.monotonic()
+        with self._mutex:
+            due = bool(now - self._rows[name].get("told", -PROGRESS_EVERY) >= PROGRESS_EVERY)
+            if due:
+                self._rows[name]["told"] = now
+        return due
 
     def _say(self, text: str) -> None:
         if not self.console.is_terminal:

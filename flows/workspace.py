@@ -6,19 +6,18 @@ Everything is git plumbing on an index of its own: no hook runs, no identity is 
 import os
 import re
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 from rlhf.errors import PreflowError
 from tasks.journal import home
-from tasks.redact import secret_in
+from tasks.redact import redacted, secret_in
 
 # What new files are taken from; tracked files are taken wherever they are.
-FOLDERS = (
-    *("flows", "tasks", "rlhf", "profiles", "params.yaml", "dvc.yaml", "environment.json"),
-    *("data/expectations", "data/champion"),
-)
+CODE = ("flows", "tasks", "rlhf", "profiles", "params.yaml", "dvc.yaml", "environment.json", "data/expectations")
+FOLDERS = (*CODE, "data/champion")
 _SECRET_NAMES = re.compile(r"(^|/)(\.env[^/]*|.*\.(pem|key|p12)|id_(rsa|ed25519|ecdsa)|credentials[^/]*|\.netrc)$")
 _IDENTITY = {
     f"GIT_{who}_{what}": value
@@ -50,6 +49,7 @@ def git(root: Path, *arguments: str, data: bytes | None = None, env: Mapping[str
         input=data if data is not None else b"",
         capture_output=True,
         check=False,
+        process_group=0,  # a Ctrl-C in the terminal is for us alone
     )
     if done.returncode != 0:
         raise PreflowError(f"git {arguments[0]} failed: {done.stderr.decode(errors='replace').strip()}")
@@ -70,7 +70,12 @@ def find_root(start: Path) -> Path:
     """
     try:
         top = Path(git(start, "rev-parse", "--show-toplevel").strip()).resolve()
-    except PreflowError:
+    except PreflowError as error:
+        if "dubious ownership" in str(error):
+            raise PreflowError(
+                f"git does not trust {start}, as it belongs to another user; if that is meant: "
+                f"git config --global --add safe.directory {_named(str(error)) or start.resolve()}"
+            ) from None
         raise PreflowError(
             f"{start} is in no git checkout, and runs are kept as commits; `git clone` the project, or `git init` here"
         ) from None
@@ -91,19 +96,21 @@ def find_root(start: Path) -> Path:
 
 
 def snapshot(
-    root: Path, run: str, message: str, *, base: str = "HEAD", extra: Mapping[str, bytes | None] | None = None
+    root: Path,
+    run: str,
+    message: str,
+    *,
+    base: str = "HEAD",
+    parent: str = "HEAD",
+    extra: Mapping[str, bytes | None] | None = None,
 ) -> Snapshot:
     """Commit what a run starts from, or ends with, on `refs/preflow/runs/<run>`.
 
     Holds `base`, changed tracked files and new files under FOLDERS (only where `base` is HEAD), and `extra` by path
-    (None: without that file).
+    (None: without that file). What looks like a secret is left out wherever it comes from. A run's last commit has its
+    first as `parent`, which so stays reachable.
     """
-    index = home(root) / "tmp" / f"index-{run}"
-    index.parent.mkdir(parents=True, exist_ok=True)
-    index.unlink(missing_ok=True)
-    env = {**_IDENTITY, "GIT_INDEX_FILE": str(index)}
-    try:
-        git(root, "read-tree", base, env=env)
+    with _index(root, run, base) as env:
         taken, left_out = _changes(root, env) if base == "HEAD" else ([], [])
         if taken:
             git(root, "update-index", "--add", "--remove", "-z", "--stdin", data=_zero(taken), env=env)
@@ -111,16 +118,39 @@ def snapshot(
             if content is None:
                 git(root, "update-index", "--force-remove", "--", path, env=env)
                 continue
+            if secret_in(content.decode("utf-8", "replace")):
+                left_out.append(path)
+                continue
             blob = git(root, "hash-object", "-w", "--stdin", data=content, env=env).strip()
             git(root, "update-index", "--add", "--cacheinfo", f"100644,{blob},{path}", env=env)
         tree = git(root, "write-tree", env=env).strip()
-        parent = git(root, "rev-parse", "HEAD" if base == "HEAD" else f"{base}^").strip()
-        commit = git(root, "commit-tree", tree, "-p", parent, data=message.encode(), env=env).strip()
-    finally:
-        index.unlink(missing_ok=True)
+        above = git(root, "rev-parse", parent).strip()
+        commit = git(root, "commit-tree", tree, "-p", above, data=redacted(message).encode(), env=env).strip()
     ref = f"refs/preflow/runs/{run}"
     keep(root, ref, commit)
     return Snapshot(ref, commit, tuple(left_out))
+
+
+def edited(root: Path, run: str, taken: Snapshot) -> list[str]:
+    """Code and configuration that are no longer what a snapshot holds."""
+    with _index(root, run, taken.commit) as env:
+        changed = _split(git(root, "diff", "--name-only", "--no-renames", "-z", "--", *CODE, env=env))
+        new = _split(git(root, "ls-files", "--others", "--exclude-standard", "-z", "--", *CODE, env=env))
+    return sorted({*changed, *new} - set(taken.left_out))
+
+
+@contextmanager
+def _index(root: Path, run: str, base: str) -> Iterator[dict[str, str]]:
+    """Variables by which git works on an index of our own, filled from `base`."""
+    index = home(root) / "tmp" / f"index-{run}"
+    index.parent.mkdir(parents=True, exist_ok=True)
+    index.unlink(missing_ok=True)
+    env = {**_IDENTITY, "GIT_INDEX_FILE": str(index)}
+    try:
+        git(root, "read-tree", base, env=env)
+        yield env
+    finally:
+        index.unlink(missing_ok=True)
 
 
 def keep(root: Path, ref: str, commit: str) -> None:
@@ -144,6 +174,11 @@ def file_at(root: Path, commit: str, path: str) -> bytes | None:
         return git(root, "cat-file", "blob", f"{commit}:{path}").encode("utf-8", "surrogateescape")
     except PreflowError:
         return None
+
+
+def _named(message: str) -> str:
+    """The folder that git asks to be trusted."""
+    return message.rpartition("safe.directory ")[2].strip() if "safe.directory " in message else ""
 
 
 def _changes(root: Path, env: Mapping[str, str]) -> tuple[list[str], list[str]]:

@@ -1,9 +1,11 @@
 """Worktrees: where runs with a profile or settings work, so that the user's own tree is never touched."""
 
 import fcntl
+import json
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 from flows import dvc
@@ -19,14 +21,13 @@ def add(root: Path, run: str, commit: str, with_inbox: bool) -> Path:
     """
     tree = home(root) / "worktrees" / run
     tree.parent.mkdir(parents=True, exist_ok=True)
-    git(root, "worktree", "prune")
     git(root, "worktree", "add", "--detach", "--quiet", str(tree), commit)
     _share_dvc(root, tree)
     if (root / "data" / "champion").is_dir():
         shutil.copytree(root / "data" / "champion", tree / "data" / "champion", dirs_exist_ok=True)
     if with_inbox and (root / "data" / "inbox").is_dir():
         inbox = Path("data", "inbox")
-        shutil.copytree(root / inbox, tree / inbox, dirs_exist_ok=True, copy_function=_link_or_copy)
+        _copy_inbox(root / inbox, tree / inbox)
     return tree
 
 
@@ -47,10 +48,13 @@ def seed(tree: Path, files: Mapping[str, bytes | None]) -> None:
 
 
 def remove(root: Path, tree: Path) -> None:
-    """Take a worktree away; its run stays as a ref."""
+    """Take a worktree of ours away; its run stays as a ref. Those of the user, on a disk that is away too, stay."""
+    if tree.parent != home(root) / "worktrees":
+        raise PreflowError(f"{tree} is no worktree of a run, so it is left alone")
+    with suppress(PreflowError):  # it never became one, or somebody has removed it
+        git(root, "worktree", "remove", "--force", "--force", str(tree))
     shutil.rmtree(tree, ignore_errors=True)
     tree.with_suffix(".lock").unlink(missing_ok=True)
-    git(root, "worktree", "prune")
 
 
 def mark_kept(tree: Path) -> None:
@@ -61,6 +65,7 @@ def mark_kept(tree: Path) -> None:
 def sweep(root: Path) -> None:
     """Remove the worktrees of earlier runs that failed or died; those that were to be kept stay."""
     folder = home(root) / "worktrees"
+    _forget_missing(root, folder)
     for tree in sorted(folder.iterdir()) if folder.is_dir() else []:
         if not tree.is_dir() or tree.with_suffix(".keep").exists():
             continue
@@ -69,6 +74,14 @@ def sweep(root: Path) -> None:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 continue  # its run is going on
+            remove(root, tree)
+
+
+def _forget_missing(root: Path, folder: Path) -> None:
+    """Of our worktrees only: one of the user's that is missing may lie on a disk that is away."""
+    for line in git(root, "worktree", "list", "--porcelain").splitlines():
+        tree = Path(line.removeprefix("worktree "))
+        if line.startswith("worktree ") and tree.parent == folder and not tree.exists():
             remove(root, tree)
 
 
@@ -86,10 +99,23 @@ def _share_dvc(root: Path, tree: Path) -> None:
         raise PreflowError(f"the worktree cannot use the cache {cache}: {done.stderr.strip()}")
 
 
-def _link_or_copy(source: str, target: str) -> str:
-    Path(target).unlink(missing_ok=True)
-    try:
-        os.link(source, target)
-    except OSError:
-        shutil.copy2(source, target)
-    return target
+def _copy_inbox(inbox: Path, target: Path) -> None:
+    """The user's files as copies, since they may be edited meanwhile; those that sources brought as links."""
+    listing = inbox / "sources.json"
+    entries = json.loads(listing.read_text(encoding="utf-8")) if listing.exists() else []
+    brought = {str(inbox / name) for entry in entries for name in entry["files"]}
+
+    def bring(source: str, to: str) -> str:
+        Path(to).unlink(missing_ok=True)
+        try:
+            if source not in brought:
+                raise OSError
+            os.link(Path(source).resolve(), to)
+        except OSError:
+            shutil.copy2(source, to)  # of a symbolic link, what it points to
+        return to
+
+    def dangling(folder: str, names: list[str]) -> list[str]:
+        return [name for name in names if not Path(folder, name).exists()]
+
+    shutil.copytree(inbox, target, dirs_exist_ok=True, copy_function=bring, ignore=dangling)

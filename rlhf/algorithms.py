@@ -2,6 +2,7 @@
 
 Each is one function of its own knobs that returns an `Algorithm`; sampling, scoring and the optimiser loop are the same
 for all (`rlhf.online`, `rlhf.trainer`). P prompts, G completions each, B = P*G sequences (prompt-major), T tokens.
+`aggregation` and `fixed_length` are those of `rlhf.masks.aggregate`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -100,7 +101,7 @@ def sequence_kl(rollouts: Rollouts) -> Tensor:
     return (k1(rollouts.old_logprobs, rollouts.ref_logprobs) * rollouts.batch.loss_mask).sum(dim=1)
 
 
-def reinforce(*, normalise: bool, aggregation: Aggregation) -> Algorithm:
+def reinforce(*, normalise: bool, aggregation: Aggregation, fixed_length: int | None = None) -> Algorithm:
     """REINFORCE with the batch mean as baseline: A_i = R_i − mean R, R = r − kl_coef · log π(y)/π_ref(y).
 
     Made for one inner step: it has no ratio that would correct for a policy that has moved since.
@@ -112,12 +113,19 @@ def reinforce(*, normalise: bool, aggregation: Aggregation) -> Algorithm:
 
     def loss(experience: Experience, logprobs: Tensor, values: Tensor | None) -> tuple[Tensor, Metrics]:
         token_losses, metrics = reinforce_loss(logprobs, experience.advantages)
-        return aggregate(token_losses, experience.batch.loss_mask, aggregation), metrics
+        return aggregate(token_losses, experience.batch.loss_mask, aggregation, fixed_length), metrics
 
     return Algorithm(prepare, loss, aggregation)
 
 
-def rloo(*, normalise: bool, clip_low: float, clip_high: float, aggregation: Aggregation) -> Algorithm:
+def rloo(
+    *,
+    normalise: bool,
+    clip_low: float,
+    clip_high: float,
+    aggregation: Aggregation,
+    fixed_length: int | None = None,
+) -> Algorithm:
     """RLOO (2402.14740): the prompt's other completions are the baseline; KL in the reward, summed over the sequence.
 
     A_k = R_k − mean_{i≠k} R_i with R = r − kl_coef · log π(y)/π_ref(y), the same for all tokens of a completion.
@@ -132,12 +140,19 @@ def rloo(*, normalise: bool, clip_low: float, clip_high: float, aggregation: Agg
 
     def loss(experience: Experience, logprobs: Tensor, values: Tensor | None) -> tuple[Tensor, Metrics]:
         token_losses, metrics = _surrogate(experience, logprobs, clip_low, clip_high)
-        return aggregate(token_losses, experience.batch.loss_mask, aggregation), metrics
+        return aggregate(token_losses, experience.batch.loss_mask, aggregation, fixed_length), metrics
 
     return Algorithm(prepare, loss, aggregation)
 
 
-def grpo(*, clip_low: float, clip_high: float, kl_estimator: Estimator, aggregation: Aggregation) -> Algorithm:
+def grpo(
+    *,
+    clip_low: float,
+    clip_high: float,
+    kl_estimator: Estimator,
+    aggregation: Aggregation,
+    fixed_length: int | None = None,
+) -> Algorithm:
     """GRPO (2402.03300): rewards normalised within the group, kl_coef · KL estimate of each token in the loss.
 
     A_k = (r_k − mean) / (std + 1e-4), population std; loss −min(ρA, clip(ρ)A) + kl_coef · k3. Since rewards are divided
@@ -154,7 +169,7 @@ def grpo(*, clip_low: float, clip_high: float, kl_estimator: Estimator, aggregat
         penalty = ESTIMATORS[kl_estimator](logprobs, experience.ref_logprobs)
         metrics["kl_loss"] = penalty.detach()[experience.batch.loss_mask]
         token_losses = token_losses + experience.kl_coef * penalty
-        return aggregate(token_losses, experience.batch.loss_mask, aggregation), metrics
+        return aggregate(token_losses, experience.batch.loss_mask, aggregation, fixed_length), metrics
 
     return Algorithm(prepare, loss, aggregation)
 
@@ -168,6 +183,7 @@ def ppo(
     clip_high: float,
     value_clip: float,
     aggregation: Aggregation,
+    fixed_length: int | None = None,
 ) -> Algorithm:
     """PPO with a critic (1707.06347, as in InstructGPT): r_t = −kl_coef · (log π − log π_ref)_t, plus the reward at the
     last real token; advantages by GAE, whitened over the batch's real tokens; clipped policy and value losses.
@@ -201,7 +217,7 @@ def ppo(
         value_losses, value_metrics = clipped_value_loss(
             values, experience.old_values, experience.returns, mask, value_clip
         )
-        return aggregate(token_losses + value_losses, mask, aggregation), metrics | value_metrics
+        return aggregate(token_losses + value_losses, mask, aggregation, fixed_length), metrics | value_metrics
 
     return Algorithm(prepare, loss, aggregation, critic=True)
 

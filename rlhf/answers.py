@@ -4,7 +4,7 @@ Letters: P prompts, G completions a prompt, D demonstrations.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -16,6 +16,7 @@ from rlhf.batching import Batch, collate, micro_batches
 from rlhf.chat import Chat, Message
 from rlhf.models import Policy, RewardModel, token_logprobs
 from rlhf.sampler import sample
+from rlhf.scoring import by_batch, rewards_of
 from rlhf.world.gold import gold_reward
 from rlhf.world.kinds import KINDS
 
@@ -73,7 +74,6 @@ def draw(policy: Policy, prompts: Ids, drawing: Drawing) -> list[list[Answer]]:
     return answers
 
 
-@torch.no_grad()
 def answer_logprobs(
     policy: Policy, prompts: Ids, answers: Answers, *, temperature: float, max_batch_tokens: int
 ) -> NDArray[np.float64]:
@@ -82,19 +82,16 @@ def answer_logprobs(
     def score(batch: Batch) -> torch.Tensor:
         return token_logprobs(policy.model, batch, temperature).double().sum(-1)
 
-    return _by_batch(score, prompts, answers, policy.chat.pad_id, max_batch_tokens)
+    return _grid(by_batch(score, _texts(prompts, answers), policy.chat.pad_id, max_batch_tokens), answers)
 
 
-@torch.no_grad()
 def answer_rewards(
     reward_model: RewardModel, prompts: Ids, answers: Answers, *, unfinished_reward: float, max_batch_tokens: int
 ) -> NDArray[np.float64]:
-    """Normalised reward of each answer, [P, G]; `unfinished_reward` where the answer was cut off.
-
-    A reward model reads the stop token and was never shown an answer without one: its score of a cut one is noise.
-    """
-    rewards = _by_batch(reward_model, prompts, answers, reward_model.chat.pad_id, max_batch_tokens)
-    return np.where(_stopped(answers), rewards, unfinished_reward)
+    """Normalised reward of each answer, [P, G]; `unfinished_reward` where the answer was cut off."""
+    stopped = [one.stopped for group in answers for one in group]
+    rewards = rewards_of(reward_model, _texts(prompts, answers), stopped, unfinished_reward, max_batch_tokens)
+    return _grid(rewards, answers)
 
 
 def answer_golds(metas: Sequence[Mapping[str, Any]], answers: Answers) -> NDArray[np.float64] | None:
@@ -129,28 +126,16 @@ def lengths(answers: Answers) -> NDArray[np.float64]:
 
 def stop_rates(answers: Answers) -> NDArray[np.float64]:
     """1 where the answer ended by itself, else 0, [P, G]."""
-    return _stopped(answers).astype(np.float64)
+    return np.array([[one.stopped for one in group] for group in answers], dtype=np.float64)
 
 
-def _stopped(answers: Answers) -> NDArray[np.bool_]:
-    return np.array([[one.stopped for one in group] for group in answers])
+def _texts(prompts: Ids, answers: Answers) -> list[tuple[Sequence[int], Sequence[int]]]:
+    return [(prompt, one.ids) for prompt, group in zip(prompts, answers, strict=True) for one in group]
 
 
-def _by_batch(
-    score: Callable[[Batch], torch.Tensor], prompts: Ids, answers: Answers, pad_id: int, max_batch_tokens: int
-) -> NDArray[np.float64]:
-    """One number a completion, [P, G], in length-sorted micro-batches; equal completions are scored once."""
-    keys = [(index, one.ids) for index, group in enumerate(answers) for one in group]
-    unique = list(dict.fromkeys(keys))
-    sequences = [
-        ([*prompts[index], *ids], [*[False] * len(prompts[index]), *[True] * len(ids)]) for index, ids in unique
-    ]
-    scores: dict[tuple[int, tuple[int, ...]], float] = {}
-    for rows in micro_batches([len(ids) for ids, _ in sequences], max_batch_tokens):
-        batch = collate([sequences[row] for row in rows], pad_id)
-        for row, value in zip(rows, score(batch).tolist(), strict=True):
-            scores[unique[row]] = value
-    return np.array([scores[key] for key in keys]).reshape(len(answers), -1)
+def _grid(values: torch.Tensor, answers: Answers) -> NDArray[np.float64]:
+    """[P·G] as [P, G]."""
+    return np.array(values.tolist()).reshape(len(answers), -1)
 
 
 def to_rows(

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from rlhf.errors import NumericsError, PreflowError
+from rlhf.errors import NumericsError
 
 _TENSORS, _STATE, _MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
 
@@ -35,13 +35,11 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class Checkpoints:
-    """A folder of checkpoints of one training run."""
+    """A folder of checkpoints of one training run; another run has another folder (stages: named by the stage key)."""
 
     folder: Path
     every: int
     """Optimiser steps between two checkpoints; a multiple of the inner steps taken on one batch of rollouts."""
-    identity: str = ""
-    """What the run depends on (the stage key). Checkpoints of another identity are not resumed from."""
     keep: int = 2
     """How many verified checkpoints stay on disk."""
 
@@ -50,21 +48,13 @@ class Checkpoints:
             raise ValueError(f"every={self.every} and keep={self.keep}: expected both at least 1")
 
     def newest(self) -> Checkpoint | None:
-        """The newest checkpoint that verifies; None where there is none. Broken ones are set aside on the way.
-
-        Raises PreflowError where the checkpoint belongs to a run with another identity.
-        """
+        """The newest checkpoint that verifies; None where there is none. Broken ones are set aside on the way."""
         for path in sorted(self.folder.glob("step-*"), reverse=True):
             problem = _problem(path)
             if problem:
                 self._set_aside(path, problem)
                 continue
             state = json.loads((path / _STATE).read_text(encoding="utf-8"))
-            if state["identity"] != self.identity:
-                raise PreflowError(
-                    f"{path} was written by a run with identity {state['identity']!r}, this one is {self.identity!r}: "
-                    "remove the folder, or give this run one of its own"
-                )
             return Checkpoint(state["step"], load_file(path / _TENSORS), state["state"])
         return None
 
@@ -81,7 +71,7 @@ class Checkpoints:
         _remove(draft)
         draft.mkdir()
         save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, draft / _TENSORS)
-        text = json.dumps({"step": step, "identity": self.identity, "state": state}, sort_keys=True, allow_nan=False)
+        text = json.dumps({"step": step, "state": state}, sort_keys=True, allow_nan=False)
         (draft / _STATE).write_text(text, encoding="utf-8")
         manifest = {name: _fingerprint(draft / name) for name in (_TENSORS, _STATE)}
         _sync(draft / _TENSORS)

@@ -27,9 +27,9 @@ class Comparisons:
     """(chosen, rejected) as indices into `completions`."""
 
     @property
-    def padded_tokens(self) -> int:
-        """Tokens that the prompt takes in a batch, all completions as long as the longest."""
-        return len(self.completions) * (len(self.prompt_ids) + max(map(len, self.completions)))
+    def longest(self) -> int:
+        """Tokens of the prompt with its longest completion."""
+        return len(self.prompt_ids) + max(map(len, self.completions))
 
 
 def by_prompt(chat: Chat, rows: Iterable[Mapping[str, Any]]) -> list[Comparisons]:
@@ -61,3 +61,26 @@ def comparison_batch(prompts: Sequence[Comparisons], pad_id: int) -> tuple[Batch
             mask = [False] * len(one.prompt_ids) + [True] * len(ids)
             sequences.append(([*one.prompt_ids, *ids], mask))
     return collate(sequences, pad_id), torch.tensor(chosen), torch.tensor(rejected)
+
+
+def comparison_micro_batches(prompts: Sequence[Comparisons], max_tokens: int) -> list[list[int]]:
+    """Indices of prompts, cut into micro-batches of at most `max_tokens` tokens, padding counted.
+
+    A batch is as wide as its longest completion, whichever prompt that is of, so prompts are taken by length (ties by
+    index). Raises ValueError where the completions of one prompt alone take more.
+    """
+    batches: list[list[int]] = []
+    rows = 0
+    for index in sorted(range(len(prompts)), key=lambda index: (prompts[index].longest, index)):
+        one = prompts[index]
+        if len(one.completions) * one.longest > max_tokens:
+            raise ValueError(
+                f"prompt {index} has {len(one.completions)} completions of up to {one.longest} tokens, "
+                f"a micro-batch holds {max_tokens}: raise max_batch_tokens"
+            )
+        rows += len(one.completions)
+        if not batches or rows * one.longest > max_tokens:
+            batches.append([])
+            rows = len(one.completions)
+        batches[-1].append(index)
+    return batches

@@ -17,7 +17,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-Estimator = Literal["k1", "k2", "k3"]
+Estimator = Literal["k2", "k3"]
+"""Those that can be a loss."""
 
 
 def k1(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
@@ -32,11 +33,11 @@ def k2(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
 
 def k3(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
     """π_ref/π − 1 − log(π_ref/π); same shape as the arguments."""
-    log_ratio = ref_logprobs - logprobs
-    return torch.expm1(log_ratio) - log_ratio
+    logratio = ref_logprobs - logprobs
+    return torch.expm1(logratio) - logratio
 
 
-ESTIMATORS: dict[Estimator, Callable[[Tensor, Tensor], Tensor]] = {"k1": k1, "k2": k2, "k3": k3}
+ESTIMATORS: dict[Estimator, Callable[[Tensor, Tensor], Tensor]] = {"k2": k2, "k3": k3}
 
 
 def adapt_kl_coef(kl_coef: float, kl: float, target: float, rate: float = 0.1) -> float:

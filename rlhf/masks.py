@@ -27,18 +27,23 @@ def masked_whiten(values: Tensor, mask: Tensor, eps: float = 1e-8) -> Tensor:
     return (values - mean) * torch.rsqrt(variance + eps) * mask
 
 
-def aggregate(token_losses: Tensor, mask: Tensor, how: Aggregation, fixed_length: int = 1) -> Tensor:
+def aggregate(token_losses: Tensor, mask: Tensor, how: Aggregation, fixed_length: int | None = None) -> Tensor:
     """What each sequence adds to the loss of a step, before the division by `denominator`. [B, T], [B, T] -> [B].
 
     With ℓ the losses of sequence i of length |a_i|, summed over its masked tokens, and B sequences in the step:
     sequence (1/B) Σ_i (1/|a_i|) Σ ℓ: every completion weighs the same, tokens of short ones weigh more (GRPO);
     token    Σ_i Σ ℓ / Σ_i |a_i|: every token weighs the same, long completions weigh more (DAPO);
     fixed    (1/B) Σ_i (1/L) Σ ℓ with L = `fixed_length`: every token the same whatever the batch (Dr. GRPO).
+    Raises ValueError where `fixed` has no length.
     """
     sums = (token_losses * mask).sum(dim=1)
     if how == "sequence":
         return sums / mask.sum(dim=1).clamp(min=1)
-    return sums / fixed_length if how == "fixed" else sums
+    if how == "fixed":
+        if fixed_length is None:
+            raise ValueError("aggregation `fixed` got no fixed_length: give the longest completion there may be")
+        return sums / fixed_length
+    return sums
 
 
 def denominator(mask: Tensor, how: Aggregation) -> float:

@@ -19,6 +19,7 @@ from rlhf.kl import k3
 from rlhf.masks import denominator, masked_mean, masked_var
 from rlhf.models import RewardModel
 from rlhf.sampler import Completion
+from rlhf.scoring import rewards_of
 from rlhf.trainer import Metrics, StepBatch
 
 MAX_SAMPLER_GAP = 0.05
@@ -56,15 +57,12 @@ Score = Callable[[Sequence[Sequence[int]], Sequence[Completion]], Tensor]
 
 
 def score_with(reward_model: RewardModel, unfinished_reward: float, max_tokens: int) -> Score:
-    """Scores by a reward model, and the fixed `unfinished_reward` for completions that were cut off.
-
-    A reward model reads the stop token and has never seen a completion without one: its score of such text is noise.
-    """
+    """Scores by a reward model, and the fixed `unfinished_reward` for completions that were cut off."""
 
     def score(prompts: Sequence[Sequence[int]], completions: Sequence[Completion]) -> Tensor:
-        batch, _ = to_batch(prompts, completions, reward_model.chat.pad_id)
-        rewards = in_micro_batches(reward_model, batch, max_tokens)
-        return torch.where(_stopped(completions), rewards, unfinished_reward)
+        texts = [(prompts[one.prompt_index], one.ids) for one in completions]
+        stopped = [one.stop_reason == "stop" for one in completions]
+        return rewards_of(reward_model, texts, stopped, unfinished_reward, max_tokens)
 
     return score
 

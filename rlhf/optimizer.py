@@ -35,10 +35,13 @@ class OptimizerSettings:
 
 
 def lr_factor(step: int, steps: int, settings: OptimizerSettings) -> float:
-    """Share of the peak learning rate at `step` (from 0): (step+1)/warmup while it rises, then the schedule's fall."""
+    """Share of the peak learning rate at `step` (from 0): (step+1)/warmup while it rises, then the schedule's fall.
+
+    The fall ends at the last step, with `final_lr_fraction`.
+    """
     if step < settings.warmup_steps:
         return (step + 1) / settings.warmup_steps
-    done = (step - settings.warmup_steps) / max(1, steps - settings.warmup_steps)
+    done = (step - settings.warmup_steps) / max(1, steps - settings.warmup_steps - 1)
     falls = {"constant": 1.0, "linear": 1.0 - done, "cosine": 0.5 * (1.0 + math.cos(math.pi * done))}
     floor = 1.0 if settings.schedule == "constant" else settings.final_lr_fraction
     return floor + (1.0 - floor) * falls[settings.schedule]

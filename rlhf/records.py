@@ -9,7 +9,7 @@ import json
 import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 Row = dict[str, Any]
 
@@ -101,6 +101,14 @@ def split_of(group: str, shares: Mapping[str, float]) -> str:
 def in_pool(rows: Iterable[Row], pool: str) -> list[Row]:
     """Prompts set aside for one use ("preference", "rl"), and those that are for any."""
     return [row for row in rows if row.get("pool", "any") in (pool, "any")]
+
+
+def val_half(rows: Iterable[Row], use: Literal["rl", "selection"]) -> list[Row]:
+    """The val prompts for one use: `rl` keeps its best policy by one half, the candidate is selected on the other.
+
+    A policy chosen on prompts looks better on them than it is. The hash of a row's `id` decides, so halves never mix.
+    """
+    return [row for row in rows if (int(_digest(f"val half {row['id']}"), 16) % 2 == 0) == (use == "rl")]
 
 
 def _digest(text: str) -> str:

@@ -4,27 +4,24 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 
-from rlhf.batching import micro_batches
 from rlhf.models import RewardModel
-from rlhf.pairs import encode_pairs, pair_batch, split_sides
+from rlhf.pairs import encode_pairs
+from rlhf.scoring import rewards_of
 from rlhf.statistics import Floats, Interval, correlation, expected_calibration_error, reliability_bins
 
 
-@torch.no_grad()
 def score_pairs(
     reward_model: RewardModel, rows: Sequence[Mapping[str, Any]], unfinished_reward: float, max_tokens: int
 ) -> Floats:
     """Scores of chosen and rejected, [pairs, 2]; a side that was cut off has the fixed `unfinished_reward`."""
-    pairs = encode_pairs(reward_model.chat, rows)
-    scores = np.empty((len(pairs), 2))
-    for part in micro_batches([pair.padded_tokens for pair in pairs], max_tokens):
-        chosen, rejected = split_sides(reward_model(pair_batch([pairs[row] for row in part], reward_model.chat.pad_id)))
-        scores[part] = torch.stack([chosen, rejected], dim=1).double().numpy()
-    stopped = [row.get("stopped") or {"chosen": True, "rejected": True} for row in rows]
-    finished = np.array([[one["chosen"], one["rejected"]] for one in stopped])
-    return np.where(finished, scores, unfinished_reward)
+    texts, stopped = [], []
+    for pair, row in zip(encode_pairs(reward_model.chat, rows), rows, strict=True):
+        ended = row.get("stopped") or {"chosen": True, "rejected": True}
+        texts += [(pair.prompt_ids, pair.chosen_ids), (pair.prompt_ids, pair.rejected_ids)]
+        stopped += [bool(ended["chosen"]), bool(ended["rejected"])]
+    rewards = rewards_of(reward_model, texts, stopped, unfinished_reward, max_tokens)
+    return np.array(rewards.tolist()).reshape(-1, 2)
 
 
 def report(scores: Floats, rows: Sequence[Mapping[str, Any]], seed: int, scale: float = 1.0) -> dict[str, Any]:

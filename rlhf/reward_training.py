@@ -2,16 +2,16 @@
 
 from collections.abc import Callable, Sequence
 
-import torch
 from torch import Tensor, nn
 
-from rlhf.batching import Batch, micro_batches
+from rlhf.batching import Batch
 from rlhf.checkpoints import Checkpoints
-from rlhf.comparisons import Comparisons, comparison_batch
+from rlhf.comparisons import Comparisons, comparison_batch, comparison_micro_batches
 from rlhf.epochs import num_steps, rows_at
 from rlhf.losses.reward import bradley_terry
 from rlhf.models import RewardModel
 from rlhf.optimizer import OptimizerSettings
+from rlhf.scoring import by_batch
 from rlhf.trainer import FitResult, Metrics, Progress, StepBatch, fit
 
 MicroBatch = tuple[Batch, Tensor, Tensor]
@@ -43,7 +43,7 @@ def fit_reward_model(
 
     def batch_at(step: int) -> StepBatch[MicroBatch]:
         chosen = [prompts[row] for row in rows_at(step, len(prompts), batch_size, seed)]
-        parts = micro_batches([one.padded_tokens for one in chosen], max_batch_tokens)
+        parts = comparison_micro_batches(chosen, max_batch_tokens)
         return StepBatch(
             [comparison_batch([chosen[row] for row in part], reward_model.chat.pad_id) for part in parts],
             denominator=sum(len(one.pairs) for one in chosen),
@@ -73,12 +73,9 @@ def fit_reward_model(
     )
 
 
-@torch.no_grad()
-def normalise_on(reward_model: RewardModel, prompts: Sequence[Comparisons], max_batch_tokens: int) -> None:
-    """Shift and scale the scores to mean 0 and standard deviation 1 over the completions of these prompts."""
-    scores = []
-    for rows in micro_batches([one.padded_tokens for one in prompts], max_batch_tokens):
-        batch, _, _ = comparison_batch([prompts[row] for row in rows], reward_model.chat.pad_id)
-        scores.append(reward_model(batch))
-    everything = torch.cat(scores)
-    reward_model.normalise(everything.mean().item(), everything.std(correction=0).item())
+def normalise_on(
+    reward_model: RewardModel, texts: Sequence[tuple[Sequence[int], Sequence[int]]], max_batch_tokens: int
+) -> None:
+    """Shift and scale the scores to mean 0 and standard deviation 1 over these (prompt ids, completion ids)."""
+    scores = by_batch(reward_model, texts, reward_model.chat.pad_id, max_batch_tokens)
+    reward_model.normalise(scores.mean().item(), scores.std(correction=0).item())

@@ -15,35 +15,43 @@ Pick = tuple[int, int]
 """(prompt index, completion index)."""
 
 
-def top_per_prompt(rewards: NDArray[np.floating]) -> list[Pick]:
-    """The best completion of each prompt, argmax_j r_ij; the first of equals. `rewards` [P, N]."""
-    _check(rewards)
-    return [(prompt, int(best)) for prompt, best in enumerate(rewards.argmax(axis=1))]
+def top_per_prompt(rewards: NDArray[np.floating], finished: NDArray[np.bool_]) -> list[Pick]:
+    """The best finished completion of each prompt, argmax_j r_ij; the first of equals. Both arguments [P, N].
 
-
-def random_per_prompt(shape: tuple[int, int], seed: int) -> list[Pick]:
-    """The random twin of `top_per_prompt`: one completion of each prompt, uniformly. `shape` is (P, N)."""
-    num_prompts, group_size = shape
-    draws = _random(seed, "random_per_prompt").integers(group_size, size=num_prompts)
-    return [(prompt, int(draw)) for prompt, draw in enumerate(draws)]
-
-
-def top_overall(rewards: NDArray[np.floating], k: int) -> list[Pick]:
-    """The k best completions of all, best first, earlier ones first among equals. `rewards` [P, N].
-
-    Prompts may appear several times or not at all. Raises ValueError unless 1 <= k <= P * N.
+    Completions that were cut off carry a fixed reward, which says nothing of them; prompts without others are left out.
     """
     _check(rewards)
-    _check_k(k, rewards.size)
-    order = np.argsort(-rewards.reshape(-1), kind="stable")[:k]
+    best = np.where(finished, rewards, -np.inf).argmax(axis=1)
+    return [(int(prompt), int(best[prompt])) for prompt in finished.any(axis=1).nonzero()[0]]
+
+
+def random_per_prompt(finished: NDArray[np.bool_], seed: int) -> list[Pick]:
+    """The random twin of `top_per_prompt`: of the same prompts, one of the same candidates, uniformly. [P, N]."""
+    draws = _random(seed, "random_per_prompt").random(len(finished))
+    candidates = [np.flatnonzero(row) for row in finished]
+    return [
+        (prompt, int(known[int(draw * len(known))]))
+        for prompt, (known, draw) in enumerate(zip(candidates, draws, strict=True))
+        if len(known)
+    ]
+
+
+def top_overall(rewards: NDArray[np.floating], finished: NDArray[np.bool_], k: int) -> list[Pick]:
+    """The k best finished completions of all, best first, earlier ones first among equals. Arrays [P, N].
+
+    Prompts may appear several times or not at all. Raises ValueError unless 1 <= k <= how many are finished.
+    """
+    _check(rewards)
+    _check_k(k, int(finished.sum()))
+    order = np.argsort(-np.where(finished, rewards, -np.inf).reshape(-1), kind="stable")[:k]
     return [divmod(int(flat), rewards.shape[1]) for flat in order]
 
 
-def random_overall(shape: tuple[int, int], k: int, seed: int) -> list[Pick]:
-    """The random twin of `top_overall`: k different completions of all, uniformly. `shape` is (P, N)."""
-    _check_k(k, shape[0] * shape[1])
-    draws = _random(seed, "random_overall").choice(shape[0] * shape[1], size=k, replace=False)
-    return [divmod(int(flat), shape[1]) for flat in draws]
+def random_overall(finished: NDArray[np.bool_], k: int, seed: int) -> list[Pick]:
+    """The random twin of `top_overall`: k different finished completions of all, uniformly. [P, N]."""
+    _check_k(k, int(finished.sum()))
+    draws = _random(seed, "random_overall").choice(np.flatnonzero(finished), size=k, replace=False)
+    return [divmod(int(flat), finished.shape[1]) for flat in draws]
 
 
 def best_of_n(proxy: NDArray[np.floating], gold: NDArray[np.floating], n: int) -> NDArray[np.float64]:
@@ -94,7 +102,7 @@ def _check(rewards: NDArray[np.floating]) -> None:
 
 def _check_k(k: int, available: int) -> None:
     if not 1 <= k <= available:
-        raise ValueError(f"k={k}: expected 1 to {available}, the completions there are")
+        raise ValueError(f"k={k}: expected 1 to {available}, the finished completions there are")
 
 
 def _random(seed: int, name: str) -> np.random.Generator:

@@ -8,7 +8,7 @@ is not trained: it gets the role, stop and pad tokens it lacks.
     python -m tasks.base --help
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from rlhf.records import read_rows, write_json
 from rlhf.supervised import fit_supervised, mean_nll
 from tasks.config.base import Base
 from tasks.journal import Log
+from tasks.prompts import Fitting, fitting
 from tasks.stage import main
 
 
@@ -45,7 +46,9 @@ def _adapted(checkpoint: Path, seed: int) -> Policy:
 
 
 def _from_scratch(config: Base, corpus: Path, scratch: Path, log: Log) -> tuple[Policy, dict[str, float]]:
-    train, val = list(read_rows(corpus / "train.jsonl")), _if_there(corpus / "val.jsonl")
+    train, val = (list(read_rows(corpus / f"{split}.jsonl")) for split in ("train", "val"))
+    if not train:
+        raise PreflowError("the corpus has 0 train documents: collect some, or set base.source=checkpoint")
     chat = Chat.from_words(_words([*train, *val]))
     policy = new_policy(
         chat,
@@ -56,7 +59,8 @@ def _from_scratch(config: Base, corpus: Path, scratch: Path, log: Log) -> tuple[
         intermediate_size=config.intermediate_size,
         max_tokens=config.max_tokens,
     )
-    documents = [_document(chat, row) for row in train]
+    fit = _documents(config, chat, train)
+    documents = fit.tokens
     result = fit_supervised(
         policy,
         documents,
@@ -80,10 +84,24 @@ def _from_scratch(config: Base, corpus: Path, scratch: Path, log: Log) -> tuple[
     )
     tokens = sum(len(ids) for ids, _ in documents) * config.epochs
     metrics = {"documents": float(len(documents)), "tokens": float(tokens), "steps": float(result.steps)}
+    metrics |= fit.dropped
     if val:
-        metrics["val_nll"] = mean_nll(policy, [_document(chat, row) for row in val], config.max_batch_tokens)
+        metrics["val_nll"] = mean_nll(policy, _documents(config, chat, val).tokens, config.max_batch_tokens)
         log({"base/val_nll": metrics["val_nll"]}, result.steps)
     return policy, metrics
+
+
+def _documents(config: Base, chat: Chat, rows: Iterable[dict[str, Any]]) -> Fitting[tuple[list[int], list[bool]]]:
+    """Documents that the model has positions for: past them it would be trained on places it cannot tell apart."""
+    return fitting(
+        "documents",
+        rows,
+        chat,
+        lambda row: _document(chat, row),
+        lambda encoded: len(encoded[0]),
+        config.max_tokens,
+        f"base.max_tokens={config.max_tokens}",
+    )
 
 
 def _document(chat: Chat, row: dict[str, Any]) -> tuple[list[int], list[bool]]:
@@ -103,10 +121,6 @@ def _words(rows: Iterable[dict[str, Any]]) -> list[str]:
 
 def _texts(row: dict[str, Any]) -> list[str]:
     return [row["text"]] if "text" in row else [message["content"] for message in row["messages"]]
-
-
-def _if_there(path: Path) -> Sequence[dict[str, Any]]:
-    return list(read_rows(path)) if path.exists() else []
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from rlhf.errors import PreflowError
 from rlhf.records import Row, read_rows, write_json, write_rows
 from tasks.config import read_yaml
 from tasks.config.evaluate import Evaluate
+from tasks.config.generation import Generation
 
 if TYPE_CHECKING:  # flows read champions without loading torch
     from rlhf.answers import Drawing
@@ -63,7 +64,7 @@ def read_champion(folder: Path) -> Champion | None:
     if found != record.pop("completions"):
         raise PreflowError(
             f"{completions} is not what champion.json of version {record['version']} names (found {found[:16]}); "
-            "restore the folder with `git checkout -- data/champion`, or promote again"
+            f"delete {folder} and start `preflow run`, which writes it again from the registry"
         )
     return Champion(**record)
 
@@ -97,7 +98,7 @@ def digests_of(scores: Mapping[str, Any]) -> dict[str, str]:
     return {"evaluation_set": scores["evaluation_set"]["digest"], "base": scores["base"], "chat": scores["chat"]}
 
 
-def evaluation_set(eval_prompts: Path, config: Evaluate) -> EvaluationSet:
+def evaluation_set(eval_prompts: Path, config: Evaluate, generation: Generation) -> EvaluationSet:
     """The first `num_prompts` rows by id (ids are hashes, so this is a fixed random choice) and their digest.
 
     The digest covers the sampling settings too: completions drawn otherwise are not comparable.
@@ -105,20 +106,20 @@ def evaluation_set(eval_prompts: Path, config: Evaluate) -> EvaluationSet:
     rows = sorted(read_rows(eval_prompts), key=lambda row: row["id"])[: config.num_prompts]
     if len(rows) < 2:
         raise PreflowError(f"{eval_prompts} holds {len(rows)} prompts, at least 2 are needed for an interval; add some")
-    settings = [config.samples_per_prompt, config.temperature, config.max_new_tokens]
+    settings = [config.samples_per_prompt, generation.temperature, generation.max_new_tokens]
     text = json.dumps([settings, [row["id"] for row in rows]])
     return EvaluationSet(tuple(rows), hashlib.sha256(text.encode()).hexdigest()[:16])
 
 
-def drawing_of(config: Evaluate, seed: int) -> "Drawing":
+def drawing_of(config: Evaluate, generation: Generation, seed: int) -> "Drawing":
     """How every policy answers the evaluation prompts."""
     from rlhf.answers import Drawing
     from rlhf.seeding import derive
 
     return Drawing(
         group_size=config.samples_per_prompt,
-        temperature=config.temperature,
-        max_new_tokens=config.max_new_tokens,
+        temperature=generation.temperature,
+        max_new_tokens=generation.max_new_tokens,
         batch_size=config.batch_size,
         seed=derive(seed, "evaluate"),
     )
@@ -138,18 +139,22 @@ def chat_digest(policy: Path) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def resample(config: Evaluate, *, seed: int, policy: Path, eval_prompts: Path, champion: Path) -> None:
+def resample(
+    config: Evaluate, *, generation: Generation, seed: int, policy: Path, eval_prompts: Path, champion: Path
+) -> None:
     """Sample the champion's `policy` on today's evaluation prompts and rewrite its folder accordingly."""
     record = read_champion(champion)
     if record is None:
         raise PreflowError(f"{champion} names no champion (version null), so there is nothing to sample again")
     from rlhf.answers import draw, to_rows  # torch is loaded only when something is sampled
     from rlhf.models import load_policy
+    from tasks.prompts import usable_prompts
 
-    wanted = evaluation_set(eval_prompts, config)
-    loaded, drawing = load_policy(policy), drawing_of(config, seed)
-    prompts = [loaded.chat.encode_prompt(row["messages"]) for row in wanted.prompts]
-    rows = to_rows(wanted.prompts, draw(loaded, prompts, drawing), draw(loaded, prompts, drawing.greedy()), {})
+    wanted = evaluation_set(eval_prompts, config, generation)
+    loaded, drawing = load_policy(policy), drawing_of(config, generation, seed)
+    asked, _ = usable_prompts(wanted.prompts, loaded, generation.max_new_tokens)
+    prompts = [loaded.chat.encode_prompt(row["messages"]) for row in asked]
+    rows = to_rows(asked, draw(loaded, prompts, drawing), draw(loaded, prompts, drawing.greedy()), {})
     fresh = champion / ".resampled.jsonl"
     write_rows(fresh, rows)
     digests = dict(record.digests) | {"evaluation_set": wanted.digest, "chat": chat_digest(policy)}
@@ -172,7 +177,7 @@ def _main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m tasks.champion", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--params", default="evaluate", help="section of params.yaml with the sampling settings")
+    parser.add_argument("--params", default="evaluate", help="section of params.yaml with the evaluation settings")
     for name, meaning in (
         ("policy", "model folder of the champion"),
         ("eval-prompts", "evaluation prompts of this run"),
@@ -184,6 +189,7 @@ def _main() -> None:
     config = Evaluate.parse(params.get(given.params) or {}, given.params)
     resample(
         config,
+        generation=Generation.parse(params.get("generation") or {}, "generation"),
         seed=int(params.get("seed", 0)),
         policy=given.policy,
         eval_prompts=given.eval_prompts,

@@ -2,8 +2,9 @@
 
 In: the policy to start from, which is also the reference, and pairs (train and val). Out: `policy/` and `metrics.json`.
 Differs from the paper (Rafailov et al., 2305.18290) in that the reference's log-probabilities are computed once and
-kept; they are the same numbers. What to look at: `dpo/val_accuracy`, and `dpo/displacement`, which below 0 says that
-the chosen completions became LESS likely too.
+kept; they are the same numbers. Of the train pairs only those of the half "policy" are used: the held-out reward model,
+which judges runs without gold, must not have been fitted on what a candidate was trained on. What to look at:
+`dpo/val_accuracy`, and `dpo/displacement`, which below 0 says that the chosen completions became LESS likely too.
 
     python -m tasks.dpo --help
 """
@@ -37,7 +38,8 @@ MicroBatch = tuple[Batch, Tensor]
 def dpo(config: Dpo, *, seed: int, policy: Path, pairs: Path, out: Path, scratch: Path, log: Log) -> None:
     """Train on the train pairs, measure on the val pairs; the first lines of the module name the files."""
     learner = load_policy(policy)
-    train = _some(encode_pairs(learner.chat, read_rows(pairs / "train.jsonl")), config.max_pairs, seed)
+    half = [row for row in read_rows(pairs / "train.jsonl") if row["half"] == "policy"]
+    train = _some(encode_pairs(learner.chat, half), config.max_pairs, seed)
     val = encode_pairs(learner.chat, read_rows(pairs / "val.jsonl"))
     reference = _reference_logprobs(config, learner, [*train, *val], policy, scratch)
 

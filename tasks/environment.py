@@ -47,8 +47,8 @@ def check(root: Path) -> None:
     wrong = [f"{name} {found[name]} instead of {wanted[name]}" for name in wanted if found[name] != wanted[name]]
     if wrong:
         raise EnvironmentMismatch(
-            f"installed: {', '.join(wrong)}; results would not be comparable. Run `make setup` to install what "
-            "constraints.txt names, or adopt the new versions: change constraints.txt, then "
+            f"installed: {', '.join(wrong)}; results would not be comparable. `rm -rf .venv && make setup` installs "
+            "what constraints.txt names; or adopt the new versions: change constraints.txt, then "
             "`python -m tasks.environment --write`"
         )
 

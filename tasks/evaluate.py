@@ -1,14 +1,15 @@
 """Stage `evaluate`: every policy on the same held-out prompts, with the same random numbers, by the same scorers.
 
-In: the policies, both reward models, evaluation prompts, val prompts (for the choice of the gate's candidate only),
-held-out demonstrations, the champion's answers. Out: `scores.json` (means, win rates and paired differences with 95%
-intervals over prompts), `curves.json` (reward against KL, best-of-n) and `completions/<policy>.jsonl`.
+In: the policies, both reward models, evaluation prompts, the half of the val prompts that rl did not look at (for the
+choice of the gate's candidate only), held-out demonstrations, the champion's answers. Out: `scores.json` (means, win
+rates and paired differences with 95% intervals over prompts), `curves.json` (reward against KL, best-of-n) and
+`completions/<policy>.jsonl`.
 The judge of win rates is the gold reward where it is known, else the reward model that was never optimised.
 
     python -m tasks.evaluate --help
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,15 @@ from rlhf.answers import Answers, from_rows, to_rows
 from rlhf.comparison import differences, frontier, interval, judge_of, standings
 from rlhf.errors import PreflowError
 from rlhf.evaluation import Exam, Values, answer, best_of_n_curve, forgetting, mark, selection_score
-from rlhf.models import RewardModel, load_policy
-from rlhf.records import Row, read_rows, write_json, write_rows
+from rlhf.models import Policy, RewardModel, load_policy
+from rlhf.records import Row, read_rows, val_half, write_json, write_rows
 from rlhf.statistics import correlation
 from tasks import champion as champions
 from tasks import evaluation_figures as figures
 from tasks.config.evaluate import Evaluate
+from tasks.config.generation import Generation
 from tasks.journal import Log
+from tasks.prompts import Fitting, fitting, prefixed, usable_prompts
 from tasks.stage import main
 
 CANDIDATES = ("rejection_sampling", "rl", "dpo")
@@ -37,6 +40,7 @@ COMPARED = (  # (policy, against)
 def evaluate(
     config: Evaluate,
     *,
+    generation: Generation,
     seed: int,
     base: Path,
     sft: Path,
@@ -58,8 +62,11 @@ def evaluate(
     given |= {"random_control": random_control, "rl": rl, "dpo": dpo}
     folders = {name: folder for name, folder in given.items() if folder is not None}
     origin = _origin(folders, policy_rm, held_out_rm)
-    questions = champions.evaluation_set(eval_prompts, config)
-    exam = _exam(config, seed, questions, sft, policy_rm, held_out_rm, demonstrations)
+    questions = champions.evaluation_set(eval_prompts, config, generation)
+    models = (load_policy(sft), RewardModel.load(policy_rm), RewardModel.load(held_out_rm))
+    exam, dropped = _exam(config, generation, seed, questions.prompts, models, demonstrations)
+    held_out = val_half(_held_out(prompts, "val"), "selection")
+    choice, choice_dropped = _usable(held_out, exam.reference, generation, config.num_selection_prompts)
     candidates = {name: folders[name] for name in CANDIDATES if name in folders}
     done = _counter(log, total=len(folders) + len(candidates) + 1)
 
@@ -76,16 +83,16 @@ def evaluate(
         answers, greedy = _champions_answers(exam, incumbent, champion, questions.digest, origin["chat"])
         measured["champion"] = mark(exam, answers, greedy) | {"nll": None}  # its weights are not here
         rows["champion"] = _rows(exam, answers, greedy, measured["champion"])
-    choosing = exam.about(_held_out(prompts, config.num_selection_prompts, "val"))
-    selection = _selection(choosing, candidates, seed, config.bootstrap_samples, done)
-    first = exam.about(questions.prompts[: config.best_of_n_prompts])
+    selection = _selection(exam.about(choice), candidates, seed, config.bootstrap_samples, done)
+    first = exam.about(exam.questions[: config.best_of_n_prompts])
     curve = best_of_n_curve(first, config.best_of_n, seed, config.bootstrap_samples)
     done()
 
     scores = _scores(measured, seed, config.bootstrap_samples) | origin
     scores["selection"] = selection
-    scores["evaluation_set"] = _about_set(config, questions)
-    scores["champion"] = None if incumbent is None else _about_champion(incumbent, origin)
+    scores["evaluation_set"] = _about_set(config, generation, questions.digest, len(exam.questions))
+    scores["dropped"] = dropped | prefixed(choice_dropped, "val_prompts")
+    scores["champion"] = None if incumbent is None else _about_champion(incumbent)
     curves = {"policies": frontier(scores["policies"]), "best_of_n": curve}
     write_json(out / "scores.json", scores)
     write_json(out / "curves.json", curves)
@@ -113,33 +120,62 @@ def _origin(folders: Mapping[str, Path], policy_rm: Path, held_out_rm: Path) -> 
 
 def _exam(
     config: Evaluate,
+    generation: Generation,
     seed: int,
-    questions: champions.EvaluationSet,
-    sft: Path,
-    policy_rm: Path,
-    held_out_rm: Path,
+    questions: Sequence[Row],
+    models: tuple[Policy, RewardModel, RewardModel],
     demonstrations: Path,
-) -> Exam:
-    stable = _held_out(demonstrations, config.num_demonstrations, "eval", "val")
-    return Exam(
-        questions=questions.prompts,
-        stable=[row["messages"] for row in stable],
-        drawing=champions.drawing_of(config, seed),
-        reference=load_policy(sft),
-        policy_rm=RewardModel.load(policy_rm),
-        held_out_rm=RewardModel.load(held_out_rm),
-        unfinished_reward=config.unfinished_reward,
+) -> tuple[Exam, dict[str, float]]:
+    """The examination by SFT and both reward models, and how many of its rows the model has no room for."""
+    reference, policy_rm, held_out_rm = models
+    asked, dropped = _usable(questions, reference, generation, len(questions))
+    stable = _stable(demonstrations, reference, config.max_batch_tokens)
+    exam = Exam(
+        questions=asked,
+        stable=[row["messages"] for row, _ in stable.kept[: config.num_demonstrations]],
+        drawing=champions.drawing_of(config, generation, seed),
+        reference=reference,
+        policy_rm=policy_rm,
+        held_out_rm=held_out_rm,
+        unfinished_reward=generation.unfinished_reward,
         max_batch_tokens=config.max_batch_tokens,
+    )
+    return exam, prefixed(dropped, "eval_prompts") | prefixed(stable.dropped, "demonstrations")
+
+
+def _usable(
+    rows: Sequence[Row], policy: Policy, generation: Generation, most: int
+) -> tuple[list[Row], dict[str, float]]:
+    """Prompts that leave room for an answer, at most so many, and what was dropped."""
+    usable, dropped = usable_prompts(rows, policy, generation.max_new_tokens, limit=most) if rows else ([], {})
+    if len(usable) < 2:
+        raise PreflowError(
+            f"{len(usable)} of {len(rows)} prompts are left, an interval needs 2 or more: add data, raise the shares "
+            "of `prepare`, or lower generation.max_new_tokens"
+        )
+    return usable, dropped
+
+
+def _stable(folder: Path, policy: Policy, max_batch_tokens: int) -> Fitting[tuple[list[int], list[bool]]]:
+    """Held-out demonstrations that the model has positions for, and a forward pass room."""
+    return fitting(
+        "held-out demonstrations",
+        _held_out(folder, "eval", "val"),
+        policy.chat,
+        lambda row: policy.chat.encode_conversation(row["messages"]),
+        lambda encoded: len(encoded[0]),
+        min(policy.model.config.max_position_embeddings, max_batch_tokens),
+        "positions of the model: base.max_tokens, or evaluate.max_batch_tokens",
     )
 
 
-def _held_out(folder: Path, most: int, *splits: str) -> list[Row]:
-    """The first rows by id of the first of `splits` that has any (ids are hashes: a fixed random choice)."""
+def _held_out(folder: Path, *splits: str) -> list[Row]:
+    """The rows by id of the first of `splits` that has any (ids are hashes: a fixed random order)."""
     for split in splits:
         path = folder / f"{split}.jsonl"
         rows = sorted(read_rows(path), key=lambda row: row["id"]) if path.exists() else []
         if len(rows) >= 2:
-            return rows[:most]
+            return rows
     raise PreflowError(
         f"{folder} has fewer than 2 rows in {' and '.join(splits)}, evaluation needs 2 or more: add data, or raise the "
         "shares of `prepare`"
@@ -163,6 +199,11 @@ def _champions_answers(
             f"{folder}"
         )
     kept = {row["id"]: row for row in champions.read_completions(folder)}
+    if missing := [question["id"] for question in exam.questions if question["id"] not in kept]:
+        raise PreflowError(
+            f"champion version {incumbent.version} has no answer to {len(missing)} of {len(exam.questions)} evaluation "
+            f"prompts (first: {missing[0]}), which were too long for it: lower validate.max_prompt_chars"
+        )
     ordered = [kept[question["id"]] for question in exam.questions]
     return from_rows(ordered, exam.chat, same_chat=incumbent.digests["chat"] == chat)
 
@@ -194,18 +235,17 @@ def _scores(measured: Mapping[str, Mapping[str, Values]], seed: int, samples: in
     }
 
 
-def _about_set(config: Evaluate, questions: champions.EvaluationSet) -> dict[str, Any]:
-    settings = config.model_dump(include={"samples_per_prompt", "temperature", "max_new_tokens"})
-    return {"digest": questions.digest, "split": "eval", "prompts": len(questions.prompts)} | settings
+def _about_set(config: Evaluate, generation: Generation, digest: str, prompts: int) -> dict[str, Any]:
+    settings = generation.model_dump(include={"temperature", "max_new_tokens"})
+    about = {"digest": digest, "split": "eval", "prompts": prompts, "samples_per_prompt": config.samples_per_prompt}
+    return about | settings
 
 
-def _about_champion(incumbent: champions.Champion, origin: Mapping[str, Any]) -> dict[str, Any]:
+def _about_champion(incumbent: champions.Champion) -> dict[str, Any]:
     return {
         "version": incumbent.version,
         "resampled": incumbent.resampled,
-        "evaluation_set": incumbent.digests["evaluation_set"],
         "base": incumbent.digests["base"],
-        "scorers": origin["scorers"],  # its answers were scored just now
     }
 
 

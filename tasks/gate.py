@@ -39,7 +39,7 @@ def decide(config: Gate, scores: Scores, reward_metrics: Mapping[str, Any], vali
         *_comparable(scores),
         *_gains(config, scores, candidate, against),
         *_budgets(config, scores, candidate),
-        *_trust(reward_metrics, validation),
+        *_trust(config, reward_metrics, validation),
     ]
     return {
         "promote": all(check["passed"] for check in checks),
@@ -67,17 +67,15 @@ def choose(config: Gate, scores: Scores) -> str:
 
 
 def _comparable(scores: Scores) -> list[Check]:
-    """The champion's numbers must come from the prompts, scorers and base of this run, or mean nothing beside them."""
+    """A champion of another base has other tokens and other positions, unless it answered again in this run's terms.
+
+    That it answered the same prompts, and was scored by the same scorers, `evaluate` makes sure of.
+    """
     champion = scores["champion"]
     if champion is None:
         return []
-    prompts, base = scores["evaluation_set"]["digest"], scores["base"]
-    same_base = champion["base"] == base or champion["resampled"]
-    return [
-        _check("same_evaluation_set", champion["evaluation_set"], prompts, champion["evaluation_set"] == prompts),
-        _check("same_scorers", champion["scorers"], scores["scorers"], champion["scorers"] == scores["scorers"]),
-        _check("same_base", champion["base"], base, same_base),
-    ]
+    same_base = champion["base"] == scores["base"] or champion["resampled"]
+    return [_check("same_base", champion["base"], scores["base"], same_base)]
 
 
 def _gains(config: Gate, scores: Scores, candidate: str, against: str) -> list[Check]:
@@ -106,12 +104,15 @@ def _budgets(config: Gate, scores: Scores, candidate: str) -> list[Check]:
     ]
 
 
-def _trust(reward_metrics: Mapping[str, Any], validation: Mapping[str, Any]) -> list[Check]:
+def _trust(config: Gate, reward_metrics: Mapping[str, Any], validation: Mapping[str, Any]) -> list[Check]:
     """The numbers above are worth what the reward model and the data behind them are worth."""
     found = "trusted" if reward_metrics["trusted"] else "; ".join(reward_metrics["reasons"])
+    counts = [count for count in validation.values() if isinstance(count, Mapping)]
+    share = max((count["set_aside"] / max(count["rows"], 1) for count in counts), default=0.0)
+    limit = config.max_quarantine_share
     return [
         _check("reward_model", found, "trusted", found == "trusted"),
-        _check("data_validated", validation["passed"], True, validation["passed"] is True),
+        _check("quarantine_share", share, limit, share <= limit),
     ]
 
 

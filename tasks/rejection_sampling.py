@@ -3,7 +3,7 @@
 In: the SFT policy and the rollout store sampled from it (P prompts, N scored completions each). Out: `policy/`, trained
 on argmax_j r_ij of each prompt; `random_control/`, trained in the same way on a random one of the same N: what the
 reward adds is the difference of the two, not that to SFT; `selected/selected.jsonl`; `metrics.json` (RLHF book,
-chapter 9). Both start from the policy that was sampled.
+chapter 9). Both start from the policy that was sampled, and both choose among completions that ended by themselves.
 
     python -m tasks.rejection_sampling --help
 """
@@ -34,16 +34,16 @@ def rejection_sampling(
     """Select, train twice, compare; the first lines of the module name the files."""
     groups = _by_prompt(rollouts / "rollouts.jsonl")
     rewards = np.array([[rollout.reward for rollout in group] for group in groups])
-    best, random = _select(config, rewards, seed)
+    finished = np.array([[rollout.stop_reason == "stop" for rollout in group] for group in groups])
+    best, random = _select(config, rewards, finished, seed)
     arms = {"rejection_sampling": ("policy", best), "random_control": ("random_control", random)}
     results = {}
     for name, (folder, picks) in arms.items():
         chosen = [groups[prompt][index] for prompt, index in picks]
         results[name] = _train(config, chosen, policy, out / folder, name, seed, scratch, log)
     write_rows(out / "selected" / "selected.jsonl", _rows(groups, best, random))
-    metrics = _metrics(groups, rewards, best, random) | {
-        f"{name}_nonfinite": float(result.nonfinite) for name, result in results.items()
-    }
+    metrics = _metrics(groups, rewards, best, random) | {"dropped_prompts": float((~finished.any(axis=1)).sum())}
+    metrics |= {f"{name}_nonfinite": float(result.nonfinite) for name, result in results.items()}
     log({f"rejection_sampling/{name}": value for name, value in metrics.items()}, 0)
     curve = {str(n): float(best_of_n(rewards, rewards, n).mean()) for n in range(1, rewards.shape[1] + 1)}
     write_json(out / "metrics.json", metrics | {"best_of_n_reward": curve})
@@ -64,13 +64,20 @@ def _by_prompt(path: Path) -> list[list[Rollout]]:
 
 
 def _select(
-    config: RejectionSampling, rewards: NDArray[np.float64], seed: int
+    config: RejectionSampling, rewards: NDArray[np.float64], finished: NDArray[np.bool_], seed: int
 ) -> tuple[Sequence[Pick], Sequence[Pick]]:
-    """The best completions and their random twins, one a prompt on average; `rewards` [P, N]."""
-    num_prompts, group_size = rewards.shape
+    """The best completions and their random twins, one a prompt on average, all `finished`; arrays [P, N].
+
+    Prompts of which every completion was cut off are in neither.
+    """
+    usable = int(finished.any(axis=1).sum())
+    if usable == 0:
+        raise PreflowError(
+            f"0 of {rewards.size} completions ended by themselves: raise generation.max_new_tokens, or train sft longer"
+        )
     if config.selection == "top_per_prompt":
-        return top_per_prompt(rewards), random_per_prompt((num_prompts, group_size), seed)
-    return top_overall(rewards, num_prompts), random_overall((num_prompts, group_size), num_prompts, seed)
+        return top_per_prompt(rewards, finished), random_per_prompt(finished, seed)
+    return top_overall(rewards, finished, usable), random_overall(finished, usable, seed)
 
 
 def _train(

@@ -1,9 +1,10 @@
 """Stage `reward_model`: two Bradley-Terry models on disjoint prompts, −log σ(r(chosen) − r(rejected)).
 
-In: the SFT policy, whose weights both start from, and pairs. Out: `policy_rm/`, which may be optimised, `held_out_rm/`,
-which never is and shows when the first one is being gamed, and `metrics.json` with `trusted` and the reasons if not
-(RLHF book, chapters 5 and 14). Scores are normalised to mean 0 and standard deviation 1 on sampled completions. What to
-look at: `accuracy` beside its `ceiling`, `calibration_error`, `length_correlation`, agreement with gold where known.
+In: the SFT policy, whose weights both start from, pairs and prompts. Out: `policy_rm/`, which may be optimised,
+`held_out_rm/`, which never is and shows when the first one is being gamed, and `metrics.json` with `trusted` and the
+reasons if not, decided on `val` pairs (RLHF book, chapters 5 and 14). Scores are normalised to mean 0 and standard
+deviation 1 on fresh samples of the SFT policy. What to look at: `accuracy` on the held-out `eval` pairs beside its
+`ceiling`, `calibration_error`, `length_correlation`, agreement with gold where known.
 
     python -m tasks.reward_model --help
 """
@@ -15,60 +16,110 @@ from typing import Any
 from rlhf.checkpoints import Checkpoints
 from rlhf.comparisons import Comparisons, by_prompt
 from rlhf.errors import PreflowError
-from rlhf.models import RewardModel, load_policy
+from rlhf.models import Policy, RewardModel, load_policy
 from rlhf.optimizer import OptimizerSettings
-from rlhf.records import Row, read_rows, split_of, write_json
+from rlhf.records import Row, read_rows, write_json
 from rlhf.reward_report import report, score_pairs
 from rlhf.reward_training import fit_reward_model, normalise_on
+from rlhf.sampler import sample
+from rlhf.seeding import derive
+from tasks.config.generation import Generation
 from tasks.config.reward_model import RewardModel as Config
 from tasks.journal import Log
+from tasks.prompts import usable_prompts
 from tasks.stage import main
 
+Samples = Sequence[tuple[list[int], list[int]]]
+"""(prompt ids, completion ids) of each."""
 
-def reward_model(config: Config, *, seed: int, policy: Path, pairs: Path, out: Path, scratch: Path, log: Log) -> None:
+HALVES = {"policy_rm": "policy", "held_out_rm": "held_out"}
+NUM_SAMPLES = 256
+"""Prompts answered once by the SFT policy, to find the mean and the spread of scores."""
+
+
+def reward_model(
+    config: Config,
+    *,
+    generation: Generation,
+    seed: int,
+    policy: Path,
+    prompts: Path,
+    pairs: Path,
+    out: Path,
+    scratch: Path,
+    log: Log,
+) -> None:
     """Train both models and report on both; the first lines of the module name the files."""
-    train, held_out = list(read_rows(pairs / "train.jsonl")), _measured_on(pairs)
-    halves = _halves(by_prompt(load_policy(policy).chat, train), config.policy_share)
+    rows = {split: list(read_rows(pairs / f"{split}.jsonl")) for split in ("train", "val", "eval")}
+    measured_on, judged_on = _splits(rows)
+    samples = _samples(generation, load_policy(policy), prompts, seed)
     reports: dict[str, dict[str, Any]] = {}
-    for name, prompts in halves.items():
-        model = _train(config, policy, prompts, name, seed, scratch, log)
-        scores = score_pairs(model, held_out, config.unfinished_reward, config.max_batch_tokens)
-        reports[name] = report(scores, held_out, seed, model.std.item())
-        reports[name]["train_pairs"] = sum(len(one.pairs) for one in prompts)
+    reasons: list[str] = []
+    for name, half in HALVES.items():
+        own = [row for row in rows["train"] if row["half"] == half]
+        model = _train(config, policy, own, samples, name, seed, scratch, log)
+        found = {
+            split: report(
+                score_pairs(model, rows[split], generation.unfinished_reward, config.max_batch_tokens),
+                rows[split],
+                seed,
+                model.std.item(),
+            )
+            for split in {measured_on, judged_on}
+        }
+        reasons += [f"{name}: {doubt}" for doubt in _doubts(config, found[judged_on], judged_on)]
+        reports[name] = found[measured_on] | {"train_pairs": len(own)}
+        if judged_on != measured_on:
+            reports[name][judged_on] = found[judged_on]
         model.save(out / name)
-    reasons = _doubts(config, reports["policy_rm"])
     log({f"reward_model/{name}": value for name, value in _headline(reports).items()}, 0)
-    write_json(out / "metrics.json", {"trusted": not reasons, "reasons": reasons} | reports)
+    verdict = {"trusted": not reasons, "reasons": reasons, "measured_on": measured_on, "judged_on": judged_on}
+    write_json(out / "metrics.json", verdict | {"normalised_on": len(samples)} | reports)
 
 
-def _measured_on(pairs: Path) -> list[Row]:
-    """Held-out pairs: those of evaluation prompts, else those of val prompts."""
-    for split in ("eval", "val"):
-        path = pairs / f"{split}.jsonl"
-        rows = list(read_rows(path)) if path.exists() else []
-        if rows:
-            return rows
-    raise PreflowError("there are 0 held-out pairs: give `prepare` a larger eval_share or val_share")
+def _splits(rows: Mapping[str, Sequence[Row]]) -> tuple[str, str]:
+    """Where accuracy is reported and where trust is decided: on eval and on val, each standing in for the other."""
+    held_out = [split for split in ("eval", "val") if rows[split]]
+    if not held_out:
+        raise PreflowError("there are 0 held-out pairs: give `prepare` a larger val_share or eval_share")
+    return held_out[0], held_out[-1]
 
 
-def _halves(prompts: Sequence[Comparisons], share: float) -> dict[str, list[Comparisons]]:
-    """Prompts of either model, by group, so that the two never saw the same question."""
-    shares = {"train": share, "val": 1 - share}
-    side = {"policy_rm": "train", "held_out_rm": "val"}
-    halves = {
-        name: [one for one in prompts if split_of(f"reward model {one.group}", shares) == half]
-        for name, half in side.items()
-    }
-    for name, half in halves.items():
-        if not half:
-            raise PreflowError(f"{name} got 0 of {len(prompts)} prompts: more preferences are needed")
-    return halves
+def _samples(generation: Generation, policy: Policy, prompts: Path, seed: int) -> Samples:
+    """Finished completions of the SFT policy, one a prompt."""
+    rows, _ = usable_prompts(read_rows(prompts / "train.jsonl"), policy, generation.max_new_tokens, limit=NUM_SAMPLES)
+    encoded = [policy.chat.encode_prompt(row["messages"]) for row in rows]
+    completions = sample(
+        policy,
+        encoded,
+        max_new_tokens=generation.max_new_tokens,
+        temperature=generation.temperature,
+        group_size=1,
+        seed=derive(seed, "normalisation"),
+    )
+    finished = [one for one in completions if one.stop_reason == "stop"]
+    if len(finished) < 2:
+        raise PreflowError(
+            f"{len(finished)} of {len(completions)} samples of the SFT policy came to an end within "
+            f"generation.max_new_tokens={generation.max_new_tokens}, at least 2 are needed: "
+            "raise it, or train sft longer"
+        )
+    return [(encoded[one.prompt_index], one.ids) for one in finished]
 
 
 def _train(
-    config: Config, policy: Path, prompts: Sequence[Comparisons], name: str, seed: int, scratch: Path, log: Log
+    config: Config,
+    policy: Path,
+    rows: Sequence[Row],
+    samples: Samples,
+    name: str,
+    seed: int,
+    scratch: Path,
+    log: Log,
 ) -> RewardModel:
-    model = RewardModel(load_policy(policy), seed)
+    start = load_policy(policy)
+    prompts: list[Comparisons] = by_prompt(start.chat, rows)
+    model = RewardModel(start, derive(seed, name))  # heads of their own, so that the two err differently
     fit_reward_model(
         model,
         prompts,
@@ -90,21 +141,23 @@ def _train(
         log=log,
         progress=log.progress,
     )
-    normalise_on(model, prompts, config.max_batch_tokens)
+    normalise_on(model, samples, config.max_batch_tokens)
     return model
 
 
-def _doubts(config: Config, measured: Mapping[str, Any]) -> list[str]:
-    """Why the model that is to be optimised is not trusted; empty where it is."""
+def _doubts(config: Config, measured: Mapping[str, Any], split: str) -> list[str]:
+    """Why a model is not trusted; empty where it is."""
     accuracy = measured["accuracy"]["mean"]
     error, length = measured["calibration_error"], abs(measured["length_correlation"])
     doubts = []
     if accuracy < config.min_accuracy:
-        doubts.append(f"held-out accuracy {accuracy:.3f} is below reward_model.min_accuracy {config.min_accuracy}")
+        doubts.append(f"{split} accuracy {accuracy:.3f} is below reward_model.min_accuracy {config.min_accuracy}")
     if error > config.max_calibration_error:
         doubts.append(f"calibration error {error:.3f} is above max_calibration_error {config.max_calibration_error}")
     if length > config.max_length_correlation:
-        doubts.append(f"|correlation with length| {length:.3f} is above {config.max_length_correlation}")
+        doubts.append(
+            f"|correlation with length| {length:.3f} is above max_length_correlation {config.max_length_correlation}"
+        )
     return doubts
 
 

@@ -28,13 +28,15 @@ from rlhf.epochs import rows_at
 from rlhf.errors import PreflowError
 from rlhf.kl import adapt_kl_coef
 from rlhf.models import Policy, RewardModel, ValueModel, load_policy, logprobs_and_entropy, save_policy, token_logprobs
-from rlhf.records import read_rows, write_json
+from rlhf.records import in_pool, read_rows, val_half, write_json
 from rlhf.sampler import Completion, sample
 from rlhf.seeding import derive
 from rlhf.trainer import OptimizerSettings, fit
 from tasks.config.algorithms import Grpo, OnPolicy, Ppo, Reinforce, Rloo
+from tasks.config.generation import Generation
 from tasks.config.rl import Rl
 from tasks.journal import Log
+from tasks.prompts import prefixed, usable_prompts
 from tasks.stage import main
 
 
@@ -43,10 +45,11 @@ class _Run:
     """What an update needs."""
 
     config: Rl
+    generation: Generation
     batches: OnPolicy
     method: Algorithm
-    learner: Policy
-    anchor: Policy
+    policy: Policy
+    reference: Policy
     critic: ValueModel | None
     score: online.Score
     held_out_score: online.Score
@@ -60,6 +63,7 @@ class _Run:
 def rl(
     config: Rl,
     *,
+    generation: Generation,
     algorithm: Reinforce | Rloo | Grpo | Ppo,
     seed: int,
     policy: Path,
@@ -75,18 +79,21 @@ def rl(
     """Sample, score, learn, look at val prompts; the first lines of the module name the files."""
     _refuse_untrusted(config, reward_metrics)
     learner, proxy, witness = load_policy(policy), RewardModel.load(reward_model), RewardModel.load(held_out)
-    method = ALGORITHMS[config.algorithm](**algorithm.knobs())
+    method = ALGORITHMS[config.algorithm](**algorithm.knobs(), fixed_length=generation.max_new_tokens)
+    train, dropped = _prompts(learner, generation, prompts / "train.jsonl", "prepare.val_share and prepare.eval_share")
+    val, val_dropped = _prompts(learner, generation, prompts / "val.jsonl", "prepare.val_share", config.num_val_prompts)
     run = _Run(
         config=config,
+        generation=generation,
         batches=algorithm,
         method=method,
-        learner=learner,
-        anchor=load_policy(reference),
+        policy=learner,
+        reference=load_policy(reference),
         critic=ValueModel.from_reward_model(proxy) if method.critic else None,
-        score=online.score_with(proxy, config.unfinished_reward, config.max_batch_tokens),
-        held_out_score=online.score_with(witness, config.unfinished_reward, config.max_batch_tokens),
-        train=_prompts(learner, prompts / "train.jsonl"),
-        val=_prompts(learner, prompts / "val.jsonl")[: config.num_val_prompts],
+        score=online.score_with(proxy, generation.unfinished_reward, config.max_batch_tokens),
+        held_out_score=online.score_with(witness, generation.unfinished_reward, config.max_batch_tokens),
+        train=train,
+        val=val,
         seed=seed,
         scratch=scratch,
         log=log,
@@ -95,7 +102,8 @@ def rl(
     nonfinite = _train(run, state)
     _look(run, state, config.num_updates)
     kept = _save(run, state, out / "policy")
-    write_json(out / "metrics.json", {"algorithm": config.algorithm, "kept": kept, "nonfinite": nonfinite} | state)
+    counts = prefixed(dropped, "train") | prefixed(val_dropped, "val") | {"kept": kept, "nonfinite": nonfinite}
+    write_json(out / "metrics.json", {"algorithm": config.algorithm} | counts | state)
 
 
 def _refuse_untrusted(config: Rl, reward_metrics: Path) -> None:
@@ -107,12 +115,23 @@ def _refuse_untrusted(config: Rl, reward_metrics: Path) -> None:
         )
 
 
-def _prompts(policy: Policy, path: Path) -> list[list[int]]:
-    """Token ids of the prompts meant for RL, in the order of their ids, which is a random but lasting one."""
-    rows = sorted((row for row in read_rows(path) if row["pool"] in ("rl", "any")), key=lambda row: str(row["id"]))
+def _prompts(
+    policy: Policy, generation: Generation, path: Path, knob: str, limit: int | None = None
+) -> tuple[list[list[int]], dict[str, float]]:
+    """Token ids of the prompts meant for RL, in the order of their ids, and how many the policy has no room for.
+
+    Of val only the half that is not kept for the choice of the gate's candidate.
+    """
+    rows = in_pool(read_rows(path), "rl") if path.exists() else []
+    if path.stem == "val":
+        rows = val_half(rows, "rl")
     if not rows:
-        raise PreflowError(f"{path.name} holds 0 prompts of pool `rl` or `any`, expected at least 1")
-    return [policy.chat.encode_prompt(row["messages"]) for row in rows]
+        raise PreflowError(
+            f"{path.name} holds 0 prompts of pool `rl` or `any` for this stage, expected at least 1: collect more "
+            f"prompts, or mend {knob}"
+        )
+    usable, dropped = usable_prompts(rows, policy, generation.max_new_tokens, pool="rl", limit=limit)
+    return [policy.chat.encode_prompt(row["messages"]) for row in usable], dropped
 
 
 def _train(run: _Run, state: dict[str, Any]) -> int:
@@ -120,9 +139,9 @@ def _train(run: _Run, state: dict[str, Any]) -> int:
     config, inner_steps = run.config, run.batches.inner_steps
 
     def forward(batch: Batch) -> tuple[Tensor, Tensor]:
-        return logprobs_and_entropy(run.learner.model, batch, config.temperature)
+        return logprobs_and_entropy(run.policy.model, batch, run.generation.temperature)
 
-    modules: dict[str, torch.nn.Module] = {"policy": run.learner.model}
+    modules: dict[str, torch.nn.Module] = {"policy": run.policy.model}
     rates = {"policy": config.lr}
     if run.critic is not None and isinstance(run.batches, Ppo):
         modules["value"], rates["value"] = run.critic, run.batches.value_lr
@@ -181,16 +200,16 @@ def _look(run: _Run, state: dict[str, Any], update: int) -> None:
     }
     run.log({f"rl/val_{name}": value for name, value in figures.items()}, update * run.batches.inner_steps)
     if figures["held_out_reward"] > max((look["held_out_reward"] for look in state["val"]), default=-torch.inf):
-        _keep(run.learner, run.scratch / "best")
+        _keep(run.policy, run.scratch / "best")
     state["val"].append({"update": update} | figures)
 
 
 def _sample(run: _Run, prompts: Sequence[Sequence[int]], group_size: int, seed: int) -> list[Completion]:
     return sample(
-        run.learner,
+        run.policy,
         prompts,
-        max_new_tokens=run.config.max_new_tokens,
-        temperature=run.config.temperature,
+        max_new_tokens=run.generation.max_new_tokens,
+        temperature=run.generation.temperature,
         group_size=group_size,
         seed=seed,
     )
@@ -207,10 +226,10 @@ def _measure(
         prompts,
         completions,
         score=run.score,
-        reference=lambda batch: token_logprobs(run.anchor.model, batch, run.config.temperature),
+        reference=lambda batch: token_logprobs(run.reference.model, batch, run.generation.temperature),
         critic=critic,
         group_size=group_size,
-        pad_id=run.learner.chat.pad_id,
+        pad_id=run.policy.chat.pad_id,
         max_tokens=run.config.max_batch_tokens,
     )
 
@@ -227,7 +246,7 @@ def _keep(policy: Policy, folder: Path) -> None:
 def _save(run: _Run, state: dict[str, Any], folder: Path) -> int:
     """Write the policy that is kept; the update it is from."""
     if not run.config.select_best:
-        save_policy(run.learner, folder)
+        save_policy(run.policy, folder)
         return run.config.num_updates
     shutil.copytree(run.scratch / "best", folder)
     best = max(state["val"], key=lambda look: look["held_out_reward"])  # the first of equals, as kept

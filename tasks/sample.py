@@ -13,31 +13,45 @@ import numpy as np
 
 from rlhf.models import RewardModel, load_policy
 from rlhf.online import score_with
-from rlhf.records import in_pool, read_rows, write_json
+from rlhf.records import read_rows, write_json
 from rlhf.rollouts import Rollout, write_rollouts
 from rlhf.sampler import sample as sample_completions
 from rlhf.selection import best_of_n
+from tasks.config.generation import Generation
 from tasks.config.sample import Sample
 from tasks.graph import digest
 from tasks.journal import Log
+from tasks.prompts import usable_prompts
 from tasks.stage import main
 
 
-def sample(config: Sample, *, seed: int, policy: Path, reward_model: Path, prompts: Path, out: Path, log: Log) -> None:
+def sample(
+    config: Sample,
+    *,
+    generation: Generation,
+    seed: int,
+    policy: Path,
+    reward_model: Path,
+    prompts: Path,
+    out: Path,
+    log: Log,
+) -> None:
     """Sample, score, keep; the first lines of the module name the files."""
     sampler, judge = load_policy(policy), RewardModel.load(reward_model)
-    rows = in_pool(read_rows(prompts / "train.jsonl"), "rl")[: config.num_prompts]
+    rows, dropped = usable_prompts(
+        read_rows(prompts / "train.jsonl"), sampler, generation.max_new_tokens, pool="rl", limit=config.num_prompts
+    )
     encoded = [sampler.chat.encode_prompt(row["messages"]) for row in rows]
     completions = sample_completions(
         sampler,
         encoded,
-        max_new_tokens=config.max_new_tokens,
-        temperature=config.temperature,
+        max_new_tokens=generation.max_new_tokens,
+        temperature=generation.temperature,
         group_size=config.group_size,
         seed=seed,
         progress=log.progress,
     )
-    score = score_with(judge, config.unfinished_reward, config.max_batch_tokens)
+    score = score_with(judge, generation.unfinished_reward, config.max_batch_tokens)
     rewards = score(encoded, completions).tolist()
     version = digest(policy)[:16]
     rollouts = [
@@ -55,7 +69,7 @@ def sample(config: Sample, *, seed: int, policy: Path, reward_model: Path, promp
         for one, reward in zip(completions, rewards, strict=True)
     ]
     write_rollouts(out / "rollouts" / "rollouts.jsonl", rollouts)
-    metrics = _metrics(rollouts, np.array(rewards).reshape(len(rows), config.group_size))
+    metrics = _metrics(rollouts, np.array(rewards).reshape(len(rows), config.group_size)) | dropped
     log({f"sample/{name}": value for name, value in metrics.items()}, 0)
     write_json(out / "metrics.json", metrics)
 

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rlhf.chat import Chat
 from rlhf.checkpoints import Checkpoints
 from rlhf.errors import PreflowError
 from rlhf.models import Policy, load_policy, save_policy
@@ -18,19 +17,33 @@ from rlhf.optimizer import OptimizerSettings
 from rlhf.records import read_rows, write_json
 from rlhf.sampler import sample
 from rlhf.supervised import Sequences, fit_supervised, mean_nll
+from tasks.config.generation import Generation
 from tasks.config.sft import Sft
 from tasks.journal import Log
+from tasks.prompts import fitting, usable_prompts
 from tasks.stage import main
 
 Rows = Sequence[dict[str, Any]]
 
 
-def sft(config: Sft, *, seed: int, demonstrations: Path, base: Path, out: Path, scratch: Path, log: Log) -> None:
+def sft(
+    config: Sft,
+    *,
+    generation: Generation,
+    seed: int,
+    demonstrations: Path,
+    base: Path,
+    out: Path,
+    scratch: Path,
+    log: Log,
+) -> None:
     """Train on the train demonstrations, measure on the val ones; the first lines of the module name the files."""
     policy = load_policy(base)
     train, val = list(read_rows(demonstrations / "train.jsonl")), list(read_rows(demonstrations / "val.jsonl"))
-    sequences, held_out = _encode(config, policy.chat, train), _encode(config, policy.chat, val)
-    before = _answers(config, policy, val, seed)
+    sequences, dropped = _encode(config, policy, "train", train)
+    held_out, _ = _encode(config, policy, "val", val)
+    asked = _asked(config, generation, policy, val)
+    before = _answers(generation, policy, asked, seed)
     result = fit_supervised(
         policy,
         sequences,
@@ -50,39 +63,51 @@ def sft(config: Sft, *, seed: int, demonstrations: Path, base: Path, out: Path, 
         log=log,
         progress=log.progress,
     )
-    after = _answers(config, policy, val, seed)
-    log.table("sft_samples", _side_by_side(val, before, after))
+    after = _answers(generation, policy, asked, seed)
+    log.table("sft_samples", _side_by_side(asked, before, after))
     metrics = {
         "demonstrations": float(len(sequences)),
-        "dropped_long": float(len(train) - len(sequences)),
         "stop_rate_before": _stop_rate(before),
         "stop_rate": _stop_rate(after),
         "val_nll": mean_nll(policy, held_out, config.max_batch_tokens),
-    }
+    } | dropped
     log({f"sft/{name}": value for name, value in metrics.items()}, result.steps)
     save_policy(policy, out / "policy")
     write_json(out / "metrics.json", metrics)
 
 
-def _encode(config: Sft, chat: Chat, rows: Rows) -> Sequences:
-    encoded = [chat.encode_conversation(row["messages"], config.loss_on) for row in rows]
-    kept = [(ids, mask) for ids, mask in encoded if len(ids) <= config.max_tokens]
-    if not kept:
-        raise PreflowError(
-            f"0 of {len(rows)} demonstrations have at most sft.max_tokens={config.max_tokens} tokens: raise it"
-        )
-    return kept
+def _encode(config: Sft, policy: Policy, split: str, rows: Rows) -> tuple[Sequences, dict[str, float]]:
+    """Tokens and loss masks of the demonstrations that fit, and how many did not."""
+    if not rows:
+        knob = "prepare.val_share" if split == "val" else "collect"
+        raise PreflowError(f"the split {split} holds 0 demonstrations, expected at least 1: more data, or see {knob}")
+    fit = fitting(
+        f"{split} demonstrations",
+        rows,
+        policy.chat,
+        lambda row: policy.chat.encode_conversation(row["messages"], config.loss_on),
+        lambda encoded: len(encoded[0]),
+        min(config.max_tokens, policy.model.config.max_position_embeddings),
+        f"sft.max_tokens={config.max_tokens}, or all the model's positions",
+    )
+    return fit.tokens, fit.dropped
 
 
-def _answers(config: Sft, policy: Policy, rows: Rows, seed: int) -> list[tuple[str, str]]:
-    """(text, stop reason) of one sampled answer to the prompt of each of the first rows."""
-    prompts = [policy.chat.encode_prompt(row["messages"][:-1]) for row in rows[: config.num_samples]]
-    room = policy.model.config.max_position_embeddings - max(map(len, prompts))
+def _asked(config: Sft, generation: Generation, policy: Policy, rows: Rows) -> list[dict[str, Any]]:
+    """Some val demonstrations without their answer, which is kept beside."""
+    questions = [
+        {"id": row["id"], "messages": row["messages"][:-1], "answer": row["messages"][-1]["content"]} for row in rows
+    ]
+    return usable_prompts(questions, policy, generation.max_new_tokens, limit=config.num_samples)[0]
+
+
+def _answers(generation: Generation, policy: Policy, asked: Rows, seed: int) -> list[tuple[str, str]]:
+    """(text, stop reason) of one sampled answer to each question."""
     completions = sample(
         policy,
-        prompts,
-        max_new_tokens=min(config.max_new_tokens, room),
-        temperature=1.0,
+        [policy.chat.encode_prompt(row["messages"]) for row in asked],
+        max_new_tokens=generation.max_new_tokens,
+        temperature=generation.temperature,
         group_size=1,
         seed=seed,
     )
@@ -98,12 +123,12 @@ def _side_by_side(
 ) -> list[dict[str, str]]:
     return [
         {
-            "prompt": row["messages"][-2]["content"],
-            "demonstration": row["messages"][-1]["content"],
+            "prompt": row["messages"][-1]["content"],
+            "demonstration": row["answer"],
             "base": old,
             "sft": new,
         }
-        for row, (old, _), (new, _) in zip(rows, before, after, strict=False)
+        for row, (old, _), (new, _) in zip(rows, before, after, strict=True)
     ]
 
 

@@ -35,8 +35,7 @@ def validate(config: Validate, *, prepared: Path, expectations: Path, out: Path,
     for kind, verdict in verdicts.items():
         for split in splits_of(kind):
             chosen = [row for row in verdict.clean if row["split"] == split]
-            if chosen or split == splits_of(kind)[-1]:
-                write_rows(out / kind / f"{split}.jsonl", chosen)
+            write_rows(out / kind / f"{split}.jsonl", chosen)
     write_json(out / "metrics.json", {"passed": True} | {kind: _counts(verdicts[kind]) for kind in KINDS})
 
 

@@ -28,9 +28,10 @@ find_python() {
 check_machine() {
   command -v git >/dev/null || fail "needs git, and there is none on the PATH; install it with your system's package manager"
   git rev-parse --git-dir >/dev/null 2>&1 || fail "$PWD is no git checkout that this user may read, and the versions of data and runs are kept with git; use \`git clone\`, or \`git init\` and a first commit here"
-  local free_kb
+  local free_kb needed=5
   free_kb=$(df -Pk . | awk 'NR == 2 { print $4 }')
-  [ "$free_kb" -ge $((5 * 1024 * 1024)) ] || fail "needs 5 GB of free disk for the packages and a first run, and $PWD has $((free_kb / 1024)) MB; make room or clone to another disk"
+  ! usable || needed=1  # most packages are there
+  [ "$free_kb" -ge $((needed * 1024 * 1024)) ] || fail "needs $needed GB of free disk for the packages and a first run, and $PWD has $((free_kb / 1024)) MB; make room or clone to another disk"
 }
 
 # A plain `torch` on Linux brings 3 GB of CUDA. Without a GPU, and with no package source of the user's own, take PyTorch's CPU build.

@@ -26,8 +26,8 @@ def clipped_surrogate(
         [B, T] losses, and over the masked tokens: `ratio`, `ratio_max`, `clip_fraction` (share without gradient) with
         its two sides, `approx_kl` = ½ (log ρ)² (old policy to new).
     """
-    log_ratio = logprobs - old_logprobs
-    ratio = log_ratio.exp()
+    logratio = logprobs - old_logprobs
+    ratio = logratio.exp()
     bounded = ratio.clamp(1.0 - clip_low, 1.0 + clip_high)
     losses = torch.maximum(-ratio * advantages, -bounded * advantages)
     with torch.no_grad():
@@ -39,7 +39,7 @@ def clipped_surrogate(
             "clip_fraction": too_high + too_low,
             "clip_fraction_high": too_high,
             "clip_fraction_low": too_low,
-            "approx_kl": 0.5 * log_ratio[loss_mask] ** 2,
+            "approx_kl": 0.5 * logratio[loss_mask] ** 2,
         }
     return losses, metrics
 

@@ -17,7 +17,7 @@ class OnPolicy(Section):
     inner_steps: int = Field(1, ge=1, description="optimiser steps on each batch of rollouts")
     aggregation: Aggregation = Field(
         "token",
-        description="how token losses are averaged over a step: by sequence, over all tokens, or by a fixed length",
+        description="how token losses are averaged over a step: by sequence, over all tokens, or by max_new_tokens",
     )
 
     def knobs(self) -> dict[str, Any]:
@@ -47,9 +47,9 @@ class Grpo(OnPolicy):
     group_size: int = Field(8, ge=2, description="completions sampled for each of them")
     aggregation: Aggregation = Field(
         "sequence",
-        description="how token losses are averaged over a step: by sequence, over all tokens, or by a fixed length",
+        description="how token losses are averaged over a step: by sequence, over all tokens, or by max_new_tokens",
     )
-    kl_estimator: Literal["k1", "k2", "k3"] = Field(
+    kl_estimator: Literal["k2", "k3"] = Field(
         "k3", description="estimate of each token's KL in the loss; k3 in the paper, k2 has the exact gradient"
     )
     clip_low: float = Field(0.2, ge=0, lt=1, description="ratio clipped below 1 - this, from the second inner step on")

@@ -18,5 +18,6 @@ class Annotate(Section):
     )
     num_prompts: int = Field(2000, ge=1, description="prompts of the preference pool to sample for, at most")
     group_size: int = Field(4, ge=2, description="completions a prompt; every two different ones are compared")
-    temperature: float = Field(1.0, gt=0, description="of sampling")
-    max_new_tokens: int = Field(48, ge=1, description="length at which a completion is cut off, tokens")
+    held_out_share: float = Field(
+        0.4, gt=0, lt=1, description="share of the questions whose pairs only the held-out reward model learns from"
+    )

@@ -1,5 +1,7 @@
 """Knobs of stage `evaluate`."""
 
+from typing import Annotated
+
 from pydantic import Field
 
 from tasks.config import Section
@@ -9,19 +11,16 @@ class Evaluate(Section):
     """How every policy is sampled and scored: the same prompts, seeds and settings for all of them."""
 
     num_prompts: int = Field(400, ge=2, description="evaluation prompts used, at most (the same ones for every policy)")
-    samples_per_prompt: int = Field(4, ge=1, description="completions a prompt, sampled at `temperature`")
-    temperature: float = Field(1.0, gt=0, description="sampling temperature; each prompt is answered once greedily too")
-    max_new_tokens: int = Field(48, ge=1, description="length at which a completion is cut off, tokens")
-    unfinished_reward: float = Field(
-        -2.0, description="reward of a completion that was cut off, in standard deviations of the reward model"
-    )
+    samples_per_prompt: int = Field(4, ge=1, description="completions a prompt; it is answered once greedily too")
     num_selection_prompts: int = Field(
-        200, ge=2, description="val prompts on which the gate's candidate is chosen, at most"
+        200, ge=2, description="val prompts on which the gate's candidate is chosen, at most; the half that rl left"
     )
     best_of_n_prompts: int = Field(
         200, ge=2, description="evaluation prompts behind the best-of-n curve of SFT, at most"
     )
-    best_of_n: list[int] = Field([1, 2, 4, 8, 16], description="sizes n of the best-of-n curve")
+    best_of_n: list[Annotated[int, Field(ge=1)]] = Field(
+        [1, 2, 4, 8, 16], min_length=1, description="sizes n of the best-of-n curve"
+    )
     num_demonstrations: int = Field(
         200, ge=1, description="held-out demonstrations whose NLL shows forgetting, at most"
     )

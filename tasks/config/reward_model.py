@@ -6,11 +6,8 @@ from tasks.config import Section
 
 
 class RewardModel(Section):
-    """Two Bradley-Terry models on disjoint prompts, and when the one to be optimised is trusted."""
+    """Two Bradley-Terry models on disjoint prompts, and when they are trusted."""
 
-    policy_share: float = Field(
-        0.6, gt=0, lt=1, description="share of the prompts for the model that is optimised; the other has the rest"
-    )
     epochs: int = Field(1, ge=1, description="passes over the pairs; more than one overfits")
     batch_size: int = Field(8, ge=1, description="prompts of one optimiser step, with all their pairs")
     lr: float = Field(1e-3, gt=0, description="peak learning rate of the language model below the heads")
@@ -20,10 +17,7 @@ class RewardModel(Section):
     max_grad_norm: float = Field(1.0, gt=0, description="limit of the gradient's length")
     centring: float = Field(0.0, ge=0, description="weight of (r_chosen + r_rejected)², which holds scores near 0")
     lm_coef: float = Field(0.5, ge=0, description="weight of the language-model loss on chosen completions")
-    unfinished_reward: float = Field(
-        -2.0, description="reward of a completion that was cut off, in standard deviations of the reward model"
-    )
-    min_accuracy: float = Field(0.6, ge=0, le=1, description="held-out accuracy below which it is not trusted")
+    min_accuracy: float = Field(0.6, ge=0, le=1, description="accuracy on val pairs below which a model is not trusted")
     max_calibration_error: float = Field(0.15, ge=0, le=1, description="above this expected error it is not trusted")
     max_length_correlation: float = Field(
         0.6, ge=0, le=1, description="above this |correlation of reward and length| it is not trusted"

@@ -10,7 +10,7 @@ from tasks.config import Section
 class Rl(Section):
     """Policy gradients against the reward model with a KL leash; the algorithm's own knobs are in `algorithms`."""
 
-    algorithm: Literal["reinforce", "rloo", "grpo", "ppo"] = Field("rloo", description="which block of `algorithms`")
+    algorithm: Literal["reinforce", "rloo", "grpo", "ppo"] = Field("ppo", description="which block of `algorithms`")
     num_updates: int = Field(50, ge=1, description="batches of rollouts")
     kl_coef: float = Field(0.1, ge=0, description="price of a nat of KL to the reference, in units of reward")
     kl_target: float | None = Field(
@@ -21,13 +21,8 @@ class Rl(Section):
     final_lr_fraction: float = Field(0.1, ge=0, le=1, description="share of the peak that the linear fall ends at")
     beta2: float = Field(0.99, gt=0, lt=1, description="AdamW's memory of squared gradients; short, as runs are short")
     max_grad_norm: float = Field(1.0, gt=0, description="limit of the gradient's length")
-    max_new_tokens: int = Field(48, ge=1, description="length at which a completion is cut off, tokens")
-    temperature: float = Field(1.0, gt=0, description="of sampling, and of every log-probability")
-    unfinished_reward: float = Field(
-        -2.0, description="reward of a completion that was cut off, in standard deviations of the reward model"
-    )
     val_every: int = Field(10, ge=1, description="updates between two looks at the val prompts")
-    num_val_prompts: int = Field(200, ge=2, description="val prompts looked at, at most")
+    num_val_prompts: int = Field(200, ge=2, description="val prompts looked at, at most; half of val is for this")
     select_best: bool = Field(
         True, description="keep the policy with the best held-out reward on val; false keeps the last one"
     )

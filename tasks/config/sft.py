@@ -19,6 +19,5 @@ class Sft(Section):
     max_grad_norm: float = Field(1.0, gt=0, description="limit of the gradient's length")
     max_tokens: int = Field(256, ge=8, description="longer conversations are dropped and counted, never cut")
     num_samples: int = Field(32, ge=1, description="val prompts answered before and after, for the sample table")
-    max_new_tokens: int = Field(48, ge=1, description="length at which such an answer is cut off, tokens")
     checkpoint_every: int = Field(50, ge=1, description="optimiser steps between two checkpoints")
     max_batch_tokens: int = Field(4096, ge=1, description="tokens of one pass through the model, padding counted")

@@ -18,11 +18,13 @@ from tasks.outcome import StageResult
 from tasks.tracking.boundary import guarded
 from tasks.tracking.runs import RunRecord, begin, owner_of_this_process, runs_of
 
-__all__ = ["begin_run", "champion", "finish_run", "promote", "reconcile", "replay"]
+__all__ = [
+    *("announce", "begin_run", "bytes_of", "champion", "finish_run", "made_from", "promote", "reconcile", "replay"),
+]
 
 
-def begin_run(root: Path, run_id: str, info: Mapping[str, Any]) -> None:
-    """Open the parent run of one pipeline run.
+def announce(root: Path, run_id: str, info: Mapping[str, Any]) -> None:
+    """Write down what a run is, before its first stage and without MLflow; the first word counts.
 
     All keys of `info` may be absent: `name` (what a reader calls the run), `tree` (folder with the dvc.yaml, dvc.lock
     and params.yaml of this run; default `root`), `profile`, `ref` and `commit` (git), `command` (as typed),
@@ -30,6 +32,11 @@ def begin_run(root: Path, run_id: str, info: Mapping[str, Any]) -> None:
     registered model, default "policy"; it names the experiment too), `tags` (anything else).
     """
     begin(root, run_id, info, owner_of_this_process())
+
+
+def begin_run(root: Path, run_id: str, info: Mapping[str, Any]) -> None:
+    """Announce a run and open its parent run in MLflow."""
+    announce(root, run_id, info)
     replay(root, run_id)
 
 
@@ -47,20 +54,23 @@ def replay(root: Path, run_id: str) -> None:
     guarded(root, ship)
 
 
-def finish_run(root: Path, run_id: str, results: Mapping[str, StageResult], status: str) -> dict[str, Any]:
+def finish_run(
+    root: Path, run_id: str, results: Mapping[str, StageResult], status: str, commit: str = ""
+) -> dict[str, Any]:
     """Ship the rest, add cached stages and lineage, describe the run and close it.
 
     Args:
         results: what became of each stage, by name.
         status: "FINISHED", "FAILED", or "KILLED" for a run that was stopped: who stops it does not wait for MLflow, so
             another process ships it.
+        commit: what the run left in git, where that is another than it began with.
 
     Returns:
         `{"run": id, "experiment": id, "stages": {name: id}}` of MLflow; `{}` where it did not answer yet.
     """
 
     run = RunRecord.read(root, run_id)
-    run.finish({name: asdict(result) for name, result in results.items()}, status)
+    run.finish({name: asdict(result) for name, result in results.items()}, status, commit)
     if status == "KILLED":
         _reconcile_in_background(root)
         return {}
@@ -68,7 +78,7 @@ def finish_run(root: Path, run_id: str, results: Mapping[str, StageResult], stat
 
 
 def reconcile(root: Path) -> None:
-    """Ship what is left of earlier runs; every command calls it, and it takes milliseconds when there is nothing.
+    """Ship what is left of earlier runs; `run` and `status` call it, and it takes milliseconds when there is nothing.
 
     Runs that died are closed as KILLED, a `dvc repro` typed by hand gets its skipped stages, and what a server that was
     away did not hear is told again.
@@ -84,7 +94,7 @@ def promote(root: Path, run_id: str, candidate: str, name: str = "policy") -> in
     """Register the candidate's policy of a run as a new version of `name` and move the alias `champion` to it.
 
     `candidate` is a policy as the evaluation calls it ("rl", "dpo", …). The same bytes are never registered twice:
-    their version gets the alias. Call it after `finish_run`.
+    their version gets the alias, and tags that name this run. Call it after `finish_run`.
 
     Returns:
         The version that `champion` now names.
@@ -110,6 +120,24 @@ def champion(root: Path, name: str = "policy") -> dict[str, Any] | None:
     from tasks.tracking.registry import champion as champion_now
 
     return champion_now(root, name)
+
+
+def made_from(root: Path, name: str, lock: str) -> int | None:
+    """The newest version of `name` that a dvc.lock of this sha256 became; None where there is none.
+
+    Raises:
+        DependencyDown: the registry did not answer.
+    """
+    from tasks.tracking.registry import made_from as made_now
+
+    return made_now(root, name, lock)
+
+
+def bytes_of(tree: Path, candidate: str) -> str | None:
+    """md5 of a candidate's policy, as the dvc.lock of a tree has it; to compare with the `md5` of `champion`."""
+    from tasks.tracking.registry import bytes_of as bytes_now
+
+    return bytes_now(tree, candidate)
 
 
 def _close(run: RunRecord) -> dict[str, Any]:

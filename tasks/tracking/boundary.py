@@ -25,7 +25,10 @@ def guarded(root: Path, ship: Callable[[], T], patient: bool = False) -> T | Non
     except Exception as error:
         if _quiet_until == 0.0 or patient:
             where = home(root) / "journal"
-            print(f"MLflow: {sentence(error)}; kept in {where}, shipped by the next `preflow` command", file=sys.stderr)
+            print(
+                f"MLflow: {sentence(error)}; kept in {where}, shipped by the next `preflow run` or `preflow status`",
+                file=sys.stderr,
+            )
         _quiet_until = time.monotonic() + _PAUSE
         return None
     _quiet_until = 0.0

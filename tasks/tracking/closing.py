@@ -142,7 +142,9 @@ class _Closing(Shipment):
                     self.client.log_artifact(self.parent, str(page), f"validation/{stage}")
         links = {stage: self._link(child) for stage, child in children.items()}
         note = describe.parent_note(self.run, tree, results, links)
-        self.log(self.parent, tags={"mlflow.note.content": note} | describe.ending_tags(tree))
+        kept = (self.run.outcome or {}).get("commit")
+        commit = {"git.commit": kept, "mlflow.source.git.commit": kept} if kept else {}
+        self.log(self.parent, tags={"mlflow.note.content": note} | describe.ending_tags(tree) | commit)
         self._end_parent(results, status)
 
     def _end_parent(self, results: Results, status: str) -> None:

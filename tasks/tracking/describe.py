@@ -87,7 +87,7 @@ def cached_note(stage_note: str, origin: str | None) -> str:
 def version_note(run_id: str, candidate: str, ref: str | None, tree: Tree) -> str:
     """The page of one registered version."""
     scores, gate = read_out(tree, "scores.json"), read_out(tree, "gate.json")
-    again = f"Made by run `{run_id}`; do it again with `preflow reproduce {ref or run_id}`."
+    again = f"Made by run `{run_id}`" + (f"; do it again: `{_by_git(ref)}`." if ref else ".")
     parts = [gate["reason"] if gate else f"policy {candidate}"]
     return "\n\n".join([*parts, _policies(scores, candidate) if scores else "", again])
 
@@ -140,9 +140,12 @@ def _stages(tree: Tree, results: Mapping[str, Facts], links: Mapping[str, str]) 
 def _again(run: RunRecord) -> str:
     ref, command = run.info.get("ref"), run.info.get("command")
     typed = f"Typed: `{command}`. " if command else ""
-    return (
-        f"{typed}Code, parameters and lock: `{ref}`; `preflow reproduce {ref}` does it again." if ref else typed.strip()
-    )
+    return f"{typed}Code, parameters and lock: `{ref}`; again: `{_by_git(ref)}`." if ref else typed.strip()
+
+
+def _by_git(ref: str) -> str:
+    """The line that does a run again, in a checkout beside this one."""
+    return f"git worktree add --detach ../again {ref} && make -C ../again repro"
 
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

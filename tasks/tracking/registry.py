@@ -13,7 +13,7 @@ from tasks.lineage import Linker, Tree, policies_of, read_tree
 from tasks.tracking import describe
 from tasks.tracking.boundary import sentence
 from tasks.tracking.runs import RunRecord
-from tasks.tracking.store import Store, connect
+from tasks.tracking.store import Store, connect, is_absent
 
 ALIAS = "champion"
 MODEL_NOTE = """Policies that passed the gate of the pipeline. Alias `champion`: the one that serves.
@@ -36,10 +36,14 @@ def promote(run: RunRecord, candidate: str, name: str) -> int:
         if state.get("store") != store.uri or "run" not in state:
             raise DependencyDown("the run itself is not in MLflow yet, so it cannot be promoted there")
         linker = Linker(store.client, state["experiment"], run.run_id, tree)
-        version = _same_bytes(store, name, item.md5)
+        version, tags = _by_tag(store, name, "dvc.md5", item.md5), _tags(run, tree, candidate, item)
         if version is None:
-            tags = _tags(run, tree, candidate, item)
             version = _register(store, run, tree, candidate, name, linker.model(item), tags)
+        else:  # it speaks of the run that made it champion this time
+            for key, value in tags.items():
+                store.client.set_model_version_tag(name, str(version), key, value)
+            note = describe.version_note(run.run_id, candidate, run.info.get("ref"), tree)
+            store.client.update_model_version(name, str(version), description=note)
         store.client.set_registered_model_alias(name, ALIAS, str(version))
         store.client.set_tag(state["run"], "promoted", f"{name} v{version}")
         return version
@@ -47,6 +51,8 @@ def promote(run: RunRecord, candidate: str, name: str) -> int:
 
 def champion(root: Path, name: str) -> dict[str, Any] | None:
     """See `tasks.tracking.champion`."""
+    if is_absent(root):
+        return None
     with _reachable(root) as store:
         found = _by_alias(store, name)
     if found is None:
@@ -63,6 +69,21 @@ def champion(root: Path, name: str) -> dict[str, Any] | None:
         "lock": tags["dvc.lock.sha256"],
         "digests": json.loads(tags["digests"]),
     }
+
+
+def made_from(root: Path, name: str, lock: str) -> int | None:
+    """See `tasks.tracking.made_from`."""
+    if is_absent(root):
+        return None
+    with _reachable(root) as store:
+        return _by_tag(store, name, "dvc.lock.sha256", lock)
+
+
+def bytes_of(tree_root: Path, candidate: str) -> str | None:
+    """See `tasks.tracking.bytes_of`."""
+    tree = read_tree(tree_root)
+    path = policies_of(tree.graph).get(candidate)
+    return tree.digests().get(path) if path else None
 
 
 @contextmanager
@@ -87,8 +108,9 @@ def _by_alias(store: Store, name: str) -> Any:
         raise
 
 
-def _same_bytes(store: Store, name: str, md5: str) -> int | None:
-    found = store.client.search_model_versions(f"name = '{name}' and tags.`dvc.md5` = '{md5}'")
+def _by_tag(store: Store, name: str, tag: str, value: str) -> int | None:
+    """Newest version with this tag."""
+    found = store.client.search_model_versions(f"name = '{name}' and tags.`{tag}` = '{value}'")
     return max((int(version.version) for version in found), default=None)
 
 
@@ -119,7 +141,7 @@ def _tags(run: RunRecord, tree: Tree, candidate: str, item: Any) -> dict[str, st
         "dvc.md5": item.md5,
         "dvc.lock.sha256": hashlib.sha256((tree.root / "dvc.lock").read_bytes()).hexdigest(),
         "git.ref": run.info.get("ref"),
-        "git.commit": run.info.get("commit"),
+        "git.commit": (run.outcome or {}).get("commit") or run.info.get("commit"),
         "preflow.run": run.run_id,
         "preflow.profile": run.info.get("profile"),
         "scores": json.dumps(shown, sort_keys=True),

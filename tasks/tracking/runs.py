@@ -96,9 +96,10 @@ class RunRecord:
         found = [Journal(path.parent) for path in self.folder.glob("*/events.jsonl")]
         return sorted(found, key=_begun)
 
-    def finish(self, results: Mapping[str, Mapping[str, Any]], status: str) -> None:
+    def finish(self, results: Mapping[str, Mapping[str, Any]], status: str, commit: str = "") -> None:
         """Keep how the run ended, so that it can be told later too."""
-        facts = {"results": {name: dict(result) for name, result in results.items()}, "status": status}
+        told = {name: dict(result) for name, result in results.items()}
+        facts = {"results": told, "status": status, "commit": commit}
         write_json_atomically(self.folder / "finish.json", facts | {"time": time.time()})
 
     def is_over(self) -> bool:
@@ -167,7 +168,9 @@ def _adopt(root: Path, run_id: str) -> None:
     """Begin a run that nobody announced: `dvc repro` by hand, or a stage module started alone."""
     folder = _folder(root, run_id)
     starts = [Journal(path.parent).read()[0][:1] for path in folder.glob("*/events.jsonl")]
-    first = min((events[0] for events in starts if events), key=lambda event: float(event["time"]))
+    first = min((events[0] for events in starts if events), key=lambda event: float(event["time"]), default=None)
+    if first is None:
+        raise FileNotFoundError(f"run {run_id} has neither run.json nor a journal: nothing can be told of it")
     tree = Path(first["root"])
     command = first["command"]
     begin(root, run_id, {"name": command, "command": command, "tree": str(tree), "by_hand": True}, first["owner"])

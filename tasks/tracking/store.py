@@ -39,6 +39,12 @@ def uri_of(root: Path) -> str:
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{_main_checkout(root)}/mlruns/mlflow.db"
 
 
+def is_absent(root: Path) -> bool:
+    """Whether nothing was ever kept: a database of ours that is still to be made."""
+    uri = uri_of(root)
+    return uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists()
+
+
 def connect(root: Path) -> Store:
     """The store of `root`; one client a process and store."""
     return _open(uri_of(root))

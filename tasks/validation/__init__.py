@@ -45,13 +45,20 @@ def check(
 
 
 def check_preferences(
-    rows: Sequence[Row], report: Path, config: Validate | None = None, *, expectations: Path, stage: str = "annotate"
+    rows: Sequence[Row],
+    report: Path,
+    config: Validate,
+    *,
+    expectations: Path,
+    protected: Iterable[Row] = (),
+    stage: str = "annotate",
 ) -> list[Row]:
     """The gate for pairs born inside the pipeline: writes the report and returns the clean pairs, in their order.
 
+    `protected` are rows of the splits eval and val, of any kind, whose questions the pairs may not give away.
     Raises DataRefused where a rule says stop; the report is then in the reports folder of the stage `stage`.
     """
-    verdict = check("preferences", rows, config or Validate(), Context.of(rows), expectations=expectations)
+    verdict = check("preferences", rows, config, Context.of([*protected, *rows]), expectations=expectations)
     kept = write_report({"preferences": verdict}, report, stage)
     refuse_if_stopped([verdict], kept)
     return verdict.clean

@@ -79,5 +79,3 @@ def program(api: str) -> Callable[..., subprocess.Popen[str]]:
         )
 
     return start
-
-

@@ -38,6 +38,17 @@ def test_a_profile_may_bring_its_own_graph(root: Path) -> None:
     assert profiles.resolve(root, "kind").dvc_yaml == root / "profiles" / "kind" / "dvc.yaml"
 
 
+def test_a_secret_is_refused_by_the_name_of_its_key_and_not_shown(root: Path) -> None:
+    secret = "hf_" + "a1B2" * 6
+    with pytest.raises(ConfigError, match=r"--set rl\.kl_coef: its value looks like a Hugging Face token") as refused:
+        profiles.resolve(root, "", [f"rl.kl_coef={secret}"])
+    assert secret not in str(refused.value)
+    assert refused.value.exit_code == 2
+    (root / "profiles" / "polite.yaml").write_text(f"registry:\n  name: {secret}\n")
+    with pytest.raises(ConfigError, match=r"registry\.name: its value"):
+        profiles.resolve(root, "polite")
+
+
 @pytest.mark.parametrize(
     ("profile", "setting", "message"),
     [

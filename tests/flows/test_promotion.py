@@ -8,10 +8,13 @@ from typing import Any
 
 import pytest
 
-from flows import champion, closing, profiles
+from flows import champion, closing, launch, profiles
 from flows.request import Report, Run, Wish
 from flows.runner import Place
-from tasks.champion import read_champion
+from flows.workspace import Snapshot
+from rlhf.errors import DependencyDown
+from tasks import champion as champions
+from tasks.champion import Champion, read_champion
 from tasks.graph import Graph, Stage, load_graph
 from tasks.outcome import StageResult
 from tests.flows.toy import git
@@ -22,14 +25,25 @@ class Registry:
 
     def __init__(self) -> None:
         self.present: dict[str, Any] | None = None
+        self.made: dict[str, int] = {}
+        self.down = False
 
     def champion(self, *_: object) -> dict[str, Any] | None:
+        if self.down:
+            raise DependencyDown("the model registry did not answer")
         return self.present
+
+    def made_from(self, root: Path, name: str, lock: str) -> int | None:
+        return self.made.get(lock)
+
+    def bytes_of(self, tree: Path, candidate: str) -> str:
+        return (tree / "dvc.lock").read_text()[:1]
 
     def promote(self, root: Path, run: str, candidate: str, name: str) -> int:
         version = (self.present or {"version": 0})["version"] + 1
         self.present = {"version": version, "ref": f"refs/x/{version}", "candidate": candidate, "digests": {}}
-        self.present["lock"] = champion.lock_digest(root)
+        self.present |= {"lock": champion.lock_digest(root), "md5": self.bytes_of(root, candidate)}
+        self.made[self.present["lock"]] = version
         return version
 
     def finish_run(self, *_: object) -> dict[str, Any]:
@@ -45,35 +59,88 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> Registry:
     return found
 
 
-def judged(root: Path, promote: bool, **wish: Any) -> Report:
+def judged(root: Path, gate_says: bool, registry_down: str = "", **wish: Any) -> Report:
     """Report of a run whose gate said so."""
     (root / "data/13_gate").mkdir(parents=True, exist_ok=True)
-    gate = {"promote": promote, "candidate": "rl", "reason": "no gain", "checks": []}
+    gate = {"promote": gate_says, "candidate": "rl", "reason": "no gain", "checks": []}
     (root / "data/13_gate/gate.json").write_text(json.dumps(gate))
     report = Report("r1", commit=git(root, "rev-parse", "HEAD").strip())
     place = Place(root, root, "r1")
-    this = Run(Wish(**wish), profiles.resolve(root), report, place, load_graph(root), threading.Event())
+    taken = Snapshot("", report.commit, ())
+    this = Run(
+        Wish(**wish), profiles.resolve(root), report, place, load_graph(root), threading.Event(), taken, registry_down
+    )
     closing.judge(this, {name: StageResult(name, "ran") for name in this.graph.stages})
     return report
 
 
 def test_the_gate_decides_and_the_ref_is_kept(toy: Path, registry: Registry) -> None:
     (toy / "dvc.lock").write_text("one")
-    refused = judged(toy, promote=False, require_promotion=True)
+    refused = judged(toy, gate_says=False, require_promotion=True)
     outcome = {"promoted": False, "name": "policy", "version": None, "reason": "not promoted: no gain"}
     assert refused.promotion == outcome
     assert refused.exit_code == closing.NOT_PROMOTED
     assert registry.present is None
-    assert judged(toy, promote=True, settings=("seed=1",)).promotion["promoted"] is False  # type: ignore[index]
-    promoted = judged(toy, promote=True)
+    assert judged(toy, gate_says=True, settings=("seed=1",)).promotion["promoted"] is False  # type: ignore[index]
+    promoted = judged(toy, gate_says=True)
     assert (promoted.exit_code, promoted.promotion["reason"]) == (0, "promoted policy v1")  # type: ignore[index]
     assert git(toy, "rev-parse", "refs/preflow/policy/v1").strip() == promoted.commit
     # The same result again is no new version, and a gate that compared with nobody does not unseat v1.
-    assert judged(toy, promote=True).promotion["version"] == 1  # type: ignore[index]
+    assert judged(toy, gate_says=True).promotion["version"] == 1  # type: ignore[index]
     (toy / "dvc.lock").write_text("two")
-    late = judged(toy, promote=True).promotion
+    late = judged(toy, gate_says=True).promotion
     assert late is not None
     assert late["reason"] == "not promoted: the champion is v1 by now; run again"
+
+
+def test_the_same_bytes_are_the_champion_already_whatever_the_gate_says(toy: Path, registry: Registry) -> None:
+    (toy / "dvc.lock").write_text("one")
+    judged(toy, gate_says=True)
+    (toy / "dvc.lock").write_text("other lock, same first letter: same policy")
+    again = judged(toy, gate_says=False, require_promotion=True)
+    assert (again.exit_code, again.promotion["promoted"]) == (0, True)  # type: ignore[index]
+    assert again.promotion["reason"] == "policy v1 is already the champion (same bytes)"  # type: ignore[index]
+
+
+def test_a_rollback_holds_until_somebody_says_otherwise(toy: Path, registry: Registry) -> None:
+    (toy / "dvc.lock").write_text("one")
+    judged(toy, gate_says=True)
+    first = registry.present
+    (toy / "dvc.lock").write_text("two")
+    champions.write_champion(toy / champion.FOLDER, Champion(version=1, ref="", digests={}), toy / "dvc.lock")
+    assert judged(toy, gate_says=True).promotion["version"] == 2  # type: ignore[index]
+    registry.present = first
+    kept = judged(toy, gate_says=True)
+    assert kept.promotion["reason"].startswith(  # type: ignore[index]
+        "not promoted: policy v2 is this result, and the champion is v1 by choice; move the alias"
+    )
+    assert registry.present is first
+    assert judged(toy, gate_says=True, promote=True).promotion["promoted"] is True  # type: ignore[index]
+
+
+def test_a_registry_that_is_down_costs_the_promotion_and_no_more(toy: Path, registry: Registry) -> None:
+    (toy / "dvc.lock").write_text("one")
+    registry.down = True
+    late = judged(toy, gate_says=True)
+    assert (late.exit_code, late.promotion["promoted"]) == (87, False)  # type: ignore[index]
+    assert judged(toy, gate_says=False).exit_code == 0
+    early = judged(toy, gate_says=True, registry_down="did not answer")
+    assert (early.exit_code, early.promotion["reason"]) == (  # type: ignore[index]
+        0,
+        "not promoted: did not answer; run again when it answers",
+    )
+    assert judged(toy, gate_says=True, registry_down="did not answer", require_promotion=True).exit_code == 4
+
+
+def test_a_run_goes_on_with_the_champion_that_lies_there(toy: Path, registry: Registry) -> None:
+    registry.down = True
+    graph = Graph({"evaluate": Stage("evaluate", "", ("data/champion",), (), ("data/12_evaluation",))})
+    place, report, said = Place(toy, toy, "r1"), Report("r1"), list[str]()
+    this = Run(Wish(), profiles.resolve(toy), report, place, graph, threading.Event(), Snapshot("", "", ()))
+    this, _ = launch._todo(this, said.append)
+    assert this.registry_down == "the model registry did not answer"
+    assert "goes on with the champion that data/champion names, and promotes nothing" in said[0]
+    assert read_champion(toy / "data/champion") is None
 
 
 def put(cache: Path, content: str) -> str:
@@ -99,6 +166,11 @@ def test_the_next_run_is_told_unless_it_is_the_champions_own(toy: Path, registry
     entry = put(cache, listing)
     (cache / "files/md5" / entry[:2] / entry[2:]).rename(cache / "files/md5" / entry[:2] / f"{entry[2:]}.dir")
     scores = put(cache, json.dumps({"evaluation_set": {"digest": "e"}, "base": "b", "chat": "c"}))
+    assert champion.refreshed_by(toy, toy, graph, "policy", changed=False) == {}
+    assert champion.refreshed_by(toy, toy, graph, "policy", changed=True) == {
+        "evaluate": "the champion is policy v1 by now"
+    }
+    assert read_champion(folder) is None  # only asked
     assert registry.present is not None
     registry.present["digests"] = {champion.COMPLETIONS: f"{entry}.dir", champion.SCORES: scores}
     assert champion.refresh(toy, toy, graph, "policy", changed=True)

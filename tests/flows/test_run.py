@@ -148,6 +148,17 @@ def test_killed_in_the_middle_it_ends_with_the_same_bytes(
     assert (clone / "dvc.lock").read_bytes() == (toy / "dvc.lock").read_bytes()
 
 
+def test_ctrl_c_before_the_first_stage_ends_at_once(toy: Path, program: Callable[..., subprocess.Popen[str]]) -> None:
+    running = program(toy, "run")
+    while not (toy / ".preflow" / "run.lock").exists():
+        assert running.poll() is None, running.communicate()
+        os.sched_yield()
+    running.send_signal(signal.SIGINT)
+    _, err = running.communicate(timeout=30)
+    assert running.returncode == 85
+    assert "Traceback" not in err
+
+
 def test_ctrl_c_ends_everything_and_says_how_to_go_on(toy: Path, program: Callable[..., subprocess.Popen[str]]) -> None:
     dvc_repro(toy)
     (toy / "params.yaml").write_text(HANG)

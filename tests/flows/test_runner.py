@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.runner import Place, run_stage
+from flows.runner import Place, last_event, run_stage
 from tasks.outcome import StageResult
 from tests.flows.toy import gone
 
@@ -47,6 +47,11 @@ def test_what_fails_before_the_journal_is_told_by_its_last_line(toy: Path) -> No
     (toy / "stage.py").write_text("raise SystemExit('collect: environment.json is missing')")
     result, _ = ran(toy, "collect")
     assert result.reason == "environment.json is missing"
+
+
+def test_a_torn_journal_still_tells_what_is_whole(tmp_path: Path) -> None:
+    (tmp_path / "events.jsonl").write_bytes(b'{"event": "end", "exit_code": 3}\n{"event": "en\xc3')
+    assert last_event(tmp_path, "end") == {"event": "end", "exit_code": 3}
 
 
 def test_cancelling_ends_dvc_and_the_stage(toy: Path) -> None:

@@ -9,8 +9,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows import server, supervisor
+from flows import guards, leftovers, server, supervisor
 from flows.processes import end_group, spawn
+from tasks import tracking
+from tasks.tracking import runs
 
 
 def test_the_server_of_another_copy_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,6 +41,30 @@ def test_a_server_that_the_user_has_configured_is_used(tmp_path: Path, monkeypat
     (tmp_path / "profiles.toml").write_text(text)
     assert server.start(tmp_path) == server.Server("http://example.org/other")
     assert not (tmp_path / ".preflow").exists()
+
+
+def test_a_run_that_goes_on_keeps_its_server(tmp_path: Path) -> None:
+    assert not supervisor.run_goes_on(tmp_path)
+    for lock in ("run.lock", "worktrees/r1.lock"):
+        with guards.held(tmp_path / lock, "r1"):
+            assert supervisor.run_goes_on(tmp_path)
+        assert not supervisor.run_goes_on(tmp_path)
+
+
+def test_only_dead_runs_of_this_project_are_marked_as_crashed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PREFLOW_HOME", raising=False)
+    tracking.announce(tmp_path, "alive", {})
+    dead = runs.owner_of_this_process() | {"started": 1.0}
+    runs.begin(tmp_path, "dead", {}, dead)
+    asked: list[str] = []
+
+    def ask(url: str, question: object) -> list[dict[str, str]]:
+        asked.append(url)
+        return [{"id": f"id-{name}", "name": name} for name in ("alive", "dead", "stranger")]
+
+    monkeypatch.setattr(leftovers, "_ask", ask)
+    assert leftovers.mark_crashed(tmp_path, "http://x/api") == ["dead"]
+    assert asked == ["http://x/api/flow_runs/filter", "http://x/api/flow_runs/id-dead/set_state"]
 
 
 # Answers like Prefect, at once: what is tried here is when it is ended.

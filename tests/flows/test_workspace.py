@@ -1,12 +1,13 @@
 """A run's commit: what is in it, what is not, and that the user sees nothing of it."""
 
-import os
+import json
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from flows import workspace
+from flows import workspace, worktrees
 from rlhf.errors import PreflowError
 from tests.flows.toy import git
 
@@ -50,7 +51,7 @@ def test_a_snapshot_holds_the_work_and_no_secret_and_leaves_no_trace(
     (dirty / "hook-ran").unlink(missing_ok=True)
     before = seen(dirty)
     (dirty / "hook-ran").unlink(missing_ok=True)
-    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "no user.name"))  # a file: git may rename over it
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(dirty.parent / "no-user-name"))  # a file: git may rename over it
     taken = workspace.snapshot(dirty, "r1", "preflow run r1 []", extra={"dvc.lock": b"lock\n"})
     assert not (dirty / "hook-ran").exists()
     assert taken.ref == "refs/preflow/runs/r1"
@@ -77,13 +78,71 @@ def test_the_last_commit_of_a_run_adds_to_its_first(toy: Path) -> None:
     first = workspace.snapshot(toy, "r1", "preflow run r1 [a=1]")
     (toy / "params.yaml").write_text("seed: 6\n")  # edited while the run went on: not what it ran with
     extra = {"dvc.lock": b"x", ".gitignore": None}
-    last = workspace.snapshot(toy, "r1", "preflow run r1 [a=1]", base=first.commit, extra=extra)
+    last = workspace.snapshot(toy, "r1", "preflow run r1 [a=1]", base=first.commit, parent=first.commit, extra=extra)
     assert git(toy, "show", f"{last.ref}:params.yaml") == "seed: 5\n"
     assert git(toy, "show", f"{last.ref}:dvc.lock") == "x"
     assert ".gitignore" not in git(toy, "ls-tree", "--name-only", last.ref).split()
-    assert git(toy, "rev-list", "--count", last.ref).strip() == "2"
+    assert git(toy, "rev-list", "--count", last.ref).strip() == "3"
     workspace.snapshot(toy, "r2", "preflow run r2 []")
     assert workspace.runs(toy, "a=1") == [last.commit]
+
+
+def test_edits_since_a_snapshot_are_named(toy: Path) -> None:
+    (toy / "tasks").mkdir()
+    (toy / "tasks" / "kept_out.py").write_text(f"KEY = '{SECRET}'\n")
+    (toy / "tasks" / "mine.py").write_text("x = 1\n")
+    taken = workspace.snapshot(toy, "r1", "preflow run r1 []")
+    assert workspace.edited(toy, "r1", taken) == []
+    (toy / "params.yaml").write_text("seed: 6\n")
+    (toy / "tasks" / "mine.py").unlink()
+    (toy / "tasks" / "new.py").write_text("y = 1\n")
+    assert workspace.edited(toy, "r1", taken) == ["params.yaml", "tasks/mine.py", "tasks/new.py"]
+
+
+def test_no_secret_enters_by_another_door(toy: Path) -> None:
+    extra = {"params.yaml": f"token: {SECRET}\n".encode()}
+    taken = workspace.snapshot(toy, "r1", f"preflow run r1 [a={SECRET}]", extra=extra)
+    assert taken.left_out == ("params.yaml",)
+    assert SECRET not in git(toy, "show", "-s", "--format=%B", taken.ref) + git(toy, "show", f"{taken.ref}:params.yaml")
+
+
+def test_worktrees_of_the_user_are_left_alone(toy: Path) -> None:
+    away, theirs = toy.parent / "away", toy.parent / "theirs"
+    git(toy, "worktree", "add", "-q", "--detach", str(theirs))
+    theirs.rename(away)  # as on a disk that is not mounted
+    ours = worktrees.add(toy, "r1", "HEAD", with_inbox=True)
+    lost = worktrees.add(toy, "r2", "HEAD", with_inbox=True)
+    shutil.rmtree(lost)
+    worktrees.sweep(toy)
+    assert not ours.exists()
+    listed = git(toy, "worktree", "list")
+    assert str(theirs) in listed
+    assert ".preflow" not in listed
+    with pytest.raises(PreflowError, match="left alone"):
+        worktrees.remove(toy, away)
+
+
+def test_the_inbox_comes_along_as_copies_and_links_are_followed(toy: Path) -> None:
+    inbox, elsewhere = toy / "data" / "inbox", toy / "data" / "elsewhere.json"
+    inbox.mkdir(parents=True)
+    elsewhere.write_text("linked")
+    (inbox / "link.json").symlink_to("../elsewhere.json")
+    (inbox / "dangling.json").symlink_to("nowhere")
+    (inbox / "mine.json").write_text("mine")
+    (inbox / "brought.json").write_text("brought")
+    (inbox / "sources.json").write_text(json.dumps([{"files": {"brought.json": "0"}}]))
+    there = worktrees.add(toy, "r1", "HEAD", with_inbox=True) / "data" / "inbox"
+    assert (there / "link.json").read_text() == "linked"
+    assert not (there / "link.json").is_symlink()
+    assert not (there / "mine.json").samefile(inbox / "mine.json")
+    assert (there / "brought.json").samefile(inbox / "brought.json")
+
+
+def test_a_checkout_of_another_user_is_named_as_such(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(toy.parent / "nothing-trusted"))
+    with pytest.raises(PreflowError, match=rf"git config --global --add safe\.directory {toy}$"):
+        workspace.find_root(toy)
 
 
 def test_each_unusable_folder_gets_a_sentence(tmp_path: Path) -> None:

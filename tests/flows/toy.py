@@ -13,7 +13,7 @@ from flows.request import Report
 REPO = Path(__file__).parents[2]
 
 # reads its inputs, writes their texts and a parameter; `mode` makes it misbehave
-STAGE = '''
+STAGE = """
 import json, os, signal, sys, time
 from pathlib import Path
 from ruamel.yaml import YAML
@@ -41,7 +41,7 @@ if mode == "hang":
 texts = [path.read_text() for dep in deps for path in sorted(Path("data", dep).iterdir())]
 own = params["rl"]["kl_coef"] if name == "rl" else params["seed"]
 (out / "text").write_text(f"{name} {own}\\n" + "".join(texts))
-'''
+"""
 GITIGNORE = "/.preflow/\n/mlruns/\n/reports/\n/hung\n/data/*\n"
 PARAMS = """# the toy
 seed: 0

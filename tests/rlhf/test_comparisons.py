@@ -1,9 +1,10 @@
 """Comparisons by prompt: each completion once, every pair kept, winners and losers not mixed up."""
 
+import pytest
 import torch
 
 from rlhf.chat import Chat
-from rlhf.comparisons import by_prompt, comparison_batch
+from rlhf.comparisons import by_prompt, comparison_batch, comparison_micro_batches
 
 
 def row(prompt: str, chosen: str, rejected: str) -> dict[str, object]:
@@ -26,8 +27,18 @@ def test_completions_are_shared_and_pairs_point_at_them() -> None:
     assert batch.loss_mask.sum(dim=1).tolist() == [2] * 5  # the word and its stop token
 
 
-def test_padded_tokens_count_what_a_batch_will_hold() -> None:
-    chat = Chat.from_words(["q", "a", "b"])
-    (one,) = by_prompt(chat, [row("q q", "a a a", "b")])
-    batch, _, _ = comparison_batch([one], chat.pad_id)
-    assert batch.input_ids.numel() == one.padded_tokens == 2 * (5 + 4)  # bos, user, q, q, assistant; a, a, a, stop
+def test_micro_batches_count_the_padding_across_prompts() -> None:
+    """Many short completions beside few long ones: each prompt fits, together they would be padded past the limit."""
+    chat = Chat.from_words(["q", "a", "b", "c", "d"])
+    rows = [row("q", "a", "b"), row("q", "c", "d"), row("q q", "a a a a a a", "b")]
+    prompts = by_prompt(chat, rows)
+    assert [one.longest for one in prompts] == [4 + 2, 5 + 7]  # bos, user, q, assistant; a, stop
+    limit = 4 * 6 + 2 * 12
+    parts = comparison_micro_batches(prompts, limit)
+    assert sorted(index for part in parts for index in part) == [0, 1]
+    for part in parts:
+        batch, _, _ = comparison_batch([prompts[index] for index in part], chat.pad_id)
+        assert batch.input_ids.numel() <= limit
+    assert comparison_micro_batches(prompts, 6 * 12) == [[0, 1]]
+    with pytest.raises(ValueError, match=r"prompt 0 has 4 completions of up to 6 tokens.*max_batch_tokens"):
+        comparison_micro_batches(prompts, 23)

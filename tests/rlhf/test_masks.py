@@ -45,5 +45,10 @@ def test_parts_of_a_step_add_up_to_the_whole(how: str) -> None:
     generator = torch.Generator().manual_seed(1)
     losses = torch.randn(8, 7, generator=generator)
     mask = torch.arange(7) < torch.randint(1, 8, (8, 1), generator=generator)
-    parts = [aggregate(losses[i : i + 2], mask[i : i + 2], how) for i in range(0, 8, 2)]  # type: ignore[arg-type]
-    torch.testing.assert_close(torch.cat(parts), aggregate(losses, mask, how))  # type: ignore[arg-type]
+    parts = [aggregate(losses[i : i + 2], mask[i : i + 2], how, 7) for i in range(0, 8, 2)]  # type: ignore[arg-type]
+    torch.testing.assert_close(torch.cat(parts), aggregate(losses, mask, how, 7))  # type: ignore[arg-type]
+
+
+def test_a_fixed_length_that_is_missing_is_said() -> None:
+    with pytest.raises(ValueError, match="got no fixed_length"):
+        aggregate(torch.ones(1, 2), torch.ones(1, 2, dtype=torch.bool), "fixed")

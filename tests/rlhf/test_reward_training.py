@@ -47,7 +47,7 @@ def test_learns_an_order_and_keeps_it(tmp_path: Path) -> None:
     best, middle, worst = score(model, comparisons("b"))
     assert best > middle > worst
     assert any(parameter.abs().max() > 0.01 for parameter in model.token_head[2].parameters())  # both readers learn
-    normalise_on(model, train, 1024)
+    normalise_on(model, [(one.prompt_ids, ids) for one in train for ids in one.completions], 64)
     scores = torch.tensor([score(model, one) for one in train])
     assert abs(scores.mean().item()) < 1e-4
     assert abs(scores.std(correction=0).item() - 1) < 1e-4

@@ -10,27 +10,43 @@ WORKED = np.array(
     [[0.7, 0.3, 0.5, 0.2], [0.4, 0.8, 0.6, 0.5], [0.9, 0.3, 0.4, 0.7], [0.2, 0.5, 0.8, 0.6], [0.5, 0.4, 0.3, 0.6]]
 )
 """The rejection-sampling example of the RLHF book, chapter 9."""
+ALL = np.ones(WORKED.shape, dtype=bool)
 
 
 def test_top_per_prompt_on_the_books_example() -> None:
-    assert top_per_prompt(WORKED) == [(0, 0), (1, 1), (2, 0), (3, 2), (4, 3)]
+    assert top_per_prompt(WORKED, ALL) == [(0, 0), (1, 1), (2, 0), (3, 2), (4, 3)]
 
 
 def test_top_overall_on_the_books_example() -> None:
-    picks = top_overall(WORKED, 5)
+    picks = top_overall(WORKED, ALL, 5)
     assert {4 * prompt + index for prompt, index in picks} == {8, 5, 14, 0, 11}
     assert [WORKED[pick] for pick in picks] == [0.9, 0.8, 0.8, 0.7, 0.7]
     assert picks[1] == (1, 1)  # of equals, the earlier
 
 
+def test_only_finished_completions_are_candidates_of_either_arm() -> None:
+    """The cut-off ones have the highest reward here; prompt 1 has no other."""
+    rewards = np.array([[9.0, 1.0, 2.0], [9.0, 9.0, 9.0], [0.0, 9.0, -1.0]])
+    finished = np.array([[False, True, True], [False, False, False], [True, False, True]])
+    assert top_per_prompt(rewards, finished) == [(0, 2), (2, 0)]
+    assert top_overall(rewards, finished, 2) == [(0, 2), (0, 1)]
+    for seed in range(20):
+        picks = random_per_prompt(finished, seed)
+        assert [prompt for prompt, _ in picks] == [0, 2]
+        assert all(finished[pick] for pick in [*picks, *random_overall(finished, 3, seed)])
+    with pytest.raises(ValueError, match="k=5: expected 1 to 4, the finished"):
+        random_overall(finished, 5, 0)
+
+
 def test_random_twins_have_the_shape_of_what_they_control() -> None:
-    picks = random_per_prompt((400, 4), seed=1)
+    many = np.ones((400, 4), dtype=bool)
+    picks = random_per_prompt(many, seed=1)
     assert [prompt for prompt, _ in picks] == list(range(400))
     shares = np.bincount([index for _, index in picks], minlength=4) / 400
     assert shares.min() > 0.18 and shares.max() < 0.32  # 0.25 ± 3 standard errors
-    overall = random_overall((5, 4), 6, seed=1)
+    overall = random_overall(ALL, 6, seed=1)
     assert len(set(overall)) == 6 and all(0 <= p < 5 and 0 <= i < 4 for p, i in overall)
-    assert random_per_prompt((400, 4), seed=1) == picks != random_per_prompt((400, 4), seed=2)
+    assert random_per_prompt(many, seed=1) == picks != random_per_prompt(many, seed=2)
 
 
 @pytest.mark.parametrize("n", [1, 2, 3, 5])
@@ -70,8 +86,8 @@ def test_kl_of_best_of_n_against_a_large_uniform_alphabet() -> None:
 
 def test_refusals_name_the_numbers() -> None:
     with pytest.raises(ValueError, match="1 of 20 rewards are not finite"):
-        top_per_prompt(np.where(WORKED == 0.9, np.nan, WORKED))
+        top_per_prompt(np.where(WORKED == 0.9, np.nan, WORKED), ALL)
     with pytest.raises(ValueError, match="k=21: expected 1 to 20"):
-        top_overall(WORKED, 21)
+        top_overall(WORKED, ALL, 21)
     with pytest.raises(ValueError, match="n=5: expected 1 to 4"):
         best_of_n(WORKED, WORKED, 5)

@@ -66,7 +66,7 @@ PPO = {"gamma": 1.0, "whiten": True, "value_clip": 0.5, "aggregation": "token", 
 @pytest.mark.parametrize(
     ("algorithm", "inner_steps"),
     [
-        (reinforce(normalise=False, aggregation="fixed"), 1),
+        (reinforce(normalise=False, aggregation="fixed", fixed_length=1), 1),
         (rloo(normalise=False, aggregation="sequence", **CLIPS), 1),
         (rloo(normalise=True, aggregation="token", **CLIPS), 2),
         (ppo(gae_lambda=1.0, **PPO), 1),

@@ -115,9 +115,9 @@ def test_schedules() -> None:
         return [lr_factor(step, 6, settings) for step in range(6)]
 
     assert factors("constant") == [0.5, 1, 1, 1, 1, 1]
-    assert factors("linear") == pytest.approx([0.5, 1, 1, 0.75, 0.5, 0.25])
-    assert factors("linear", final_lr_fraction=0.2) == pytest.approx([0.5, 1, 1, 0.8, 0.6, 0.4])
-    assert factors("cosine") == pytest.approx([0.5, 1, 1, (1 + math.sqrt(0.5)) / 2, 0.5, (1 - math.sqrt(0.5)) / 2])
+    assert factors("linear") == pytest.approx([0.5, 1, 1, 2 / 3, 1 / 3, 0])
+    assert factors("linear", final_lr_fraction=0.2) == pytest.approx([0.5, 1, 1, 0.2 + 1.6 / 3, 0.2 + 0.8 / 3, 0.2])
+    assert factors("cosine") == pytest.approx([0.5, 1, 1, 0.75, 0.25, 0])
 
 
 def test_each_module_has_its_own_lr_and_gradient_limit() -> None:

@@ -44,7 +44,7 @@ def healthy(champion_gold: float | None = None) -> dict[str, Any]:
         "champion": ["rejection_sampling", "rl", "dpo"],
     }
     scorers = {"policy_rm": "rm-one", "held_out_rm": "rm-two"}
-    kept = {"version": 3, "resampled": False, "evaluation_set": "questions", "base": "base-a", "scorers": scorers}
+    kept = {"version": 3, "resampled": False, "base": "base-a"}
     return {
         "judge": "gold",
         "policies": policies,

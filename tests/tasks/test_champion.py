@@ -20,6 +20,7 @@ from tasks.champion import (
     write_none,
 )
 from tasks.config.evaluate import Evaluate
+from tasks.config.generation import Generation
 from tests.tasks.scores import healthy
 
 ROOT = Path(__file__).parents[2]
@@ -57,7 +58,7 @@ def test_completions_that_are_not_the_champions_are_seen(tmp_path: Path, complet
     write_champion(folder, CHAMPION, completions)
     with (folder / "completions.jsonl").open("a") as file:
         file.write("{}\n")
-    with pytest.raises(PreflowError, match=r"not what champion.json of version 2 names.*git checkout"):
+    with pytest.raises(PreflowError, match=r"not what champion.json of version 2 names.*preflow run"):
         read_champion(folder)
     (folder / "completions.jsonl").unlink()
     with pytest.raises(PreflowError, match="found no file"):
@@ -83,28 +84,36 @@ def prompts(folder: Path, ids: str) -> Path:
 
 def test_the_evaluation_set_is_the_first_prompts_by_id_whatever_their_order(tmp_path: Path) -> None:
     config = Evaluate(num_prompts=3)
-    one = evaluation_set(prompts(tmp_path / "one", "dbac"), config)
-    two = evaluation_set(prompts(tmp_path / "two", "abcd"), config)
+    one = evaluation_set(prompts(tmp_path / "one", "dbac"), config, Generation())
+    two = evaluation_set(prompts(tmp_path / "two", "abcd"), config, Generation())
     assert [row["id"] for row in one.prompts] == ["a", "b", "c"]
     assert one.digest == two.digest
 
 
 @pytest.mark.parametrize(
-    "change", [{"num_prompts": 2}, {"samples_per_prompt": 2}, {"temperature": 0.7}, {"max_new_tokens": 9}]
+    ("config", "generation"),
+    [
+        (Evaluate(num_prompts=2), Generation()),
+        (Evaluate(samples_per_prompt=2), Generation()),
+        (Evaluate(), Generation(temperature=0.7)),
+        (Evaluate(), Generation(max_new_tokens=9)),
+    ],
 )
-def test_other_prompts_or_settings_are_another_set(tmp_path: Path, change: dict[str, float]) -> None:
+def test_other_prompts_or_settings_are_another_set(tmp_path: Path, config: Evaluate, generation: Generation) -> None:
     folder = prompts(tmp_path, "abc")
-    assert evaluation_set(folder, Evaluate()).digest != evaluation_set(folder, Evaluate.parse(change, "")).digest
+    usual = evaluation_set(folder, Evaluate(), Generation())
+    assert usual.digest != evaluation_set(folder, config, generation).digest
 
 
 def test_how_fast_it_is_computed_is_no_part_of_the_set(tmp_path: Path) -> None:
     folder = prompts(tmp_path, "abc")
-    assert evaluation_set(folder, Evaluate()).digest == evaluation_set(folder, Evaluate(batch_size=7)).digest
+    usual = evaluation_set(folder, Evaluate(), Generation())
+    assert usual.digest == evaluation_set(folder, Evaluate(batch_size=7), Generation(unfinished_reward=-1.0)).digest
 
 
 def test_one_prompt_is_too_few(tmp_path: Path) -> None:
     with pytest.raises(PreflowError, match="holds 1 prompts, at least 2"):
-        evaluation_set(prompts(tmp_path, "a"), Evaluate())
+        evaluation_set(prompts(tmp_path, "a"), Evaluate(), Generation())
 
 
 def test_folder_digest_sees_names_and_bytes_and_refuses_nothing(tmp_path: Path) -> None:

@@ -19,7 +19,13 @@ QUICK = {"epochs": 6, "batch_size": 4, "lr": 0.01, "warmup_steps": 1, "checkpoin
 def rows(words: list[str]) -> list[dict[str, Any]]:
     """People here like `yes` better than `no no`, whatever was asked."""
     return [
-        {"messages": [{"role": "user", "content": word}], "chosen": "yes please", "rejected": "no no", "id": word}
+        {
+            "messages": [{"role": "user", "content": word}],
+            "chosen": "yes please",
+            "rejected": "no no",
+            "id": word,
+            "half": "policy",
+        }
         for word in words
     ]
 
@@ -97,3 +103,11 @@ def test_cached_reference_is_not_used_for_other_pairs(inputs: dict[str, Path], t
     (tmp_path / "run/out").rename(tmp_path / "run/first")
     run(inputs, tmp_path / "run")
     assert len(list((tmp_path / "run/scratch").glob("reference-*.safetensors"))) == 2
+
+
+def test_learns_nothing_from_the_half_that_the_judge_was_fitted_on(inputs: dict[str, Path], tmp_path: Path) -> None:
+    expected = run(inputs, tmp_path / "without")
+    others = [row | {"half": "held_out", "chosen": "no no", "rejected": "yes please"} for row in rows(tiny.WORDS[:7])]
+    write_rows(inputs["pairs"] / "train.jsonl", [*others, *rows(tiny.WORDS[:7])])
+    assert run(inputs, tmp_path / "with") == expected
+    assert tiny.contents(tmp_path / "with/out") == tiny.contents(tmp_path / "without/out")

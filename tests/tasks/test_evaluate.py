@@ -10,9 +10,10 @@ import pytest
 from rlhf.chat import Chat
 from rlhf.errors import PreflowError
 from rlhf.models import RewardModel, new_policy, save_policy
-from rlhf.records import read_rows, write_rows
+from rlhf.records import read_rows, val_half, write_rows
 from tasks import champion as champions
 from tasks.config.evaluate import Evaluate
+from tasks.config.generation import Generation
 from tasks.evaluate import evaluate
 from tasks.gate import decide
 from tasks.journal import Log
@@ -20,12 +21,12 @@ from tests.tasks.scores import trusted
 
 CONFIG = Evaluate(
     samples_per_prompt=2,
-    max_new_tokens=6,
     best_of_n=[1, 2, 4],
     best_of_n_prompts=4,
     bootstrap_samples=200,
     batch_size=64,
 )
+GENERATION = Generation(max_new_tokens=6)
 WORDS = ["good", "evening,", "anna,", "welcome", "to", "the", "beach.", "red", "blue", "green"]
 META = {"kind": "greet", "args": {"name": "anna", "time": "evening", "place": "beach"}}
 FIELDS = ("gold_reward", "reward", "win_rate_vs_sft", "kl", "length", "stop_rate")
@@ -65,7 +66,7 @@ def make_world(root: Path, meta: dict[str, Any]) -> dict[str, Path]:
 
 
 def run(given: dict[str, Path], out: Path, config: Evaluate = CONFIG, log: Log | None = None) -> dict[str, Any]:
-    evaluate(config, seed=0, **given, out=out, log=log or Log.null())
+    evaluate(config, generation=GENERATION, seed=0, **given, out=out, log=log or Log.null())
     scores: dict[str, Any] = json.loads((out / "scores.json").read_text("utf-8"))
     return scores
 
@@ -166,7 +167,7 @@ def test_a_champion_is_scored_from_its_kept_answers_as_if_its_weights_were_here(
 def decide_on(scores: dict[str, Any]) -> dict[str, Any]:
     from tasks.config.gate import Gate
 
-    return decide(Gate(candidate="rl"), scores, trusted(), {"passed": True})
+    return decide(Gate(candidate="rl"), scores, trusted(), {"eval": {"rows": 6, "set_aside": 0}})
 
 
 def test_a_champion_of_other_prompts_is_refused_until_it_is_sampled_on_these(
@@ -177,7 +178,12 @@ def test_a_champion_of_other_prompts_is_refused_until_it_is_sampled_on_these(
     with pytest.raises(PreflowError, match=r"champion version 1 answered evaluation set .* tasks.champion"):
         run(given, tmp_path / "refused")
     champions.resample(
-        CONFIG, seed=0, policy=world["rl"], eval_prompts=given["eval_prompts"], champion=given["champion"]
+        CONFIG,
+        generation=GENERATION,
+        seed=0,
+        policy=world["rl"],
+        eval_prompts=given["eval_prompts"],
+        champion=given["champion"],
     )
     scores = run(given, tmp_path / "out")
     assert scores["champion"]["resampled"] is True
@@ -194,3 +200,54 @@ def test_too_few_val_prompts_are_said_with_the_knob(world: dict[str, Path], tmp_
     few = make_prompts(tmp_path / "prompts", "val", META, count=1)
     with pytest.raises(PreflowError, match=r"fewer than 2 rows in val.*shares of `prepare`"):
         run({**world, "prompts": few}, tmp_path / "out")
+
+
+def test_the_candidate_is_chosen_on_prompts_that_rl_did_not_look_at(
+    world: dict[str, Path], first: tuple[dict[str, Any], Path]
+) -> None:
+    rows = list(read_rows(world["prompts"] / "val.jsonl"))
+    halves = {use: [row["id"] for row in val_half(rows, use)] for use in ("rl", "selection")}  # type: ignore[arg-type]
+    assert sorted(halves["rl"] + halves["selection"]) == [row["id"] for row in rows]
+    assert first[0]["selection"]["prompts"] == len(halves["selection"]) < len(rows)
+
+
+def test_what_the_model_has_no_room_for_is_dropped_and_counted(world: dict[str, Path], tmp_path: Path) -> None:
+    config = CONFIG.model_copy(update={"max_batch_tokens": 60})
+    long = " ".join(WORDS * 30)  # 300 tokens; the model has 256 positions
+    make_prompts(tmp_path / "eval", "eval", META)
+    extra = {"id": "eval9", "messages": [{"role": "user", "content": long}], "meta": META}
+    write_rows(tmp_path / "eval" / "more.jsonl", [extra])
+    talk = [{"role": "user", "content": "red"}, {"role": "assistant", "content": " ".join(WORDS * 6)}]  # over 60
+    known = list(read_rows(world["demonstrations"] / "val.jsonl"))
+    write_rows(tmp_path / "demonstrations" / "val.jsonl", [*known, {"id": "long", "messages": talk}])
+    given = {**world, "eval_prompts": tmp_path / "eval", "demonstrations": tmp_path / "demonstrations"}
+    scores = run(given, tmp_path / "out", config)
+    assert scores["evaluation_set"]["prompts"] == 6
+    assert scores["dropped"]["eval_prompts_dropped_long"] == 1
+    assert scores["dropped"]["demonstrations_dropped_long"] == 1
+
+
+def test_a_champion_without_an_answer_is_said(
+    world: dict[str, Path], first: tuple[dict[str, Any], Path], tmp_path: Path
+) -> None:
+    scores, run_folder = first
+    answers = list(read_rows(run_folder / "out" / "completions" / "rl.jsonl"))[1:]
+    write_rows(tmp_path / "rl.jsonl", answers)
+    kept = champions.Champion(version=1, ref="x", digests=champions.digests_of(scores))
+    champions.write_champion(tmp_path / "champion", kept, tmp_path / "rl.jsonl")
+    with pytest.raises(PreflowError, match=r"no answer to 1 of 6 evaluation prompts \(first: eval0\)"):
+        run({**world, "champion": tmp_path / "champion"}, tmp_path / "out")
+
+
+@pytest.mark.parametrize("sizes", [[], [0, 1]])
+def test_sizes_of_best_of_n_are_some_and_above_zero(sizes: list[int]) -> None:
+    with pytest.raises(PreflowError, match=r"evaluate\.best_of_n"):
+        Evaluate.parse({"best_of_n": sizes}, "evaluate")
+
+
+def test_a_half_of_val_that_is_too_small_is_said_with_the_knob(world: dict[str, Path], tmp_path: Path) -> None:
+    rows = list(read_rows(world["prompts"] / "val.jsonl"))
+    few = [*val_half(rows, "rl"), *val_half(rows, "selection")[:1]]
+    write_rows(tmp_path / "prompts" / "val.jsonl", few)
+    with pytest.raises(PreflowError, match=r"1 of 1 prompts are left.*shares of `prepare`"):
+        run({**world, "prompts": tmp_path / "prompts"}, tmp_path / "out")

@@ -14,11 +14,14 @@ from tasks.gate import choose, decide, gate
 from tasks.journal import Log
 from tests.tasks.scores import healthy, interval, trusted
 
+VALID = {"passed": True, "corpus": {"rows": 0, "clean": 0, "set_aside": 0}} | {
+    kind: {"rows": 100, "clean": 98, "set_aside": 2} for kind in ("prompts", "eval")
+}
 Spoil = Callable[[dict[str, Any]], None]
 
 
 def verdict(scores: dict[str, Any], **knobs: Any) -> dict[str, Any]:
-    return decide(Gate(**knobs), scores, trusted(), {"passed": True})
+    return decide(Gate(**knobs), scores, trusted(), VALID)
 
 
 def failed(result: dict[str, Any]) -> list[str]:
@@ -87,8 +90,6 @@ GAIN = ("differences", "champion", "rl")
 @pytest.mark.parametrize(
     ("check", "spoil"),
     [
-        ("same_evaluation_set", _set("champion", "evaluation_set", to="other questions")),
-        ("same_scorers", _set("champion", "scorers", to={"policy_rm": "old", "held_out_rm": "rm-two"})),
         ("same_base", _set("champion", "base", to="base-b")),
         ("gain_over_champion", _set(*GAIN, "gold_reward", to=interval(0.02, 0.02))),
         ("held_out_reward_not_down", _set(*GAIN, "held_out_reward", to=interval(-0.01))),
@@ -144,8 +145,8 @@ def test_without_gold_the_held_out_reward_judges() -> None:
 @pytest.mark.parametrize(
     ("check", "reward_metrics", "validation"),
     [
-        ("reward_model", {"trusted": False, "reasons": ["accuracy 0.52 is too low"]}, {"passed": True}),
-        ("data_validated", trusted(), {"passed": False}),
+        ("reward_model", {"trusted": False, "reasons": ["accuracy 0.52 is too low"]}, VALID),
+        ("quarantine_share", trusted(), VALID | {"eval": {"rows": 100, "clean": 96, "set_aside": 4}}),
     ],
 )
 def test_untrusted_scorers_or_data_refuse(check: str, reward_metrics: Any, validation: Any) -> None:
@@ -156,12 +157,13 @@ def test_untrusted_scorers_or_data_refuse(check: str, reward_metrics: Any, valid
 
 def test_limits_are_knobs() -> None:
     assert failed(verdict(healthy(), max_kl=2.0)) == ["kl"]
+    assert failed(verdict(healthy(), max_quarantine_share=0.01)) == ["quarantine_share"]
     assert failed(verdict(healthy(), min_gain=0.2)) == ["gain_over_sft"]
 
 
 def test_the_stage_writes_the_verdict_and_the_same_bytes_again(tmp_path: Path) -> None:
     paths = {name: tmp_path / f"{name}.json" for name in ("scores", "reward_metrics", "validation")}
-    for path, value in zip(paths.values(), (healthy(), trusted(), {"passed": True}), strict=True):
+    for path, value in zip(paths.values(), (healthy(), trusted(), VALID), strict=True):
         write_json(path, value)
     for out in ("one", "two"):
         gate(Gate(), **paths, out=tmp_path / out, log=Log.null())

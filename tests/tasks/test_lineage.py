@@ -1,5 +1,6 @@
 """Lineage and registry in MLflow, from dvc.yaml and dvc.lock."""
 
+import hashlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -129,9 +130,20 @@ def test_promotion_moves_the_alias_and_remembers_everything(root: Path) -> None:
 def test_the_same_bytes_are_one_version(root: Path) -> None:
     run(root, "r1")
     assert tracking.promote(root, "r1", "rl") == 1
-    tracking.begin_run(root, "r2", {})
-    tracking.finish_run(root, "r2", {stage: StageResult(stage, "cached") for stage in toy.STAGES}, "FINISHED")
+    before = (tracking.champion(root) or {})["lock"]
+    assert tracking.made_from(root, "policy", before) == 1
+    # The gate alone has run again, say: another lock file, the same policy.
+    (root / "dvc.lock").write_text((root / "dvc.lock").read_text() + "\n")
+    tracking.begin_run(root, "r2", {"ref": "refs/preflow/r2", "commit": "c1"})
+    cached = {stage: StageResult(stage, "cached") for stage in toy.STAGES}
+    ids = tracking.finish_run(root, "r2", cached, "FINISHED", "c2")
     assert tracking.promote(root, "r2", "rl") == 1
+    found = tracking.champion(root) or {}
+    assert (found["run"], found["ref"], found["commit"]) == ("r2", "refs/preflow/r2", "c2")
+    assert found["lock"] == hashlib.sha256((root / "dvc.lock").read_bytes()).hexdigest() != before
+    assert found["md5"] == tracking.bytes_of(root, "rl")
+    assert connect(root).client.get_run(ids["run"]).data.tags["git.commit"] == "c2"
+    assert tracking.made_from(root, "policy", before) is None
 
 
 def test_nobody_is_promoted_by_a_wrong_name(root: Path) -> None:

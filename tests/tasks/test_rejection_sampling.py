@@ -18,11 +18,12 @@ from tests.tasks import tiny
 QUICK = {"epochs": 8, "batch_size": 4, "lr": 0.02, "checkpoint_every": 3}
 
 
-def rollout(prompt: int, text: str, reward: float | None) -> Rollout:
+def rollout(prompt: int, text: str, reward: float | None, stop_reason: str = "stop") -> Rollout:
     chat = tiny.chat()
     ids = chat.encode_completion(text)
     return Rollout(
-        prompt_id=f"p{prompt}", group=f"g{prompt}", completion_ids=ids, logprobs=[-1.0] * len(ids), stop_reason="stop",
+        prompt_id=f"p{prompt}", group=f"g{prompt}", completion_ids=ids, logprobs=[-1.0] * len(ids),
+        stop_reason=stop_reason,
         prompt_ids=chat.encode_prompt([{"role": "user", "content": tiny.WORDS[prompt]}]), text=text, reward=reward,
         policy="digest",
     )  # fmt: skip
@@ -53,11 +54,13 @@ def run(inputs: dict[str, Path], folder: Path, **settings: Any) -> Path:
 
 
 def logprob_of(folder: Path, text: str) -> float:
+    """Mean over the six prompts."""
     policy = load_policy(folder)
-    prompt = policy.chat.encode_prompt([{"role": "user", "content": tiny.WORDS[0]}])
+    prompts = [policy.chat.encode_prompt([{"role": "user", "content": tiny.WORDS[prompt]}]) for prompt in range(6)]
     ids = policy.chat.encode_completion(text)
-    batch, _ = to_batch([prompt], [Completion(0, ids, [0.0] * len(ids), "stop")], policy.chat.pad_id)
-    return token_logprobs(policy.model, batch).sum().item()
+    completions = [Completion(prompt, ids, [0.0] * len(ids), "stop") for prompt in range(6)]
+    batch, _ = to_batch(prompts, completions, policy.chat.pad_id)
+    return token_logprobs(policy.model, batch).sum(dim=1).mean().item()
 
 
 def test_learns_the_best_and_the_control_does_not(inputs: dict[str, Path], tmp_path: Path) -> None:
@@ -81,6 +84,21 @@ def test_writes_what_was_selected_and_what_it_was_compared_with(inputs: dict[str
     assert metrics["selected_length"] == 3.0 and metrics["all_length"] == pytest.approx((3 + 2 + 2 + 3) / 4)
     assert metrics["best_of_n_reward"]["1"] == pytest.approx(metrics["all_reward"])
     assert metrics["best_of_n_reward"]["4"] == 2.0
+
+
+def test_cut_off_completions_are_chosen_by_neither_arm(inputs: dict[str, Path], tmp_path: Path) -> None:
+    """The fixed reward of a cut-off one is the highest here; prompt 2 has no finished one."""
+    rows = [rollout(prompt, "red", -2.0, "length") for prompt in range(3)]
+    rows += [rollout(prompt, "no", -3.0, "stop" if prompt < 2 else "length") for prompt in range(3)]
+    rows += [rollout(prompt, "blue", -4.0, "stop" if prompt < 2 else "length") for prompt in range(3)]
+    write_rollouts(inputs["rollouts"] / "rollouts.jsonl", rows)
+    for selection in ("top_per_prompt", "top_overall"):
+        out = run(inputs, tmp_path / selection, epochs=1, selection=selection)
+        found = list(read_rows(out / "selected" / "selected.jsonl"))
+        assert {row["stop_reason"] for row in found} == {"stop"}
+        assert [row["text"] for row in found if row["selection"] == "best"] == ["no", "no"]
+        assert sum(row["selection"] == "random" for row in found) == 2
+        assert json.loads((out / "metrics.json").read_text())["dropped_prompts"] == 1
 
 
 def test_killed_and_run_again_gives_the_same_bytes(
@@ -112,6 +130,7 @@ def test_top_overall_takes_as_many_as_there_are_prompts(inputs: dict[str, Path],
         ([rollout(0, "no", 0.1), rollout(0, "red", 0.2), rollout(1, "no", 0.1)], r"\[1, 2\] completions"),
         ([rollout(0, "no", None)], "1 completions have no reward"),
         ([], "no completions"),
+        ([rollout(0, "no", -2.0, "length")], r"0 of 1 completions ended.*generation\.max_new_tokens"),
     ],
 )
 def test_unusable_rollouts_are_refused(

@@ -1,4 +1,6 @@
 import json
+import shutil
+from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
@@ -7,16 +9,23 @@ import pytest
 from rlhf import online
 from rlhf.errors import PreflowError
 from rlhf.models import load_policy
+from rlhf.records import read_rows, val_half, write_rows
+from tasks.config import read_yaml
 from tasks.config.algorithms import Algorithms, Grpo, Ppo, Reinforce, Rloo
+from tasks.config.generation import Generation
 from tasks.config.rl import Rl
+from tasks.graph import load_graph
 from tasks.journal import Log
 from tasks.rl import _keep, rl
+from tasks.stage import _inputs
 from tests.tasks import tiny
 
+REPO = Path(__file__).parents[2]
 QUICK: dict[str, Any] = {
-    "num_updates": 12, "lr": 0.02, "warmup_steps": 1, "max_new_tokens": 6, "val_every": 4, "checkpoint_every": 3,
+    "num_updates": 12, "lr": 0.02, "warmup_steps": 1, "val_every": 4, "checkpoint_every": 3,
     "kl_coef": 0.05, "max_batch_tokens": 256,
 }  # fmt: skip
+GENERATION = Generation(max_new_tokens=6)
 BLOCKS: dict[str, Reinforce | Rloo | Grpo | Ppo] = {
     "reinforce": Reinforce(prompts_per_update=8, group_size=4),
     "rloo": Rloo(prompts_per_update=8, group_size=4),
@@ -39,7 +48,7 @@ class Recorder(Log):
 @pytest.fixture
 def inputs(tmp_path: Path) -> dict[str, Path]:
     tiny.save_models(tmp_path)
-    tiny.save_prompts(tmp_path / "prompts")
+    tiny.save_prompts(tmp_path / "prompts", num_val=16)
     return {
         "policy": tmp_path / "policy",
         "reference": tmp_path / "policy",
@@ -50,12 +59,15 @@ def inputs(tmp_path: Path) -> dict[str, Path]:
     }
 
 
-def run(inputs: dict[str, Path], folder: Path, name: str = "rloo", **settings: Any) -> Recorder:
+def run(inputs: dict[str, Path], folder: Path, name: str = "rloo", algorithm: Any = None, **settings: Any) -> Recorder:
     log = Recorder()
     (folder / "out").mkdir(parents=True)
     (folder / "scratch").mkdir(exist_ok=True)
     config = Rl.model_validate({**QUICK, "algorithm": name, **settings})
-    rl(config, algorithm=BLOCKS[name], seed=0, out=folder / "out", scratch=folder / "scratch", log=log, **inputs)
+    rl(
+        config, generation=GENERATION, algorithm=algorithm or BLOCKS[name], seed=0, out=folder / "out",
+        scratch=folder / "scratch", log=log, **inputs,
+    )  # fmt: skip
     return log
 
 
@@ -159,4 +171,67 @@ def test_every_block_fits_the_function_of_its_algorithm() -> None:
     blocks = Algorithms()
     assert set(ALGORITHMS) == set(Algorithms.model_fields)
     for name, build in ALGORITHMS.items():
-        assert build(**getattr(blocks, name).knobs()).critic == (name == "ppo")
+        assert build(**getattr(blocks, name).knobs(), fixed_length=9).critic == (name == "ppo")
+
+
+def test_a_fixed_length_divides_by_the_longest_completion_there_may_be(inputs: dict[str, Path], tmp_path: Path) -> None:
+    """The same rollouts: Σℓ/tokens by token, Σℓ/(B·L) by fixed length."""
+    steps = {}
+    for how in ("token", "fixed"):
+        block = Reinforce(prompts_per_update=4, group_size=2, aggregation=how)  # type: ignore[arg-type]
+        steps[how] = run(inputs, tmp_path / how, "reinforce", block, num_updates=1).steps[0]
+    tokens, gradient = steps["token"]["rl/tokens"], steps["token"]["rl/grad_norm"]
+    assert steps["fixed"]["rl/tokens"] == tokens < 4 * 2 * 6
+    assert steps["fixed"]["rl/grad_norm"] * 4 * 2 * 6 == pytest.approx(gradient * tokens, rel=1e-4)
+
+
+def test_k1_is_no_loss() -> None:
+    """Its expected gradient is 0: the leash would hold nothing."""
+    with pytest.raises(PreflowError, match=r"grpo\.kl_estimator"):
+        Grpo.parse({"kl_estimator": "k1"}, "grpo")
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_no_prompts_are_said_with_the_knob(split: str, inputs: dict[str, Path], tmp_path: Path) -> None:
+    (inputs["prompts"] / f"{split}.jsonl").write_text("")
+    with pytest.raises(PreflowError, match=rf"{split}\.jsonl holds 0 prompts.*prepare\.val_share"):
+        run(inputs, tmp_path / "none")
+
+
+def test_prompts_without_room_for_an_answer_are_dropped_and_counted(inputs: dict[str, Path], tmp_path: Path) -> None:
+    rows = list(read_rows(inputs["prompts"] / "train.jsonl"))
+    long = {"id": "z", "pool": "rl", "messages": [{"role": "user", "content": "red " * 57}]}  # 64 positions, 6 to come
+    write_rows(inputs["prompts"] / "train.jsonl", [*rows, long])
+    run(inputs, tmp_path / "long", num_updates=1)
+    assert json.loads((tmp_path / "long/out/metrics.json").read_text())["train_dropped_long"] == 1
+
+
+def test_looks_are_at_one_half_of_val(inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the other half holds cannot matter: the gate's candidate is chosen there."""
+    rows = list(read_rows(inputs["prompts"] / "val.jsonl"))
+    other = {row["id"] for row in val_half(rows, "selection")}
+    assert 0 < len(other) < len(rows)
+    run(inputs, tmp_path / "all", num_updates=1)
+    write_rows(inputs["prompts"] / "val.jsonl", [row for row in rows if row["id"] not in other])
+    run(inputs, tmp_path / "half", num_updates=1)
+    assert tiny.contents(tmp_path / "all/out") == tiny.contents(tmp_path / "half/out")
+
+
+def test_ppo_is_chosen_by_configuration_alone(inputs: dict[str, Path], tmp_path: Path) -> None:
+    params = {
+        "rl": {**QUICK, "algorithm": "ppo", "num_updates": 1},
+        "algorithms": {"ppo": {"prompts_per_update": 4, "value_lr": 0.02}},
+        "generation": {"max_new_tokens": 6},
+    }
+    given = _inputs(rl, Namespace(params="rl", **inputs), params)
+    assert isinstance(given["algorithm"], Ppo)
+    log = Recorder()
+    for name in ("out", "scratch"):
+        (tmp_path / name).mkdir()
+    rl(**given, out=tmp_path / "out", scratch=tmp_path / "scratch", log=log)
+    assert "rl/value_loss" in log.steps[0] and log.steps[0]["rl/lr_value"] == 0.02
+    shutil.copy(REPO / "dvc.yaml", tmp_path)
+    shown = read_yaml(REPO / "params.yaml")
+    shown["rl"]["algorithm"] = "ppo"
+    (tmp_path / "params.yaml").write_text(json.dumps(shown))
+    assert load_graph(tmp_path).stages["rl"].params == ("seed", "generation", "rl", "algorithms.ppo")

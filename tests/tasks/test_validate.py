@@ -153,13 +153,23 @@ def test_choosing_by_length_alone_stops(tmp_path):
 def test_pairs_born_inside_pass_the_same_gate(tmp_path, reports):
     pairs = [row("preferences", number) for number in range(24)]
     pairs[3] = row("preferences", 3, rejected="")
-    clean = check_preferences(pairs, tmp_path / "report", expectations=EXPECTATIONS)
+    clean = check_preferences(pairs, tmp_path / "report", Validate(), expectations=EXPECTATIONS)
     assert clean == pairs[:3] + pairs[4:]
     for name in ("verdict.json", "quarantine.jsonl", "report.html"):
         assert (tmp_path / "report" / name).read_bytes() == (reports / "annotate" / name).read_bytes()
     broken = [one | {"chosen": None} for one in pairs]
     with pytest.raises(DataRefused, match=r"24 of 24 rows set aside.*shape 24"):
-        check_preferences(broken, tmp_path / "report", expectations=EXPECTATIONS)
+        check_preferences(broken, tmp_path / "report", Validate(), expectations=EXPECTATIONS)
+
+
+def test_every_split_has_its_file_also_where_it_has_no_rows(tmp_path):
+    def changes(rows):
+        rows["demonstrations"] = [one for one in rows["demonstrations"] if one["split"] == "train"]
+
+    out = run(tmp_path, write(tmp_path / "prepared", changes))
+    assert list(read_rows(out / "demonstrations" / "train.jsonl"))
+    for split in ("val", "eval"):
+        assert list(read_rows(out / "demonstrations" / f"{split}.jsonl")) == []
 
 
 @pytest.mark.parametrize("kind", KINDS)

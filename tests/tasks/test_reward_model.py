@@ -1,0 +1,115 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rlhf.batching import collate
+from rlhf.errors import PreflowError
+from rlhf.models import RewardModel, load_policy
+from rlhf.records import Row, write_rows
+from rlhf.reward_report import score_pairs
+from tasks.config.generation import Generation
+from tasks.config.reward_model import RewardModel as Config
+from tasks.journal import Log
+from tasks.reward_model import _samples, reward_model
+from tests.tasks import tiny
+
+GENERATION = Generation(max_new_tokens=12)
+QUICK = {"epochs": 4, "batch_size": 2, "lr": 0.01, "head_lr": 0.02, "max_batch_tokens": 64}
+EASY = {"min_accuracy": 0.0, "max_calibration_error": 1.0, "max_length_correlation": 1.0}
+
+
+def rows(words: list[str], half: str = "", swapped: bool = False) -> list[Row]:
+    """People like `yes` better than `no`, or the other way round."""
+    chosen, rejected = ("no", "yes") if swapped else ("yes", "no")
+    found: list[Row] = [
+        {"messages": [{"role": "user", "content": word}], "group": word, "chosen": f"{chosen} {word}", "id": word,
+         "rejected": f"{rejected} {word}"}
+        for word in words
+    ]  # fmt: skip
+    return [row | {"half": half} for row in found] if half else found
+
+
+@pytest.fixture
+def inputs(tmp_path: Path) -> dict[str, Path]:
+    """`held_out_rm` is taught the opposite of `policy_rm`."""
+    tiny.save_models(tmp_path)
+    tiny.save_prompts(tmp_path / "prompts", num_train=60)
+    train = [*rows(tiny.WORDS[:6], "policy"), *rows(tiny.WORDS[:6], "held_out", swapped=True)]
+    write_rows(tmp_path / "pairs/train.jsonl", train)
+    write_rows(tmp_path / "pairs/val.jsonl", rows(tiny.WORDS[6:8]))
+    write_rows(tmp_path / "pairs/eval.jsonl", rows(tiny.WORDS[8:], swapped=True))
+    return {"policy": tmp_path / "policy", "prompts": tmp_path / "prompts", "pairs": tmp_path / "pairs"}
+
+
+def run(inputs: dict[str, Path], folder: Path, generation: Generation = GENERATION, **settings: Any) -> dict[str, Any]:
+    (folder / "out").mkdir(parents=True)
+    reward_model(
+        Config.model_validate(QUICK | EASY | settings), generation=generation, seed=0, out=folder / "out",
+        scratch=folder, log=Log.null(), **inputs,
+    )  # fmt: skip
+    metrics: dict[str, Any] = json.loads((folder / "out/metrics.json").read_text())
+    return metrics
+
+
+def test_each_learns_from_its_half_and_is_judged_on_val(inputs: dict[str, Path], tmp_path: Path) -> None:
+    metrics = run(inputs, tmp_path / "run", min_accuracy=0.6)
+    assert (metrics["measured_on"], metrics["judged_on"]) == ("eval", "val")
+    policy_rm, held_out_rm = metrics["policy_rm"], metrics["held_out_rm"]
+    assert (policy_rm["train_pairs"], held_out_rm["train_pairs"]) == (6, 6)
+    assert (policy_rm["val"]["accuracy"]["mean"], policy_rm["accuracy"]["mean"]) == (1.0, 0.0)
+    assert (held_out_rm["val"]["accuracy"]["mean"], held_out_rm["accuracy"]["mean"]) == (0.0, 1.0)
+    assert not metrics["trusted"]
+    assert metrics["reasons"] == ["held_out_rm: val accuracy 0.000 is below reward_model.min_accuracy 0.6"]
+
+
+def test_saved_models_score_as_reported_and_are_normalised_on_fresh_samples(
+    inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    metrics = run(inputs, tmp_path / "run")
+    assert metrics["trusted"] and metrics["reasons"] == []
+    samples = _samples(GENERATION, load_policy(inputs["policy"]), inputs["prompts"], 0)
+    assert 2 <= len(samples) == metrics["normalised_on"] < 60  # the rest was cut off
+    for name in ("policy_rm", "held_out_rm"):
+        model = RewardModel.load(tmp_path / "run/out" / name)
+        alone = [_score(model, prompt, ids) for prompt, ids in samples]
+        assert torch.tensor(alone).mean().item() == pytest.approx(0.0, abs=1e-4)
+        assert torch.tensor(alone).std(correction=0).item() == pytest.approx(1.0, abs=1e-4)
+        scores = score_pairs(model, rows(tiny.WORDS[8:], swapped=True), -2.0, 64)
+        margin = float((scores[:, 0] - scores[:, 1]).mean())
+        assert margin == pytest.approx(metrics[name]["margin_mean"], abs=1e-5)
+
+
+def test_heads_start_apart(inputs: dict[str, Path], tmp_path: Path) -> None:
+    """With the same pairs for both, only the seeds of the heads make them differ."""
+    same = rows(tiny.WORDS[:4])
+    write_rows(
+        inputs["pairs"] / "train.jsonl", [row | {"half": half} for half in ("policy", "held_out") for row in same]
+    )
+    run(inputs, tmp_path / "run", lr=1e-9, head_lr=1e-9, weight_decay=0.0)
+    weights = [RewardModel.load(tmp_path / "run/out" / name).head.weight for name in ("policy_rm", "held_out_rm")]
+    assert (weights[0] - weights[1]).abs().max() > 0.01
+
+
+def test_eval_stands_in_where_val_has_no_pairs(inputs: dict[str, Path], tmp_path: Path) -> None:
+    write_rows(inputs["pairs"] / "val.jsonl", [])
+    metrics = run(inputs, tmp_path / "run", min_accuracy=0.6, epochs=2)
+    assert (metrics["measured_on"], metrics["judged_on"]) == ("eval", "eval")
+    assert metrics["reasons"] == ["policy_rm: eval accuracy 0.000 is below reward_model.min_accuracy 0.6"]
+    write_rows(inputs["pairs"] / "eval.jsonl", [])
+    with pytest.raises(PreflowError, match=r"0 held-out pairs.*val_share"):
+        run(inputs, tmp_path / "none")
+
+
+def test_says_which_knob_where_no_sample_comes_to_an_end(inputs: dict[str, Path], tmp_path: Path) -> None:
+    tiny.save_prompts(inputs["prompts"], num_train=1)
+    with pytest.raises(PreflowError, match=r"of 1 samples .*generation\.max_new_tokens=12"):
+        run(inputs, tmp_path / "run")
+
+
+def _score(model: RewardModel, prompt: list[int], ids: list[int]) -> float:
+    with torch.no_grad():
+        score: float = model(collate([([*prompt, *ids], [False] * len(prompt) + [True] * len(ids))], 0)).item()
+    return score
