@@ -174,10 +174,13 @@ def _summary(root: Path, report: "Report", tree: Path, *, to_stdout: bool) -> No
             out(f"{stage['name']} failed: {stage['reason']}")
     if report.exit_code == Preempted.exit_code:
         out("stopped; the same command goes on from here")
+    refused = report.exit_code == DataRefused.exit_code
+    if report.validation and not refused:
+        out(f"validation report: {report.validation}/report.html")
     if report.promotion:
         out(report.promotion["reason"])
-    if report.validation:
-        out(f"what was refused, and why: {report.validation}")
+    if report.validation and refused:
+        out(f"what was refused, and why: {report.validation}/report.html")
 
 
 def _tables(data: Path, to_stdout: bool) -> None:

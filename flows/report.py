@@ -28,7 +28,7 @@ COLUMNS = {
     "stop_rate": "stop",
 }
 WIDE = 116  # columns that a table with all intervals takes
-BOUND = {"kl": "≤", "length_ratio": "≤", "nll_increase": "≤", "stop_rate": "≥"}
+BOUND = {"kl": "≤", "length_ratio": "≤", "nll_increase": "≤", "quarantine_share": "≤", "stop_rate": "≥"}
 BOUND |= {"gold_reward_not_down": "≥", "held_out_reward_not_down": "≥", "gain_over_sft": ">", "gain_over_champion": ">"}
 
 
