@@ -96,7 +96,7 @@ GAIN = ("differences", "champion", "rl")
         ("kl", _set("policies", "rl", "kl", to=interval(10.1))),
         ("length_ratio", _set("policies", "rl", "length", to=interval(25.0))),
         ("stop_rate", _set("policies", "rl", "stop_rate", to=interval(0.89))),
-        ("nll_increase", _set("differences", "sft", "rl", "nll", to=interval(0.51))),
+        ("nll_increase", _set("differences", "sft", "rl", "nll", to=interval(1.01))),
     ],
 )
 def test_each_check_refuses_alone(check: str, spoil: Spoil) -> None:
