@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from flows import environment
-from rlhf.errors import DependencyDown, Preempted, PreflowError
+from rlhf.errors import DataRefused, DependencyDown, Preempted, PreflowError
 
 if TYPE_CHECKING:
     from flows.request import Report

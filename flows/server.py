@@ -75,7 +75,7 @@ def environ(root: Path, url: str) -> dict[str, str]:
         "PREFECT_SERVER_DATABASE_CONNECTION_URL": f"sqlite+aiosqlite:///{folder / 'prefect.db'}",
         "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
         "DO_NOT_TRACK": "true",
-        # Waits of 2, 4 and 8 s at each of a few calls: a server that died must not hold up the end of a run for minutes.
+        # Waits of 2, 4 and 8 s a call: a server that died must not hold up the end of a run for minutes.
         "PREFECT_CLIENT_MAX_RETRIES": "3",
         # Our own lines say what happens; Prefect's go to its server, where they can be read run by run.
         "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
