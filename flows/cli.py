@@ -40,7 +40,7 @@ A run with a profile or settings works in a worktree of its own and is kept as a
 
   preflow run
 
-  preflow run --set rl.kl_coef=0.1 --set seed=1
+  preflow run --set rl.kl_coef=0.05 --set seed=1
 
   preflow run --profile polite --json
 """

@@ -120,7 +120,7 @@ def _parse(setting: str) -> dict[str, Any]:
     key, sign, text = setting.partition("=")
     keys = key.strip().split(".")
     if not sign or not all(keys):
-        raise ConfigError(f"--set {setting}: expected key.path=value, for example --set rl.kl_coef=0.1")
+        raise ConfigError(f"--set {setting}: expected key.path=value, for example --set rl.kl_coef=0.05")
     try:
         value = YAML(typ="safe").load(text)
     except Exception:

@@ -31,7 +31,8 @@ class Toy(Section):
 
 
 def toy(
-    config: Toy, *, seed: int, shared: Shared, source: Path, other: Path | None = None, out: Path, scratch: Path, log: Log
+    config: Toy, *, seed: int, shared: Shared, source: Path, other: Path | None = None, out: Path, scratch: Path,
+    log: Log,
 ) -> None:
     if config.mode == "refuse":
         (out / "half").write_text("never seen")
