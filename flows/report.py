@@ -13,10 +13,10 @@ from rich.console import Console
 from rich.table import Table
 
 from rlhf.comparison import JUDGED_BY
+from tasks.outcome import in_story_order
 
 Numbers = Mapping[str, Any]
 
-ORDER = ("base", "sft", "random_control", "rejection_sampling", "dpo", "rl", "champion")
 COLUMNS = {
     "gold_reward": "gold",
     "held_out_reward": "held-out",
@@ -92,7 +92,7 @@ def policies_table(scores: Numbers, candidate: str | None = None, plain: bool = 
     table.add_column("policy", no_wrap=True)
     for key in shown:
         table.add_column(COLUMNS[key], justify="right", no_wrap=True)
-    for name in _ordered(policies):
+    for name in in_story_order(policies):
         mark = " *" if name == candidate else ""
         style = "bold" if name == candidate and not plain else ""
         cells = [_mean(policies[name].get(key), reach=wide or key in judged) for key in shown]
@@ -145,15 +145,11 @@ def _table(title: str, plain: bool) -> Table:
 
 def _gains(scores: Numbers) -> Iterator[tuple[str, str, Numbers]]:
     metric = JUDGED_BY[scores["judge"]]
-    for against in _ordered(scores["differences"]):
-        for name in _ordered(scores["differences"][against]):
+    for against in in_story_order(scores["differences"]):
+        for name in in_story_order(scores["differences"][against]):
             gain = scores["differences"][against][name][metric]
             if gain is not None:
                 yield against, name, gain
-
-
-def _ordered(names: Mapping[str, Any]) -> list[str]:
-    return sorted(names, key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name))
 
 
 def _mean(point: Numbers | None, reach: bool) -> str:

@@ -1,5 +1,6 @@
-"""What became of a stage in one run: told by the flow, shown by the tracking."""
+"""What became of a stage in one run, and the order in which policies are told of: for the flow and the tracking."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,3 +19,11 @@ class StageResult:
     """Why it failed or was skipped, one sentence."""
     exit_code: int = 0
     """0 unless it failed; then what `preflow` ends with (`rlhf.errors`)."""
+
+
+STORY = ("base", "sft", "random_control", "rejection_sampling", "dpo", "rl", "champion")
+
+
+def in_story_order(policies: Iterable[str]) -> list[str]:
+    """Names of policies in the order in which they come to be; others behind, by name."""
+    return sorted(policies, key=lambda name: (STORY.index(name) if name in STORY else len(STORY), name))

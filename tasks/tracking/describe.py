@@ -9,6 +9,7 @@ from typing import Any
 
 from tasks.graph import GraphError, load_graph
 from tasks.lineage import Tree
+from tasks.outcome import in_story_order
 from tasks.tracking.runs import RunRecord
 
 MEASURES = {
@@ -108,7 +109,7 @@ def _verdict(gate: Facts) -> str:
 
 
 def _policies(scores: Facts, candidate: str | None) -> str:
-    rows = scores["policies"]
+    rows = {name: scores["policies"][name] for name in in_story_order(scores["policies"])}
     shown = [name for name in MEASURES if any(row.get(name) for row in rows.values())]
     head = ["policy", *(MEASURES[name] for name in shown)]
     body = []
@@ -159,7 +160,8 @@ def _interval(value: Facts | None) -> str:
         return "–"
     half = (value["ci_high"] - value["ci_low"]) / 2
     digits = 1 if abs(value["mean"]) >= 10 else 2
-    return f"{value['mean']:.{digits}f} ± {half:.{digits}f}"
+    mean = round(value["mean"], digits) + 0.0  # never "-0.00"
+    return f"{mean:.{digits}f} ± {half:.{digits}f}"
 
 
 def _number(value: Any) -> str:
