@@ -57,9 +57,11 @@ def run(
         bool | None,
         typer.Option("--promote/--no-promote", help="default: promote, but not a run with --set", show_default=False),
     ] = None,
-    require_promotion: Annotated[bool, typer.Option(help="end with 4 when nothing is promoted")] = False,
-    rerun: Annotated[bool, typer.Option(help="run every stage, also unchanged ones, from nothing")] = False,
-    keep: Annotated[bool, typer.Option(help="keep the worktree of a run with a profile or settings")] = False,
+    require_promotion: Annotated[
+        bool, typer.Option("--require-promotion", help="end with 4 when nothing is promoted")
+    ] = False,
+    rerun: Annotated[bool, typer.Option("--rerun", help="run every stage, also unchanged ones, from nothing")] = False,
+    keep: Annotated[bool, typer.Option("--keep", help="keep the worktree of a run with a profile or settings")] = False,
 ) -> None:
     from flows import launch, workspace
     from flows.request import Wish
@@ -117,10 +119,22 @@ def status(as_json: Annotated[bool, typer.Option("--json", help="one JSON object
         stages = {name: {"runs": name in may, "reasons": changed.get(name, [])} for name in graph.stages}
         print(json.dumps({"stages": stages, "prefect": here.page if here else None}))
         return
+    lock = root / "dvc.lock"
+    known = read_yaml(lock).get("stages") or {} if lock.exists() else {}
     for name in graph.stages:
-        why = "; ".join(changed.get(name, [])) or f"reads {', '.join(sorted(may & set(graph.upstream[name])))}"
+        why = (
+            _why(changed.get(name, []), sorted(may & set(graph.upstream[name]))) if name in known else "never run here"
+        )
         print(f"{name:20} {'runs: ' + why if name in may else 'unchanged'}")
     print(f"Prefect: {here.page}" if here else "Prefect: no server of this project is running")
+
+
+def _why(reasons: list[str], upstream: list[str]) -> str:
+    """Why a stage would run, in one line."""
+    if not reasons:
+        return f"reads {', '.join(upstream)}"
+    more = f"; and {len(reasons) - 3} more (--json has them)" if len(reasons) > 3 else ""
+    return "; ".join(reasons[:3]) + more
 
 
 @contextmanager

@@ -22,7 +22,7 @@ def test_help_shows_every_command_and_imports_nothing_heavy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=REPO, text=True, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
-    for word in ("run", "stop", "status", "--profile", "preflow run --set rl.kl_coef=0.1"):
+    for word in ("run", "stop", "status", "--profile", "preflow run --set rl.kl_coef=0.05"):
         assert word in done.stdout
 
 
