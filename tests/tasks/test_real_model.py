@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -27,7 +28,7 @@ def test_base_and_sft_of_a_pretrained_model(shared: Path, tmp_path: Path) -> Non
         Base(source="checkpoint"), corpus=tmp_path, checkpoint=shared / "models/stories260K", out=tmp_path / "base",
         scratch=tmp_path, log=Log.null(),
     )  # fmt: skip
-    rows = [
+    rows: list[dict[str, Any]] = [
         {"id": text, "messages": [{"role": "user", "content": text}, {"role": "assistant", "content": ANSWER}]}
         for text in PROMPTS
     ]
