@@ -32,7 +32,7 @@ from rlhf.records import in_pool, read_rows, val_half, write_json
 from rlhf.sampler import Completion, sample
 from rlhf.seeding import derive
 from rlhf.trainer import OptimizerSettings, fit
-from tasks.config.algorithms import Grpo, OnPolicy, Ppo, Reinforce, Rloo
+from tasks.config.algorithms.on_policy import Grpo, OnPolicy, Ppo, Reinforce, Rloo
 from tasks.config.generation import Generation
 from tasks.config.rl import Rl
 from tasks.journal import Log

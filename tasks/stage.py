@@ -130,9 +130,9 @@ def _inputs(function: Callable[..., None], arguments: argparse.Namespace, params
         inputs["seed"] = int(params.get("seed", 0))
     if "algorithm" in hints:
         chosen: str = config.algorithm  # type: ignore[attr-defined]
-        inputs["algorithm"] = _section(
-            _variant(hints["algorithm"], chosen), params.get("algorithms") or {}, chosen, prefix="algorithms."
-        )
+        blocks = params.get("algorithms") or {}
+        variant = _variant(hints["algorithm"], chosen, arguments.params)
+        inputs["algorithm"] = _section(variant, blocks, chosen, prefix="algorithms.")
     for name in _sections(hints):
         inputs[name] = _section(hints[name], params, name)
     for name in _paths(function):
@@ -157,13 +157,13 @@ def _section(cls: type[Section], params: Mapping[str, Any], name: str, prefix: s
     return cls.parse(values, f"{prefix}{name}")
 
 
-def _variant(union: Any, name: str) -> type[Section]:
-    """The algorithm's own config class: the member of the union named like it."""
-    for member in getattr(union, "__args__", (union,)):
-        if member.__name__.lower() == name:
-            found: type[Section] = member
-            return found
-    raise ConfigError(f"rl.algorithm: `{name}` is unknown")
+def _variant(union: Any, name: str, section: str) -> type[Section]:
+    """The algorithm's own config class: the member of the union that has its name."""
+    members = {member.name: member for member in getattr(union, "__args__", (union,))}
+    if name not in members:
+        raise ConfigError(f"{section}.algorithm: `{name}` is unknown; there are {', '.join(members)}")
+    found: type[Section] = members[name]
+    return found
 
 
 def _place(root: Path, name: str) -> Place:

@@ -49,10 +49,14 @@ def until(what: str, attempt: Callable[[], Any], log: Path) -> Any:
 def server(tmp_path: Path) -> Iterator[tuple[str, Path]]:
     """A server of its own: port, home and database belong to this test."""
     port, log = free_port(), tmp_path / "server.log"
-    settings = variables.VARIABLES | VARIABLES | {
-        "PREFECT_HOME": str(tmp_path / "prefect"),
-        "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "1",
-    }
+    settings = (
+        variables.VARIABLES
+        | VARIABLES
+        | {
+            "PREFECT_HOME": str(tmp_path / "prefect"),
+            "PREFECT_SERVER_SERVICES_SCHEDULER_LOOP_SECONDS": "1",
+        }
+    )
     clean = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
     with log.open("w") as output:

@@ -3,7 +3,7 @@
 from pydantic import Field
 
 from tasks.config import Section
-from tasks.config.algorithms import Algorithms
+from tasks.config.algorithms.on_policy import Grpo, Ppo, Reinforce, Rloo
 from tasks.config.annotate import Annotate
 from tasks.config.base import Base
 from tasks.config.collect import Collect
@@ -20,6 +20,15 @@ from tasks.config.sample import Sample
 from tasks.config.sft import Sft
 from tasks.config.sources import Source
 from tasks.config.validate import Validate
+
+
+class Algorithms(Section):
+    """One block an algorithm."""
+
+    reinforce: Reinforce = Field(default_factory=Reinforce, description="batch mean as baseline")
+    rloo: Rloo = Field(default_factory=Rloo, description="leave-one-out baseline")
+    grpo: Grpo = Field(default_factory=Grpo, description="rewards normalised within the group")
+    ppo: Ppo = Field(default_factory=Ppo, description="with a critic")
 
 
 class Params(Section):
@@ -40,7 +49,9 @@ class Params(Section):
     sample: Sample = Field(default_factory=Sample, description="the rollout store")
     rejection_sampling: RejectionSampling = Field(default_factory=RejectionSampling, description="best of N, kept")
     rl: Rl = Field(default_factory=Rl, description="policy gradients on a leash")
-    algorithms: Algorithms = Field(default_factory=Algorithms, description="one block an algorithm; `rl` names its own")
+    algorithms: Algorithms = Field(
+        default_factory=Algorithms, description="one block an algorithm; `rl` and `dpo` name theirs"
+    )
     dpo: Dpo = Field(default_factory=Dpo, description="direct alignment")
     evaluate: Evaluate = Field(default_factory=Evaluate, description="every policy, the same prompts")
     gate: Gate = Field(default_factory=Gate, description="promote or not")

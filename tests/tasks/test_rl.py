@@ -11,8 +11,9 @@ from rlhf.errors import PreflowError
 from rlhf.models import load_policy
 from rlhf.records import read_rows, val_half, write_rows
 from tasks.config import read_yaml
-from tasks.config.algorithms import Algorithms, Grpo, Ppo, Reinforce, Rloo
+from tasks.config.algorithms.on_policy import Grpo, Ppo, Reinforce, Rloo
 from tasks.config.generation import Generation
+from tasks.config.params import Algorithms
 from tasks.config.rl import Rl
 from tasks.graph import load_graph
 from tasks.journal import Log

@@ -1,6 +1,6 @@
 """Knobs of the on-policy algorithms, one block each; the key of stage `rl` holds only the block in use."""
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -12,6 +12,8 @@ Aggregation = Literal["sequence", "token", "fixed"]
 class OnPolicy(Section):
     """What every on-policy algorithm needs to know about its batches."""
 
+    name: ClassVar[str]
+    """As in `rl.algorithm`."""
     prompts_per_update: int = Field(16, ge=1, description="different prompts in a batch of rollouts")
     group_size: int = Field(8, ge=1, description="completions sampled for each of them")
     inner_steps: int = Field(1, ge=1, description="optimiser steps on each batch of rollouts")
@@ -28,6 +30,7 @@ class OnPolicy(Section):
 class Reinforce(OnPolicy):
     """REINFORCE with the batch mean as baseline."""
 
+    name: ClassVar[str] = "reinforce"
     inner_steps: int = Field(1, ge=1, le=1, description="always 1: REINFORCE has no ratio that corrects for more")
     normalise: bool = Field(True, description="divide advantages by their standard deviation over the batch")
 
@@ -35,6 +38,7 @@ class Reinforce(OnPolicy):
 class Rloo(OnPolicy):
     """RLOO: the other completions of a prompt are the baseline, KL is part of the reward."""
 
+    name: ClassVar[str] = "rloo"
     group_size: int = Field(8, ge=2, description="completions sampled for each of them")
     normalise: bool = Field(True, description="divide advantages by their standard deviation over the batch")
     clip_low: float = Field(0.2, ge=0, lt=1, description="ratio clipped below 1 - this, from the second inner step on")
@@ -44,6 +48,7 @@ class Rloo(OnPolicy):
 class Grpo(OnPolicy):
     """GRPO: rewards normalised within the group, KL is part of the loss (kl_coef in units of the rewards' spread)."""
 
+    name: ClassVar[str] = "grpo"
     group_size: int = Field(8, ge=2, description="completions sampled for each of them")
     aggregation: Aggregation = Field(
         "sequence",
@@ -59,6 +64,7 @@ class Grpo(OnPolicy):
 class Ppo(OnPolicy):
     """PPO with a critic that starts as a copy of the reward model; KL is part of each token's reward."""
 
+    name: ClassVar[str] = "ppo"
     prompts_per_update: int = Field(128, ge=1, description="different prompts in a batch of rollouts")
     group_size: int = Field(1, ge=1, description="completions sampled for each of them")
     inner_steps: int = Field(2, ge=1, description="optimiser steps on each batch of rollouts")
@@ -73,12 +79,3 @@ class Ppo(OnPolicy):
     def knobs(self) -> dict[str, Any]:
         """As above; the learning rate of the critic is the optimiser's business."""
         return {name: value for name, value in super().knobs().items() if name != "value_lr"}
-
-
-class Algorithms(Section):
-    """One block an algorithm."""
-
-    reinforce: Reinforce = Field(default_factory=Reinforce, description="batch mean as baseline")
-    rloo: Rloo = Field(default_factory=Rloo, description="leave-one-out baseline")
-    grpo: Grpo = Field(default_factory=Grpo, description="rewards normalised within the group")
-    ppo: Ppo = Field(default_factory=Ppo, description="with a critic")
