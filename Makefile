@@ -1,7 +1,7 @@
 # Every target does the set-up that it needs (tools/setup.sh: quick when .venv is there).
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-all lint ui repro stop
+.PHONY: help setup run test test-all lint parity mutations ui repro stop
 
 BIN := .venv/bin
 ARGS ?=
@@ -34,6 +34,12 @@ test-all: setup  ## all tests, the slow ones too; those whose tools are absent a
 lint: setup  ## ruff and mypy
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
+
+parity: setup  ## losses and gradients beside TRL's, in environments of its own (2 GB); renews the table of docs/parity.md
+	@bench/parity/run.sh
+
+mutations: setup  ## break the library in one place at a time and see that a test fails; ARGS="clip" for some
+	@OMP_NUM_THREADS=1 $(BIN)/python -m tools.mutations $(ARGS)
 
 ui: setup  ## MLflow's pages on http://127.0.0.1:5000; PORT=5001 for another port
 	@! (exec 3<>/dev/tcp/127.0.0.1/$(PORT)) 2>/dev/null || { echo "port $(PORT) is taken; try: make ui PORT=5001" >&2; exit 1; }

@@ -86,6 +86,12 @@ def as_it_lies(tree: Path, graph: Graph) -> None:
         champions.write_none(tree / FOLDER)
 
 
+def hold_none(tree: Path, graph: Graph) -> None:
+    """No champion, whoever reigns: for runs that are compared with each other."""
+    if _readers(graph):
+        champions.write_none(tree / FOLDER)
+
+
 def compared_with(tree: Path) -> int | None:
     """Version that a tree's gate has compared with; None for none."""
     record = tree / FOLDER / "champion.json"

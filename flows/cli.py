@@ -19,6 +19,7 @@ from flows import environment
 from rlhf.errors import DataRefused, DependencyDown, Preempted, PreflowError
 
 if TYPE_CHECKING:
+    from flows.compare import Plan
     from flows.request import Report
 
 app = typer.Typer(
@@ -82,6 +83,97 @@ def run(
     if as_json:
         print(json.dumps(asdict(report), ensure_ascii=False), flush=True)
     raise typer.Exit(report.exit_code)
+
+
+_COMPARE_HELP = """Compare algorithms and settings over seeds: one table, with intervals.
+
+Every combination is a run of its own; what they share runs once. What is done is never run again: give the same command
+after a stop, or a longer one, and only what is missing runs. Nothing is promoted.
+
+[bold]Examples[/bold]
+
+  preflow compare --algorithm ppo,grpo,dpo,ipo --seeds 3
+
+  preflow compare --algorithm rloo --lr 5e-4,1e-3,2e-3
+
+  preflow compare --algorithm ppo,rloo --seeds 0,3,7 --set rl.kl_coef=0.02,0.05 --name leash
+
+  preflow compare --algorithm grpo --set 'algorithms.grpo.group_size=4,8,16' --dry-run
+"""
+
+
+@app.command(help=_COMPARE_HELP)
+def compare(
+    algorithm: Annotated[str, typer.Option("--algorithm", metavar="NAME[,NAME…]", help="blocks of `algorithms`")],
+    seeds: Annotated[str, typer.Option(metavar="N|S,S…", help="how many from 0 on, or which")] = "1",
+    profile: Annotated[str, typer.Option(help="overlay on params.yaml, from profiles/")] = "",
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", metavar="KEY=VALUE[,VALUE…]", help="values to try, or one for all; repeatable"),
+    ] = None,
+    rates: Annotated[
+        str, typer.Option("--lr", metavar="RATE[,RATE…]", help="learning rates, of each cell's own algorithm")
+    ] = "",
+    stage: Annotated[str, typer.Option(help="the stage to vary, where several have the algorithm")] = "",
+    name: Annotated[str, typer.Option(help="of the report, in reports/compare")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="one JSON object on stdout, all else on stderr")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the cells, what is done and how long it takes")] = (
+        False
+    ),
+) -> None:
+    from flows import compare as comparing
+    from flows import workspace
+    from flows.compare_grid import Asked, parse_seeds
+
+    asked = Asked(
+        algorithms=tuple(_words(algorithm)),
+        seeds=parse_seeds(seeds),
+        profile=profile,
+        settings=tuple(settings or ()),
+        rates=tuple(_words(rates)),
+        stage=stage,
+        name=name,
+        command=shlex.join(["preflow", *sys.argv[1:]]),
+    )
+    root = workspace.find_root(Path.cwd())
+    planned = comparing.plan(root, asked, _say)
+    if dry_run:
+        _show_plan(planned, as_json)
+        return
+    with _stoppable() as (cancel, begun):
+        begun.set()
+        found = comparing.run(root, planned, cancel, _say)
+    if as_json:
+        print(json.dumps(found, ensure_ascii=False), flush=True)
+    else:
+        _show_comparison(found)
+        print(f"report: {planned.folder(root)}")
+    raise typer.Exit(0 if all(cell["state"] == "done" for cell in found["cells"]) else 1)
+
+
+def _words(text: str) -> list[str]:
+    return [word.strip() for word in text.split(",") if word.strip()]
+
+
+def _show_plan(planned: "Plan", as_json: bool) -> None:
+    todo = {cell.key for cell in planned.todo}
+    if as_json:
+        cells = [{"name": cell.name, "key": cell.key, "done": cell.key not in todo} for cell in planned.cells]
+        print(json.dumps({"name": planned.name, "cells": cells, "seconds": planned.seconds}))
+        return
+    for cell in planned.cells:
+        print(f"{cell.name:60} {'to run' if cell.key in todo else 'done'}")
+    took = "nothing like it was measured yet" if planned.seconds is None else f"about {planned.seconds / 60:.0f} min"
+    print(f"{len(todo)} of {len(planned.cells)} cells to run; {took if todo else 'nothing to do'}")
+
+
+def _show_comparison(found: dict[str, Any]) -> None:
+    from rich.console import Console
+
+    from flows.compare_table import show
+
+    console = Console()
+    show(found, console if console.is_terminal else Console(width=160, no_color=True))
 
 
 @app.command()

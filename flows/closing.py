@@ -73,9 +73,9 @@ def _close_record(this: Run, results: Results, status: str) -> None:
 
 
 def _promote(this: Run) -> dict[str, Any] | None:
-    """Move the alias, which is a side effect and so belongs to no stage; None where the graph has no gate."""
+    """Move the alias, which is a side effect and so belongs to no stage; None without a gate, and in a comparison."""
     gate, name = this.report.gate, this.resolved.registry
-    if gate is None:
+    if gate is None or this.wish.start:
         return None
     outcome: dict[str, Any] = {"promoted": False, "name": name, "version": None}
     reigning, down = None, this.registry_down

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from flows import champion, closing, dvc, guards, leftovers, profiles, server, sources, workspace, worktrees
-from flows.request import Report, Run, Wish, commit_message
+from flows.request import Report, Run, Start, Wish, commit_message
 from flows.runner import Place
 from flows.view import View
 from rlhf.errors import DependencyDown
@@ -29,6 +29,7 @@ def run(
     show: Callable[[Report, Path], None],
     say: Callable[[str], None],
     on_begin: Callable[[], None] = lambda: None,
+    on_result: Callable[[StageResult, Path], None] = lambda *_: None,
 ) -> Report:
     """Do one run of `root` as wished.
 
@@ -37,6 +38,7 @@ def run(
         show: gets the finished report and the tree of the run, which may be gone afterwards.
         say: gets a line that a person should see at once.
         on_begin: called when `cancel` is heeded from now on; before, an exception is the way to end it.
+        on_result: gets what became of each stage as it ends, and the tree of the run.
 
     Raises:
         PreflowError: before any stage began (usage, another run in this tree, no disk, no server). What happens in
@@ -44,20 +46,22 @@ def run(
     """
     began = time.monotonic()
     resolved = profiles.resolve(root, wish.profile, wish.settings)
-    report = Report(run=time.strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(2))
+    if wish.start:
+        resolved = replace(resolved, label=wish.start.label)
+    report = Report(run=wish.start.run if wish.start else new_name())
     with ExitStack() as stack:
         if resolved.label:
             worktrees.sweep(root)
         lock = home(root) / ("worktrees" if resolved.label else ".") / f"{report.run if resolved.label else 'run'}.lock"
         stack.enter_context(guards.held(lock, report.run))
         prefect = server.start(root)
-        place, taken = _place(root, resolved, report, say)
+        place, taken = _place(root, resolved, wish.start, report, say)
         this = Run(wish, resolved, report, place, load_graph(place.tree), cancel, taken)
         this, todo = _todo(this, say)
         if todo:
             guards.check_disk(root)
         server.wait(prefect, root, cancel)
-        results = _stages(this, todo, prefect, say, on_begin)
+        results = _stages(this, todo, prefect, say, on_begin, on_result)
         closing.keep(this, results, say)
         closing.judge(this, results)
         report.seconds = round(time.monotonic() - began, 1)
@@ -71,8 +75,13 @@ def run(
     return report
 
 
+def new_name() -> str:
+    """A name for a run, later ones behind earlier ones."""
+    return time.strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(2)
+
+
 def _place(
-    root: Path, resolved: profiles.Resolved, report: Report, say: Callable[[str], None]
+    root: Path, resolved: profiles.Resolved, start: Start | None, report: Report, say: Callable[[str], None]
 ) -> tuple[Place, workspace.Snapshot]:
     """The tree that the run works in, with its sources, snapshotted on its ref."""
     message = commit_message(report.run, resolved.label)
@@ -85,10 +94,15 @@ def _place(
         taken = workspace.snapshot(root, report.run, message)
     else:
         extra: dict[str, bytes | None] = {"params.yaml": resolved.text.encode()}
-        if resolved.dvc_yaml:
-            extra["dvc.yaml"] = resolved.dvc_yaml.read_bytes()
-        begin_with = _begin_with(root, resolved.label)
-        taken = workspace.snapshot(root, report.run, message, extra=extra)
+        if start:
+            extra["dvc.yaml"] = start.graph.encode()
+            begin_with: dict[str, bytes | None] = {"dvc.lock": start.lock.encode() or None}
+        else:
+            if resolved.dvc_yaml:
+                extra["dvc.yaml"] = resolved.dvc_yaml.read_bytes()
+            begin_with = _begin_with(root, resolved.label)
+        base = start.commit if start else "HEAD"
+        taken = workspace.snapshot(root, report.run, message, base=base, parent=base, extra=extra)
         tree = worktrees.add(root, report.run, taken.commit, with_inbox=not resolved.own_sources)
         sources.bring(wanted, tree / "data" / "inbox", shared)
         worktrees.seed(tree, begin_with)
@@ -112,6 +126,9 @@ def _begin_with(root: Path, label: str) -> dict[str, bytes | None]:
 
 def _todo(this: Run, say: Callable[[str], None]) -> tuple[Run, set[str]]:
     """Stages that may have to run; the champion is brought up to date on the way, where somebody knows it."""
+    if this.wish.start:
+        champion.hold_none(this.tree, this.graph)
+        return this, this.graph.descendants(set(dvc.status(this.tree)))
     changed = dvc.status(this.tree)
     try:
         renewed = champion.refresh(this.owner, this.tree, this.graph, this.resolved.registry, bool(changed))
@@ -125,7 +142,12 @@ def _todo(this: Run, say: Callable[[str], None]) -> tuple[Run, set[str]]:
 
 
 def _stages(
-    this: Run, todo: set[str], prefect: server.Server, say: Callable[[str], None], on_begin: Callable[[], None]
+    this: Run,
+    todo: set[str],
+    prefect: server.Server,
+    say: Callable[[str], None],
+    on_begin: Callable[[], None],
+    on_result: Callable[[StageResult, Path], None],
 ) -> Mapping[str, StageResult]:
     from flows.pipeline import Work, execute  # imports Prefect, which reads its settings then
 
@@ -138,6 +160,10 @@ def _stages(
         keepers.append(threading.Thread(target=_keep_books, args=(this, prefect, done), daemon=True))
         keepers[-1].start()
 
+    def end(result: StageResult) -> None:
+        view.result(result)
+        on_result(result, this.tree)
+
     with View(this.graph.stages, this.place.journals) as view:
         work = Work(
             place=this.place,
@@ -148,7 +174,7 @@ def _stages(
             before=lambda name: champion.resample(this.place, this.graph, name, this.resolved.registry, this.cancel),
             on_start=view.start,
             on_line=view.line,
-            on_result=view.result,
+            on_result=end,
             on_flow=begin,
             on_trouble=say,
         )
@@ -173,6 +199,7 @@ def _about(this: Run) -> dict[str, Any]:
         "command": this.wish.command,
         "params": this.resolved.values,
         "registry": this.resolved.registry,
+        "comparison": this.wish.start.comparison if this.wish.start else "",
     }
 
 

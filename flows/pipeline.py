@@ -16,12 +16,10 @@ from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, Failed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows.runner import Place, run_stage
+from flows.runner import SIDE_BY_SIDE, Place, run_stage
 from rlhf.errors import DependencyDown, PreflowError
 from tasks.graph import Graph
 from tasks.outcome import StageResult
-
-SIDE_BY_SIDE = 2  # branches; a stage is one thread, and more of them than cores would slow each other down
 
 
 def nothing(*_: Any) -> None:

@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from tasks.config import ConfigError, read_yaml
+from tasks.graph import further_sections
 from tasks.redact import redacted, secret_in
 
 
@@ -22,6 +24,8 @@ class Resolved:
     values: Mapping[str, Any]
     dvc_yaml: Path | None
     """The profile's own graph, where it has one."""
+    further: Mapping[str, str]
+    """Sections of that graph under other names than their modules': {section: module}."""
     label: str
     """Profile and settings in one line, "" for a plain run; runs of one label differ only by code and data."""
     own_sources: bool
@@ -50,23 +54,45 @@ def resolve(root: Path, profile: str = "", settings: Sequence[str] = ()) -> Reso
     _merge(values, overlay)
     if profile and "name" not in (overlay.get("registry") or {}):
         _merge(values, {"registry": {"name": f"policy-{profile}"}})
-    for setting in settings:
-        _refuse_secret(setting, f"--set {setting.partition('=')[0]}")
-        _merge(values, _parse(setting))
+    _set(values, settings)
+    further = _sections(dvc_yaml or root / "dvc.yaml")
+    for section, module in further.items():  # written out, since DVC reads parameters from the file
+        values[section] = _whole(values.get(section) or {}, section, module)
     stream = io.StringIO()
     yaml.dump(values, stream)
     resolved = YAML(typ="safe").load(stream.getvalue()) or {}
     if profile or settings:
         _refuse_secrets(resolved)
         _refuse_secret(stream.getvalue(), "params.yaml or the profile")
-    check(resolved)
+    check(resolved, further)
     return Resolved(
         text=stream.getvalue(),
         values=resolved,
         dvc_yaml=dvc_yaml,
+        further=further,
         label=" ".join(filter(None, [profile, *sorted(settings)])),
         own_sources=resolved.get("sources") != plain.get("sources"),
     )
+
+
+def with_settings(resolved: Resolved, settings: Sequence[str]) -> dict[str, Any]:
+    """The values of `resolve` with `key.path=value` settings over them, as it would give them.
+
+    Raises:
+        ConfigError: an unknown key, or a value that is not allowed or that looks like a secret.
+    """
+    values = deepcopy(dict(resolved.values))
+    _set(values, settings)
+    for section, module in resolved.further.items():
+        values[section] = _whole(values.get(section) or {}, section, module)
+    check(values, resolved.further)
+    return values
+
+
+def _set(values: Any, settings: Sequence[str]) -> None:
+    for setting in settings:
+        _refuse_secret(setting, f"--set {setting.partition('=')[0]}")
+        _merge(values, _parse(setting))
 
 
 def _refuse_secrets(values: Any, key: str = "") -> None:
@@ -87,15 +113,28 @@ def _refuse_secret(text: str, key: str) -> None:
         )
 
 
-def check(values: Mapping[str, Any]) -> None:
-    """Hold values to the typed models.
+def check(values: Mapping[str, Any], further: Mapping[str, str]) -> None:
+    """Hold values to the typed models; `further` sections are {section: stage module}.
 
     Raises:
         ConfigError: names every bad key, with the nearest known name.
     """
-    from tasks.config.params import Params
+    from tasks.config.params import with_sections
 
-    Params.parse(values, "")
+    with_sections(further).parse(values, "")
+
+
+def _sections(dvc_yaml: Path) -> dict[str, str]:
+    return further_sections(read_yaml(dvc_yaml)) if dvc_yaml.exists() else {}
+
+
+def _whole(values: Mapping[str, Any], section: str, module: str) -> dict[str, Any]:
+    """A section that only this graph has, with the defaults of its module for every key that is not given."""
+    from tasks.config.params import with_sections
+
+    typed = with_sections({section: module}).parse({section: values}, "")
+    whole: dict[str, Any] = typed.model_dump(mode="json", by_alias=True)[section]
+    return whole
 
 
 def names(root: Path) -> list[str]:

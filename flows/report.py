@@ -48,7 +48,7 @@ def print_report(data: Path, console: Console | None = None) -> None:
         console.print(gate_table(gate, plain), "")
     lines = [
         reward_model_line(reward_model) if reward_model else "",
-        best_of_n_line(curves, JUDGED_BY[scores["judge"]]) if scores and curves else "",
+        best_of_n_line(curves, JUDGED_BY[scores["judge"]]) if scores and curves and curves["best_of_n"] else "",
         f"gate: {gate['reason']}" if gate else "",
     ]
     for line in filter(None, lines):

@@ -13,6 +13,26 @@ from tasks.graph import Graph
 
 
 @dataclass(frozen=True)
+class Start:
+    """What a cell of a comparison begins with, so that all its cells differ by nothing but the grid.
+
+    Its champion is none, whoever reigns, and it is never promoted.
+    """
+
+    run: str
+    """Name of the run."""
+    label: str
+    commit: str
+    """Code and configuration, snapshotted once for the whole comparison."""
+    graph: str
+    """Text of dvc.yaml."""
+    lock: str
+    """Text of a dvc.lock, "" for none."""
+    comparison: str
+    """What MLflow shows it below."""
+
+
+@dataclass(frozen=True)
 class Wish:
     """What was asked for on the command line."""
 
@@ -24,6 +44,8 @@ class Wish:
     rerun: bool = False
     keep: bool = False
     command: str = ""
+    start: Start | None = None
+    """Of a cell of a comparison; None for a run by itself."""
 
     @property
     def promotes(self) -> bool:

@@ -20,6 +20,7 @@ from tasks.outcome import StageResult
 
 OnLine = Callable[[str], None]
 
+SIDE_BY_SIDE = 2  # branches of a run, cells of a comparison: a stage is one thread, and more would slow each other down
 _EXITED = re.compile(r"exited with (-?\d+)")
 _NOISE = ("ERROR:", "Running stage", "> ", "Updating lock", "Generating lock", "Use `dvc push`", "To track", "Stage '")
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from rlhf.errors import PreflowError
 from rlhf.records import write_json
 from tasks.config.sources import Source
+from tasks.graph import digest
 
 
 def shared_folder(root: Path) -> Path:
@@ -43,7 +44,7 @@ def tree_sha256(path: Path) -> str:
 def _digest(files: Mapping[str, str]) -> str:
     if list(files) == [""]:
         return files[""]
-    listing = "".join(f"{digest}  {name}\n" for name, digest in files.items())
+    listing = "".join(f"{sha256}  {name}\n" for name, sha256 in files.items())
     return hashlib.sha256(listing.encode("utf-8")).hexdigest()
 
 
@@ -59,11 +60,11 @@ def _brought(source: Source, inbox: Path, shared: Path) -> dict[str, object]:
     if seen != source.sha256:
         raise PreflowError(f"{source.name}: {origin} has sha256 {seen}, params name {source.sha256}: another version")
     files = {}
-    for name, digest in found.items():
+    for name, sha256 in found.items():
         target = inbox / source.target / name
-        if not target.is_file() or _sha256(target) != digest:
+        if digest(target) != sha256:
             _link_or_copy(origin / name, target)
-        files[target.relative_to(inbox).as_posix()] = digest
+        files[target.relative_to(inbox).as_posix()] = sha256
     about = {"name": source.name, "origin": source.origin, "revision": source.revision, "licence": source.licence}
     return about | {"sha256": source.sha256, "files": files}
 
@@ -71,12 +72,7 @@ def _brought(source: Source, inbox: Path, shared: Path) -> dict[str, object]:
 def _files(path: Path) -> dict[str, str]:
     """Relative path → sha256 of every file; a single file has the relative path ""."""
     found = [path] if path.is_file() else sorted(file for file in path.rglob("*") if file.is_file())
-    return {"" if file == path else file.relative_to(path).as_posix(): _sha256(file) for file in found}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return {"" if file == path else file.relative_to(path).as_posix(): digest(file) for file in found}
 
 
 def _link_or_copy(origin: Path, target: Path) -> None:

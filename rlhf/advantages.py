@@ -1,36 +1,52 @@
 """How much better a completion or token was than expected.
 
 P prompts, G completions a prompt (prompt-major: row p*G + g of a batch is completion g of prompt p), B = P*G, T tokens.
+Standard deviations are POPULATION ones (divided by the count; not PyTorch's default).
 """
 
 import torch
 from torch import Tensor
 
+from rlhf.masks import kept
+
+
+def centred(rewards: Tensor) -> Tensor:
+    """A_k = R_k − mean of the G rewards of the prompt. [P, G] -> [P, G]. Exactly 0 where all are equal.
+
+    The mean is taken of differences to the first reward: that of G equal numbers may miss them by a rounding error,
+    which a later division by a spread of about 0 would blow up.
+    """
+    differences = rewards - rewards[:, :1]
+    return differences - differences.mean(dim=1, keepdim=True)
+
 
 def leave_one_out(rewards: Tensor) -> Tensor:
     """A_k = R_k − mean of the other G−1 rewards of the prompt. [P, G] -> [P, G]. RLOO (Ahmadian et al., 2402.14740).
 
-    Equal to G/(G−1) · (R_k − mean of all G). Raises ValueError where G < 2.
+    Computed as G/(G−1) · (R_k − mean of all G), which is the same. Raises ValueError where G < 2.
     """
     group_size = rewards.shape[1]
     if group_size < 2:
         raise ValueError(f"group_size is {group_size}: leaving one out needs at least 2 completions a prompt")
-    others = (rewards.sum(dim=1, keepdim=True) - rewards) / (group_size - 1)
-    return rewards - others
+    return centred(rewards) * group_size / (group_size - 1)
 
 
 def group_normalised(rewards: Tensor, eps: float = 1e-4) -> Tensor:
     """A_k = (R_k − mean) / (std + eps) within each prompt's group. [P, G] -> [P, G]. GRPO (Shao et al., 2402.03300).
 
-    std is the POPULATION one (divided by G, as in the paper; not PyTorch's default). Equal rewards give exactly 0.
+    Equal rewards give exactly 0.
     """
-    centred = rewards - rewards.mean(dim=1, keepdim=True)
-    return centred / (rewards.std(dim=1, keepdim=True, correction=0) + eps)
+    return centred(rewards) / (rewards.std(dim=1, keepdim=True, correction=0) + eps)
 
 
 def zero_std_share(rewards: Tensor) -> float:
     """Share of prompts whose completions all have the same reward, and so teach a group method nothing. [P, G]."""
     return (rewards == rewards[:, :1]).all(dim=1).float().mean().item()
+
+
+def returns_to_go(rewards: Tensor, mask: Tensor) -> Tensor:
+    """Σ_{s ≥ t} r_s over the masked tokens of a sequence; 0 outside. [B, T], [B, T] -> [B, T]."""
+    return kept(kept(rewards, mask).flip(1).cumsum(dim=1).flip(1), mask)
 
 
 def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float) -> tuple[Tensor, Tensor]:
@@ -53,7 +69,7 @@ def gae(rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float)
     for t in reversed(range(values.shape[1])):
         delta = rewards[:, t] + gamma * next_value - values[:, t]
         advantage = delta + gamma * lam * next_advantage
-        advantages[:, t] = torch.where(mask[:, t], advantage, 0.0)
+        advantages[:, t] = kept(advantage, mask[:, t])
         next_value = torch.where(mask[:, t], values[:, t], next_value)
         next_advantage = torch.where(mask[:, t], advantage, next_advantage)
-    return advantages, (advantages + values) * mask
+    return advantages, kept(advantages + values, mask)

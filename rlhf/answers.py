@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from rlhf.batching import Batch, collate, micro_batches
 from rlhf.chat import Chat, Message
-from rlhf.models import Policy, RewardModel, token_logprobs
+from rlhf.models import Policy, token_logprobs
 from rlhf.sampler import sample
-from rlhf.scoring import by_batch, rewards_of
+from rlhf.scoring import Scorer, by_batch, rewards_of
 from rlhf.world.gold import gold_reward
 from rlhf.world.kinds import KINDS
 
@@ -86,7 +86,7 @@ def answer_logprobs(
 
 
 def answer_rewards(
-    reward_model: RewardModel, prompts: Ids, answers: Answers, *, unfinished_reward: float, max_batch_tokens: int
+    reward_model: Scorer, prompts: Ids, answers: Answers, *, unfinished_reward: float, max_batch_tokens: int
 ) -> NDArray[np.float64]:
     """Normalised reward of each answer, [P, G]; `unfinished_reward` where the answer was cut off."""
     stopped = [one.stopped for group in answers for one in group]
@@ -94,12 +94,17 @@ def answer_rewards(
     return _grid(rewards, answers)
 
 
+def knows_gold(metas: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether the gold reward of every prompt is known."""
+    return all(meta.get("kind") in KINDS for meta in metas)
+
+
 def answer_golds(metas: Sequence[Mapping[str, Any]], answers: Answers) -> NDArray[np.float64] | None:
     """Gold reward of each answer, [P, G]; None unless the gold of every prompt is known.
 
     A mean over the known part only would compare policies on other prompts than all other figures do.
     """
-    if not all(meta.get("kind") in KINDS for meta in metas):
+    if not knows_gold(metas):
         return None
     judged = zip(metas, answers, strict=True)
     return np.array([[gold_reward(meta, one.text, one.stopped) for one in group] for meta, group in judged])

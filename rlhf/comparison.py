@@ -5,7 +5,7 @@ value a prompt or demonstration); None where a metric is unknown. Intervals resa
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -26,13 +26,27 @@ METRICS = (
     "nll",
     "greedy_gold_reward",
 )
+GIVEN = ("base", "sft", "champion")
+"""Policies that every evaluation has, or may have."""
 JUDGED_BY = {"gold": "gold_reward", "held_out_rm": "held_out_reward"}
 """Who may judge, and by which metric. The reward that was optimised is none of them."""
 
 
-def judge_of(measured: Measured) -> str:
-    """The best judge there is: the gold reward where it is known, else the reward model that was never optimised."""
-    return "held_out_rm" if measured["gold_reward"] is None else "gold"
+def pairs_of(policies: Sequence[str], further: Sequence[tuple[str, str]] = ()) -> list[tuple[str, str]]:
+    """Which differences are worth having, as (policy, against), of those that are there.
+
+    Everyone against SFT; candidates against the champion; rejection sampling against its random control, which tells
+    what the reward added; rl against rejection sampling, which it usually starts from; and `further` ones.
+    """
+    wanted = [(name, "sft") for name in policies if name != "sft"]
+    wanted += [(name, "champion") for name in candidates_of(policies)]
+    wanted += [("rejection_sampling", "random_control"), ("rl", "rejection_sampling"), *further]
+    return [pair for pair in dict.fromkeys(wanted) if set(pair) <= set(policies)]
+
+
+def candidates_of(policies: Iterable[str]) -> list[str]:
+    """Those that were trained to be better: neither where training began, nor a control, nor the champion."""
+    return [name for name in policies if name not in GIVEN and not name.endswith("control")]
 
 
 def standings(policies: Mapping[str, Measured], judge: str, seed: int, samples: int) -> dict[str, dict[str, Any]]:

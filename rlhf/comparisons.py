@@ -4,7 +4,7 @@ Pairs of one prompt share completions, so shuffling them as if they were indepen
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -25,6 +25,8 @@ class Comparisons:
     """Token ids, the stop token included."""
     pairs: list[tuple[int, int]]
     """(chosen, rejected) as indices into `completions`."""
+    margins: list[float] = field(default_factory=list)
+    """By how much each pair's chosen side was liked better, as its row says; 0 where it does not."""
 
     @property
     def longest(self) -> int:
@@ -45,11 +47,27 @@ def by_prompt(chat: Chat, rows: Iterable[Mapping[str, Any]]) -> list[Comparisons
                 one.completions.append(ids)
             sides.append(one.completions.index(ids))
         one.pairs.append((sides[0], sides[1]))
+        one.margins.append(float(row.get("margin") or 0.0))
     return list(found.values())
 
 
-def comparison_batch(prompts: Sequence[Comparisons], pad_id: int) -> tuple[Batch, Tensor, Tensor]:
-    """All completions of some prompts as one batch, and the rows of chosen and rejected ones, [pairs] each."""
+@dataclass(frozen=True, slots=True)
+class ComparisonBatch:
+    """All completions of some prompts as one batch, and how they compare."""
+
+    batch: Batch
+    chosen: Tensor
+    """[pairs] rows of `batch` that were preferred."""
+    rejected: Tensor
+    """[pairs] rows that these were preferred to."""
+    margin: Tensor
+    """[pairs] float32."""
+    share: Tensor
+    """[pairs] 1/C for the C pairs of a prompt, so that all prompts count alike (InstructGPT's 1/C(K, 2))."""
+
+
+def comparison_batch(prompts: Sequence[Comparisons], pad_id: int) -> ComparisonBatch:
+    """Prompts with all their completions, each once; pairs in the order of the prompts."""
     sequences: list[tuple[list[int], list[bool]]] = []
     chosen: list[int] = []
     rejected: list[int] = []
@@ -60,7 +78,15 @@ def comparison_batch(prompts: Sequence[Comparisons], pad_id: int) -> tuple[Batch
         for ids in one.completions:
             mask = [False] * len(one.prompt_ids) + [True] * len(ids)
             sequences.append(([*one.prompt_ids, *ids], mask))
-    return collate(sequences, pad_id), torch.tensor(chosen), torch.tensor(rejected)
+    margins = [margin for one in prompts for margin in (one.margins or [0.0] * len(one.pairs))]
+    shares = [1 / len(one.pairs) for one in prompts for _ in one.pairs]
+    return ComparisonBatch(
+        collate(sequences, pad_id),
+        torch.tensor(chosen),
+        torch.tensor(rejected),
+        torch.tensor(margins),
+        torch.tensor(shares),
+    )
 
 
 def comparison_micro_batches(prompts: Sequence[Comparisons], max_tokens: int) -> list[list[int]]:

@@ -18,12 +18,15 @@ from rlhf.answers import (
     answer_rewards,
     demonstration_nll,
     draw,
+    knows_gold,
     lengths,
     stop_rates,
 )
 from rlhf.chat import Chat, Message
 from rlhf.comparison import by_prompt, interval
-from rlhf.models import Policy, RewardModel
+from rlhf.errors import PreflowError
+from rlhf.models import Policy
+from rlhf.scoring import Scorer
 from rlhf.selection import best_of_n, best_of_n_kl
 
 Values: TypeAlias = NDArray[np.float64] | None
@@ -40,10 +43,10 @@ class Exam:
     drawing: Drawing
     reference: Policy
     """What KL is measured against: the SFT policy."""
-    policy_rm: RewardModel
-    """The reward that was optimised."""
-    held_out_rm: RewardModel
-    """A second reward that never was."""
+    policy_rm: Scorer | None
+    """The reward that was optimised; None where none was."""
+    held_out_rm: Scorer | None
+    """A second reward that never was; None where there is none."""
     unfinished_reward: float
     max_batch_tokens: int
 
@@ -59,6 +62,20 @@ class Exam:
     def metas(self) -> list[Mapping[str, Any]]:
         """What the gold reward knows of each question; empty where it knows nothing."""
         return [row.get("meta") or {} for row in self.questions]
+
+    def judge(self) -> str:
+        """Who decides which answer is better: the gold reward where it is known, else the held-out reward model.
+
+        Raises PreflowError where there is neither.
+        """
+        if knows_gold(self.metas()):
+            return "gold"
+        if self.held_out_rm is None:
+            raise PreflowError(
+                f"nobody can judge answers to these {len(self.questions)} prompts: their gold reward is unknown and "
+                "there is no held-out reward model; train one (stage reward_model) and give it with --held-out-rm"
+            )
+        return "held_out_rm"
 
     def about(self, questions: Sequence[Mapping[str, Any]]) -> "Exam":
         """The same examination on other questions."""
@@ -101,8 +118,10 @@ def forgetting(exam: Exam, policy: Policy) -> NDArray[np.float64]:
     return demonstration_nll(policy, exam.stable, exam.max_batch_tokens)
 
 
-def rewards(exam: Exam, reward_model: RewardModel, answers: Answers) -> NDArray[np.float64]:
-    """Normalised rewards of the answers, [P, G]."""
+def rewards(exam: Exam, reward_model: Scorer | None, answers: Answers) -> Values:
+    """Normalised rewards of the answers, [P, G]; None without a reward model."""
+    if reward_model is None:
+        return None
     return answer_rewards(
         reward_model,
         exam.prompts(),
@@ -112,27 +131,29 @@ def rewards(exam: Exam, reward_model: RewardModel, answers: Answers) -> NDArray[
     )
 
 
-def selection_score(exam: Exam, policy: Policy) -> tuple[str, NDArray[np.float64]]:
-    """Who judges, and one score a prompt [P], to choose between policies: gold where known, else held-out reward."""
+def selection_score(exam: Exam, policy: Policy) -> NDArray[np.float64]:
+    """One score a prompt [P] to choose between policies, by the judge of the examination."""
+    gold = exam.judge() == "gold"
     answers = draw(policy, exam.prompts(), exam.drawing)
-    golds = answer_golds(exam.metas(), answers)
-    if golds is not None:
-        return "gold", by_prompt(golds)
-    return "held_out_rm", by_prompt(rewards(exam, exam.held_out_rm, answers))
+    return by_prompt(answer_golds(exam.metas(), answers) if gold else rewards(exam, exam.held_out_rm, answers))
 
 
 def best_of_n_curve(exam: Exam, sizes: Sequence[int], seed: int, samples: int) -> list[dict[str, Any]]:
     """What picking the favourite of `policy_rm` among n answers of the reference gives, for each n, with intervals.
 
     The proxy rises with n by construction; where gold stops rising, the proxy has been spent. The KL of best-of-n is
-    at most log n − (n − 1)/n. The held-out reward stands in where gold is unknown, and is null otherwise.
+    at most log n − (n − 1)/n. Null is what nobody can tell. Without `policy_rm` there is no favourite, and the curve is
+    empty.
     """
+    if exam.policy_rm is None:
+        return []
     answers = draw(exam.reference, exam.prompts(), replace(exam.drawing, group_size=max(sizes)))
     proxy, golds = rewards(exam, exam.policy_rm, answers), answer_golds(exam.metas(), answers)
+    assert proxy is not None
     shown: dict[str, Values] = {
         "gold_reward": golds,
         "reward": proxy,
-        "held_out_reward": rewards(exam, exam.held_out_rm, answers) if golds is None else None,
+        "held_out_reward": rewards(exam, exam.held_out_rm, answers),
         "length": lengths(answers),
     }
     curve: list[dict[str, Any]] = []

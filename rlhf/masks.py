@@ -1,4 +1,8 @@
-"""Means, variances and sums over the tokens that count. B sequences, T tokens; masks are bool, True on what counts."""
+"""Means, variances and sums over the tokens that count. B sequences, T tokens; masks are bool, True on what counts.
+
+What lies outside a mask is never multiplied away but left out: garbage there, infinities and NaN included, adds exactly
+nothing to any result.
+"""
 
 from typing import Literal
 
@@ -8,14 +12,19 @@ from torch import Tensor
 Aggregation = Literal["sequence", "token", "fixed"]
 
 
+def kept(values: Tensor, mask: Tensor) -> Tensor:
+    """`values` where `mask` holds and 0 elsewhere, whatever stood there, in value and in gradient."""
+    return torch.where(mask, values, 0.0)
+
+
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
     """Mean of `values` where `mask` holds (same shapes); 0 where it holds nowhere."""
-    return (values * mask).sum() / mask.sum().clamp(min=1)
+    return kept(values, mask).sum() / mask.sum().clamp(min=1)
 
 
 def masked_var(values: Tensor, mask: Tensor) -> Tensor:
     """Population variance (divided by the count, not count − 1) of `values` where `mask` holds."""
-    return masked_mean((values - masked_mean(values, mask)) ** 2, mask)
+    return masked_mean((kept(values, mask) - masked_mean(values, mask)) ** 2, mask)
 
 
 def masked_whiten(values: Tensor, mask: Tensor, eps: float = 1e-8) -> Tensor:
@@ -24,7 +33,7 @@ def masked_whiten(values: Tensor, mask: Tensor, eps: float = 1e-8) -> Tensor:
     Padding neither shifts the moments nor receives a value.
     """
     mean, variance = masked_mean(values, mask), masked_var(values, mask)
-    return (values - mean) * torch.rsqrt(variance + eps) * mask
+    return (kept(values, mask) - mean) * torch.rsqrt(variance + eps) * mask
 
 
 def aggregate(token_losses: Tensor, mask: Tensor, how: Aggregation, fixed_length: int | None = None) -> Tensor:
@@ -36,7 +45,7 @@ def aggregate(token_losses: Tensor, mask: Tensor, how: Aggregation, fixed_length
     fixed    (1/B) Σ_i (1/L) Σ ℓ with L = `fixed_length`: every token the same whatever the batch (Dr. GRPO).
     Raises ValueError where `fixed` has no length.
     """
-    sums = (token_losses * mask).sum(dim=1)
+    sums = kept(token_losses, mask).sum(dim=1)
     if how == "sequence":
         return sums / mask.sum(dim=1).clamp(min=1)
     if how == "fixed":

@@ -16,10 +16,10 @@ from rlhf.algorithms import Algorithm, Experience, Rollouts, rows_of, sequence_k
 from rlhf.batching import Batch, collate, micro_batches
 from rlhf.errors import NumericsError
 from rlhf.kl import k3
+from rlhf.losses.policy_gradient import truncated_importance
 from rlhf.masks import denominator, masked_mean, masked_var
-from rlhf.models import RewardModel
+from rlhf.ptx import Demonstrations
 from rlhf.sampler import Completion
-from rlhf.scoring import rewards_of
 from rlhf.trainer import Metrics, StepBatch
 
 MAX_SAMPLER_GAP = 0.05
@@ -52,58 +52,72 @@ def in_micro_batches(function: Callable[[Batch], Tensor], batch: Batch, max_toke
     return torch.cat(results)[torch.tensor(rows).argsort()]
 
 
-Score = Callable[[Sequence[Sequence[int]], Sequence[Completion]], Tensor]
-"""Rewards [B] of completions, given the prompts they index; a reward model's or a verifier's, penalties included."""
-
-
-def score_with(reward_model: RewardModel, unfinished_reward: float, max_tokens: int) -> Score:
-    """Scores by a reward model, and the fixed `unfinished_reward` for completions that were cut off."""
-
-    def score(prompts: Sequence[Sequence[int]], completions: Sequence[Completion]) -> Tensor:
-        texts = [(prompts[one.prompt_index], one.ids) for one in completions]
-        stopped = [one.stop_reason == "stop" for one in completions]
-        return rewards_of(reward_model, texts, stopped, unfinished_reward, max_tokens)
-
-    return score
-
-
 def collect(
     prompts: Sequence[Sequence[int]],
     completions: Sequence[Completion],
     *,
-    score: Score,
+    rewards: Tensor,
     reference: Callable[[Batch], Tensor],
     critic: Callable[[Batch], Tensor] | None,
     group_size: int,
     pad_id: int,
     max_tokens: int,
 ) -> Rollouts:
-    """Completions just sampled, with rewards, the reference's log-probabilities and, for a critic, its values."""
+    """Completions just sampled and scored, with the reference's log-probabilities and, for a critic, its values."""
     batch, old_logprobs = to_batch(prompts, completions, pad_id)
     return Rollouts(
         batch=batch,
         old_logprobs=old_logprobs,
         ref_logprobs=in_micro_batches(reference, batch, max_tokens),
-        rewards=score(prompts, completions),
+        rewards=rewards,
         stopped=_stopped(completions),
         group_size=group_size,
         values=in_micro_batches(critic, batch, max_tokens) if critic else None,
     )
 
 
+def importance_weights(
+    rollouts: Rollouts, learner: Callable[[Batch], Tensor], cap: float, max_tokens: int
+) -> tuple[Rollouts, Tensor, dict[str, float]]:
+    """Truncated importance sampling, for a sampler that is not quite the learner: w_t = min(π_learner/π_sampler, cap).
+
+    The learner's log-probabilities [B, T] are computed once, before the first inner step. They take the place of
+    `old_logprobs`, so that the clipped ratio is of the learner alone, and w_t [B, T] corrects for what was sampled
+    (Yao et al., "Your Efficient RL Framework Secretly Brings You Off-Policy RL Training", 2025; RLHF book, chapter 6).
+
+    Returns:
+        The rollouts with the learner's log-probabilities, the weights (0 outside the completions), and metrics.
+    """
+    mask = rollouts.batch.loss_mask
+    logprobs = in_micro_batches(learner, rollouts.batch, max_tokens)
+    _sampler_gap(logprobs[mask], rollouts.old_logprobs[mask])
+    weights, measured = truncated_importance(logprobs, rollouts.old_logprobs, mask, cap)
+    metrics = {
+        name: float(values.max() if name.endswith("_max") else values.mean()) for name, values in measured.items()
+    }
+    return replace(rollouts, old_logprobs=logprobs), weights, metrics
+
+
+Part = Experience | Demonstrations
+"""A micro-batch of an on-policy step."""
+
+
 def step_batches(
-    collect_update: Callable[[int], tuple[Experience, Mapping[str, float]]],
+    collect_update: Callable[[int], tuple[Experience | None, Mapping[str, float]] | None],
     algorithm: Algorithm,
     inner_steps: int,
     max_tokens: int,
-) -> Callable[[int], StepBatch[Experience]]:
+    demonstrations: Callable[[int, float], Sequence[Demonstrations]] | None = None,
+) -> Callable[[int], StepBatch[Part] | None]:
     """`batch_at` for `fit`: `inner_steps` optimiser steps on each batch of rollouts that `collect_update` makes.
 
-    `collect_update(update)` samples from the policy as it is, so only its first step is exactly on-policy.
+    `collect_update(update)` samples from the policy as it is, so only its first step is exactly on-policy. It gives
+    None where training is to end; an experience that is None has nothing to learn from, and the update is passed over
+    but for the demonstrations. These are those of `rlhf.ptx.demonstrations_at`.
     """
-    held: dict[int, tuple[Experience, Mapping[str, float]]] = {}
+    held: dict[int, tuple[Experience | None, Mapping[str, float]] | None] = {}
 
-    def batch_at(step: int) -> StepBatch[Experience]:
+    def batch_at(step: int) -> StepBatch[Part] | None:
         update, inner = divmod(step, inner_steps)
         if inner == 0:
             held.clear()
@@ -113,14 +127,21 @@ def step_batches(
                 f"resumed at step {step}, between the {inner_steps} inner steps of an update: "
                 f"`every` of the checkpoints must be a multiple of {inner_steps}"
             )
-        experience, metrics = held[update]
-        lengths = experience.batch.attention_mask.sum(dim=1).tolist()
-        parts = [experience.rows(indices) for indices in micro_batches(lengths, max_tokens)]
-        return StepBatch(
-            micro_batches=[replace(part, fresh=inner == 0) for part in parts],
-            denominator=denominator(experience.batch.loss_mask, algorithm.aggregation),
-            metrics=metrics if inner == 0 else {},
-        )
+        collected = held[update]
+        if collected is None:
+            return None
+        experience, metrics = collected
+        parts: list[Part] = []
+        total = 1.0
+        if experience is not None:
+            lengths = experience.batch.attention_mask.sum(dim=1).tolist()
+            parts += [
+                replace(experience.rows(indices), fresh=inner == 0) for indices in micro_batches(lengths, max_tokens)
+            ]
+            total = denominator(experience.batch.loss_mask, algorithm.aggregation)
+        if demonstrations is not None:
+            parts += demonstrations(step, total)
+        return StepBatch(micro_batches=parts, denominator=total, metrics=metrics if inner == 0 else {})
 
     return batch_at
 
@@ -129,20 +150,24 @@ def loss_of(
     algorithm: Algorithm,
     policy: Callable[[Batch], tuple[Tensor, Tensor]],
     critic: Callable[[Batch], Tensor] | None,
-) -> Callable[[Experience], tuple[Tensor, Metrics]]:
-    """`loss` for `fit`: the algorithm's, after one forward pass of policy and critic.
+) -> Callable[[Part], tuple[Tensor, Metrics]]:
+    """`loss` for `fit`: the algorithm's, after one forward pass of policy and critic; of demonstrations their −log π.
 
     `policy` gives log-probabilities and entropy [B, T], `critic` values [B, T]. On fresh rollouts the policy is the one
     that was sampled, so its log-probabilities must be the sampler's (`sampler_gap`); NumericsError where they are not.
     """
 
-    def loss(experience: Experience) -> tuple[Tensor, Metrics]:
-        mask = experience.batch.loss_mask
-        logprobs, entropy = policy(experience.batch)
-        losses, metrics = algorithm.loss(experience, logprobs, critic(experience.batch) if critic else None)
+    def loss(part: Part) -> tuple[Tensor, Metrics]:
+        mask = part.batch.loss_mask
+        logprobs, entropy = policy(part.batch)
+        if isinstance(part, Demonstrations):
+            nll = -logprobs[mask]
+            return part.scale * nll.sum(), {"ptx_nll": nll.detach()}
+        losses, metrics = algorithm.loss(part, logprobs, critic(part.batch) if critic else None)
         metrics["entropy"] = entropy[mask]
-        if experience.fresh:
-            metrics["sampler_gap"] = _sampler_gap(logprobs.detach()[mask], experience.old_logprobs[mask])
+        if part.fresh and part.importance is None:
+            gap = _sampler_gap(logprobs.detach()[mask], part.old_logprobs[mask])
+            metrics |= {"sampler_gap": gap, "sampler_gap_max": gap}
         return losses.sum(), metrics
 
     return loss
@@ -159,6 +184,7 @@ def rollout_metrics(rollouts: Rollouts, experience: Experience) -> dict[str, flo
         "objective": (rollouts.rewards - experience.kl_coef * kl).mean(),
         "kl": kl.mean(),
         "kl_k3": (k3(rollouts.old_logprobs, rollouts.ref_logprobs) * mask).sum(dim=1).mean(),
+        "kl_token": kl.sum() / mask.sum(),
         "length": mask.sum(dim=1).float().mean(),
         "stop_rate": rollouts.stopped.float().mean(),
         "tokens": mask.sum(),
@@ -170,6 +196,7 @@ def rollout_metrics(rollouts: Rollouts, experience: Experience) -> dict[str, flo
     if experience.returns is not None and rollouts.values is not None:
         residual = masked_var(experience.returns - rollouts.values, mask)
         metrics["return"] = masked_mean(experience.returns, mask)
+        metrics["return_std"] = masked_var(experience.returns, mask).sqrt()
         metrics["explained_variance"] = 1.0 - residual / masked_var(experience.returns, mask).clamp(min=1e-8)
     return {name: float(value) for name, value in metrics.items()} | {"kl_coef": experience.kl_coef}
 

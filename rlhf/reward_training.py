@@ -1,21 +1,18 @@
 """Training a reward model on comparisons: Bradley-Terry, and a language-model loss that keeps what SFT knew."""
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 from torch import Tensor, nn
 
-from rlhf.batching import Batch
 from rlhf.checkpoints import Checkpoints
-from rlhf.comparisons import Comparisons, comparison_batch, comparison_micro_batches
+from rlhf.comparisons import ComparisonBatch, Comparisons, comparison_batch, comparison_micro_batches
 from rlhf.epochs import num_steps, rows_at
 from rlhf.losses.reward import bradley_terry
 from rlhf.models import RewardModel
 from rlhf.optimizer import OptimizerSettings
 from rlhf.scoring import by_batch
 from rlhf.trainer import FitResult, Metrics, Progress, StepBatch, fit
-
-MicroBatch = tuple[Batch, Tensor, Tensor]
-"""Completions of some prompts, and the rows of chosen and rejected ones."""
 
 
 def fit_reward_model(
@@ -27,6 +24,8 @@ def fit_reward_model(
     max_batch_tokens: int,
     lm_coef: float,
     centring: float,
+    margin_coef: float = 0.0,
+    weigh_by: Literal["pair", "prompt"] = "pair",
     optimizer: OptimizerSettings,
     seed: int,
     name: str,
@@ -34,30 +33,32 @@ def fit_reward_model(
     log: Callable[[dict[str, float], int], None] | None = None,
     progress: Progress | None = None,
 ) -> FitResult:
-    """Minimise mean over pairs of −log σ(r_c − r_r) + lm_coef · NLL per token of the chosen completion.
+    """Minimise mean over pairs of −log σ(r_c − r_r − margin_coef · m) + lm_coef · NLL per token of the chosen side.
 
     `optimizer.lr` names the rates of `backbone` and `heads`: the heads are new and the pairs few, so theirs is higher.
-    All pairs of a prompt are in one step and each completion is computed once. The second term is an auxiliary task
-    (after Yang et al., "Regularizing Hidden States", 2406.10216): without it a small model forgets how answers read.
+    All pairs of a prompt are in one step and each completion is computed once. `weigh_by` says what counts alike: every
+    pair, or every prompt with its C pairs at 1/C each (InstructGPT, 2203.02155), so that prompts with many completions
+    do not outweigh the others. The second term is an auxiliary task (after Yang et al., "Regularizing Hidden States",
+    2406.10216): without it a small model forgets how answers read.
     """
 
-    def batch_at(step: int) -> StepBatch[MicroBatch]:
+    def batch_at(step: int) -> StepBatch[ComparisonBatch]:
         chosen = [prompts[row] for row in rows_at(step, len(prompts), batch_size, seed)]
         parts = comparison_micro_batches(chosen, max_batch_tokens)
         return StepBatch(
             [comparison_batch([chosen[row] for row in part], reward_model.chat.pad_id) for part in parts],
-            denominator=sum(len(one.pairs) for one in chosen),
+            denominator=sum(len(one.pairs) for one in chosen) if weigh_by == "pair" else len(chosen),
         )
 
-    def loss(micro_batch: MicroBatch) -> tuple[Tensor, Metrics]:
-        batch, chosen, rejected = micro_batch
-        scores, logprobs = reward_model.scores_and_logprobs(batch)
-        losses, metrics = bradley_terry(scores[chosen], scores[rejected], centring=centring)
+    def loss(part: ComparisonBatch) -> tuple[Tensor, Metrics]:
+        scores, logprobs = reward_model.scores_and_logprobs(part.batch)
+        margin = margin_coef * part.margin if margin_coef else None
+        losses, metrics = bradley_terry(scores[part.chosen], scores[part.rejected], margin, centring)
         if lm_coef:
-            nll = -(logprobs.sum(dim=1) / batch.loss_mask.sum(dim=1))[chosen]
+            nll = -(logprobs.sum(dim=1) / part.batch.loss_mask.sum(dim=1))[part.chosen]
             losses = losses + lm_coef * nll
             metrics["chosen_nll"] = nll.detach()
-        return losses.sum(), metrics
+        return (losses if weigh_by == "pair" else losses * part.share).sum(), metrics
 
     return fit(
         {"backbone": reward_model.model, "heads": nn.ModuleList([reward_model.head, reward_model.token_head])},

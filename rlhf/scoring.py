@@ -1,14 +1,25 @@
 """One number a completion from a model: length-sorted micro-batches, equal texts once, and the reward of cut ones."""
 
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from rlhf.batching import Batch, collate, micro_batches
-from rlhf.models import RewardModel
+from rlhf.chat import Chat
 
 Ids = Sequence[int]
+
+
+class Scorer(Protocol):
+    """A reward model, or several as one."""
+
+    chat: Chat
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """Scores [B]."""
+        ...
 
 
 @torch.no_grad()
@@ -29,7 +40,7 @@ def by_batch(
 
 
 def rewards_of(
-    reward_model: RewardModel,
+    reward_model: Scorer,
     texts: Sequence[tuple[Ids, Ids]],
     stopped: Sequence[bool],
     unfinished_reward: float,

@@ -4,6 +4,8 @@ Letters: P prompts, G and H completions a prompt, N samples. The unit of resampl
 completions of one prompt are alike, and counting them as independent makes every interval too narrow.
 """
 
+import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -13,6 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 Floats: TypeAlias = NDArray[np.float64]
 
 _CHUNK = 4_000_000  # resampled values held at once (32 MB)
+_Z975 = 1.959964
+_T975 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262)  # of 1 … 9 degrees of freedom
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,14 +51,8 @@ def bootstrap_mean(values: ArrayLike, seed: int, samples: int = 2000) -> Interva
     Raises ValueError when `values` is empty, not one-dimensional or not finite.
     """
     data = _vector(values, "values")
-    rng = np.random.default_rng(seed)
-    rows = max(1, _CHUNK // len(data))
-    means = np.empty(samples)
-    for start in range(0, samples, rows):
-        count = min(rows, samples - start)
-        means[start : start + count] = data[rng.integers(0, len(data), size=(count, len(data)))].mean(axis=1)
-    ends: Floats = np.percentile(means, [2.5, 97.5])
-    return Interval(float(data.mean()), float(ends[0]), float(ends[1]))
+    means = np.concatenate([data[drawn].mean(axis=1) for drawn in _resamples(len(data), seed, samples)])
+    return _percentile_interval(float(data.mean()), means)
 
 
 def paired_bootstrap(a: ArrayLike, b: ArrayLike, seed: int, samples: int = 2000) -> Interval:
@@ -66,6 +64,38 @@ def paired_bootstrap(a: ArrayLike, b: ArrayLike, seed: int, samples: int = 2000)
     left, right = _vector(a, "a"), _vector(b, "b")
     _same_length(left, right, "a and b, one value a prompt")
     return bootstrap_mean(left - right, seed, samples)
+
+
+def crossed_bootstrap(values: ArrayLike, seed: int, samples: int = 2000) -> Interval:
+    """Mean of `values` [S, P] over S training seeds and P prompts with a 95% interval that covers both.
+
+    For a paired difference hand over the differences, pair by pair: values[s, p] = a[s, p] − b[s, p] of the same seed
+    and prompt. Prompts and seeds are resampled independently, each with replacement, and every resample is the mean
+    over the product of both (Owen 2007, "The pigeonhole bootstrap", 0712.1111). Prompts are drawn as `bootstrap_mean`
+    draws them, so with one seed this is `bootstrap_mean(values[0])`: nothing can then be said about other seeds.
+
+    Differs from the paper: resampling few things makes intervals too narrow, and seeds are few. So the deviations of
+    the seeds' means from the grand mean are widened by t₀.₉₇₅(S−1)/z₀.₉₇₅ · √(S/(S−1)) before seeds are drawn (the
+    "narrowness bias" and its remedy, Hesterberg 2015, 1411.5279): ×9.2 for 2 seeds, ×2.7 for 3, ×1.6 for 5.
+    Raises ValueError when `values` is empty, not two-dimensional or not finite.
+    """
+    data = np.asarray(values, dtype=np.float64)
+    if data.ndim != 2 or data.size == 0:
+        raise ValueError(f"crossed_bootstrap needs [seeds, prompts] with at least one of each, got {data.shape}")
+    _vector(data.ravel(), "values")
+    seeds, prompts = data.shape
+    mean = float(data.mean())
+    rows = data.mean(axis=1, keepdims=True)
+    wide = data + (_widening(seeds) - 1.0) * (rows - mean)
+    pick = np.random.default_rng([seed, seeds])  # apart from the draws of prompts, which one seed has alone
+    means = []
+    for drawn in _resamples(prompts, seed, samples):
+        places = drawn + prompts * np.arange(len(drawn))[:, None]
+        counts = np.bincount(places.ravel(), minlength=drawn.size).reshape(drawn.shape)
+        by_seed = counts.astype(np.float64) @ wide.T / prompts  # [samples, S]
+        chosen = pick.integers(0, seeds, size=by_seed.shape)
+        means.append(np.take_along_axis(by_seed, chosen, axis=1).mean(axis=1))
+    return _percentile_interval(mean, np.concatenate(means))
 
 
 def win_rate(a: ArrayLike, b: ArrayLike) -> Floats:
@@ -125,6 +155,28 @@ def correlation(a: ArrayLike, b: ArrayLike) -> float:
     left, right = left - left.mean(), right - right.mean()
     scale = float(np.sqrt((left**2).sum() * (right**2).sum()))
     return float((left * right).sum()) / scale if scale > 0 else 0.0
+
+
+def _resamples(count: int, seed: int, samples: int) -> Iterator[NDArray[np.int64]]:
+    """Indices of `samples` resamples of `count` things, [some, count] at a time."""
+    rng = np.random.default_rng(seed)
+    rows = max(1, _CHUNK // count)
+    for start in range(0, samples, rows):
+        yield rng.integers(0, count, size=(min(rows, samples - start), count))
+
+
+def _percentile_interval(mean: float, resampled: Floats) -> Interval:
+    ends: Floats = np.percentile(resampled, [2.5, 97.5])
+    return Interval(mean, float(ends[0]), float(ends[1]))
+
+
+def _widening(count: int) -> float:
+    """t₀.₉₇₅ with count−1 degrees of freedom over z₀.₉₇₅, times √(count/(count−1)); 1 for a single one."""
+    if count < 2:
+        return 1.0
+    free = count - 1
+    t = _T975[free - 1] if free <= len(_T975) else _Z975 + (_Z975**3 + _Z975) / (4 * free)
+    return t / _Z975 * math.sqrt(count / free)
 
 
 def _vector(values: ArrayLike, name: str) -> Floats:

@@ -3,6 +3,7 @@
 What differs between supervised, reward, preference and reinforcement training is handed in as two functions:
 `batch_at`, which makes the work of a step, and `loss`, which makes a sum of losses of one micro-batch. The sums of a
 step are divided by ONE denominator of the whole step, so that the result does not depend on how the step was cut.
+Training ends after `steps`, or earlier where `batch_at` has no more work.
 
 Resuming is calling `fit` again with the same arguments. All randomness is derived from (seed, step), so weights,
 optimiser moments, the step and the caller's `extra` are the whole state, and a run that was killed ends in the same
@@ -36,7 +37,7 @@ class StepBatch(Generic[M]):
     """The work of one optimiser step."""
 
     micro_batches: Sequence[M]
-    """Whatever `loss` understands; each is one forward and backward pass."""
+    """Whatever `loss` understands; each is one forward and backward pass. With none the weights stay as they are."""
     denominator: float
     """What the losses of all micro-batches together are divided by: the step's sequences, tokens or pairs."""
     metrics: Mapping[str, float] = field(default_factory=dict)
@@ -48,6 +49,7 @@ class FitResult:
     """How a run went."""
 
     steps: int
+    """Optimiser steps done in all, before and after resuming."""
     resumed_from: int
     """The step it went on from; 0 for a fresh start."""
     nonfinite: int
@@ -66,7 +68,7 @@ def fit(
     modules: Mapping[str, nn.Module],
     *,
     steps: int,
-    batch_at: Callable[[int], StepBatch[M]],
+    batch_at: Callable[[int], StepBatch[M] | None],
     loss: Callable[[M], tuple[Tensor, Metrics]],
     optimizer: OptimizerSettings,
     seed: int,
@@ -76,12 +78,14 @@ def fit(
     progress: Progress | None = None,
     extra: MutableMapping[str, Any] | None = None,
 ) -> FitResult:
-    """Train `modules` for `steps` optimiser steps, going on from the newest valid checkpoint where there is one.
+    """Train `modules` for at most `steps` optimiser steps, going on from the newest valid checkpoint if there is one.
 
     Args:
         modules: what is trained, by name; parameters without `requires_grad` stay as they are, and so does the mode:
             policies are loaded in evaluation mode, so that trainer and sampler agree (no dropout).
-        batch_at: the work of step 0 … steps−1; may sample from the modules. Called once a step, in order.
+        batch_at: the work of step 0 … steps−1; may sample from the modules. Called once a step, in order. None ends the
+            training before that step; whether it does must depend on the step, the modules and `extra` alone, so that
+            a run that was killed ends there too.
         loss: SUM of the losses of a micro-batch (a scalar with a graph) and its per-item metrics (detached).
         seed: with the step's number it seeds torch before `batch_at`, for dropout and the like.
         name: prefix of the logged metrics, e.g. "sft" for "sft/loss".
@@ -95,9 +99,12 @@ def fit(
     adamw = make_adamw(modules, optimizer)
     start, skipped = _resume(checkpoints, modules, adamw, extra)
     averages: dict[str, float] = {}
+    done = start
     for step in range(start, steps):
         torch.manual_seed(derive(seed, name, "step", step))
         batch = batch_at(step)
+        if batch is None:
+            break
         averages = _accumulate(batch, loss)
         norms = {key: clip(module, optimizer.max_grad_norm) for key, module in modules.items()}
         rates = set_lr(adamw, lr_factor(step, steps, optimizer))
@@ -115,7 +122,8 @@ def fit(
             progress(step + 1, steps, loss=averages["loss"])
         if checkpoints and ((step + 1) % checkpoints.every == 0 or step + 1 == steps):
             _save(checkpoints, step + 1, modules, adamw, {"extra": dict(extra), "skipped": skipped})
-    return FitResult(steps=steps, resumed_from=start, nonfinite=len(skipped), metrics=averages)
+        done = step + 1
+    return FitResult(steps=done, resumed_from=start, nonfinite=len(skipped), metrics=averages)
 
 
 def _accumulate(batch: StepBatch[M], loss: Callable[[M], tuple[Tensor, Metrics]]) -> dict[str, float]:

@@ -24,6 +24,7 @@ from rlhf.records import Row, read_rows, write_json, write_rows
 from tasks.config import read_yaml
 from tasks.config.evaluate import Evaluate
 from tasks.config.generation import Generation
+from tasks.graph import digest
 
 if TYPE_CHECKING:  # flows read champions without loading torch
     from rlhf.answers import Drawing
@@ -60,7 +61,7 @@ def read_champion(folder: Path) -> Champion | None:
     if record["version"] is None:
         return None
     completions = folder / "completions.jsonl"
-    found = _sha256(completions) if completions.exists() else "no file"
+    found = digest(completions)
     if found != record.pop("completions"):
         raise PreflowError(
             f"{completions} is not what champion.json of version {record['version']} names (found {found[:16]}); "
@@ -83,7 +84,7 @@ def write_champion(folder: Path, champion: Champion, completions: Path) -> None:
     fresh = folder / ".completions.jsonl"
     fresh.write_bytes(completions.read_bytes())
     os.replace(fresh, folder / "completions.jsonl")
-    _write_record(folder, asdict(champion) | {"completions": _sha256(folder / "completions.jsonl")})
+    _write_record(folder, asdict(champion) | {"completions": digest(folder / "completions.jsonl")})
 
 
 def write_none(folder: Path) -> None:
@@ -127,15 +128,14 @@ def drawing_of(config: Evaluate, generation: Generation, seed: int) -> "Drawing"
 
 def folder_digest(folder: Path) -> str:
     """16 hex digits over names and bytes of all files in `folder`."""
-    parts = [[str(path.relative_to(folder)), _sha256(path)] for path in sorted(folder.rglob("*")) if path.is_file()]
-    if not parts:
+    if not folder.is_dir() or not any(folder.iterdir()):
         raise PreflowError(f"{folder} is empty or missing; run the stage that writes it")
-    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
+    return digest(folder)[:16]
 
 
 def chat_digest(policy: Path) -> str:
     """16 hex digits of how a policy turns messages into ids: equal digests may exchange token ids."""
-    text = json.dumps([_sha256(policy / name) for name in ("chat.json", "tokenizer.json")])
+    text = json.dumps([digest(policy / name) for name in ("chat.json", "tokenizer.json")])
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -167,10 +167,6 @@ def _write_record(folder: Path, record: Mapping[str, Any]) -> None:
     fresh = folder / ".champion.json"
     write_json(fresh, record)
     os.replace(fresh, folder / "champion.json")
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _main() -> None:

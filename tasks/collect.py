@@ -5,14 +5,15 @@ Shards dropped into data/inbox/<kind>/ always join. Where each file came from is
 Alone: python -m tasks.collect --params collect --inbox data/inbox --out data/01_raw
 """
 
-import hashlib
 import json
 import shutil
+from difflib import get_close_matches
 from pathlib import Path
 
 from rlhf.errors import DataRefused
 from rlhf.records import write_json
 from tasks.config.collect import Collect
+from tasks.graph import digest
 from tasks.journal import Log
 from tasks.readers import SUFFIXES
 from tasks.shapes import KINDS
@@ -25,9 +26,11 @@ def collect(config: Collect, *, inbox: Path, out: Path, log: Log) -> None:
     """Write the raw files of every kind, and origin.json beside them. Rows are not looked at here.
 
     Raises:
-        DataRefused: a file of the inbox is absent or is not what sources.json says, or two files share a name.
+        DataRefused: a file of the inbox is absent, lies where it would not be read or is not what sources.json says, or
+            two files share a name.
     """
     sources = _sources(inbox)
+    _refuse_misfiled(inbox, {*sources, *(entry.file for entry in config.inputs)})
     origins: dict[str, dict[str, Origin]] = {kind: {} for kind in KINDS}
     if config.source == "world":
         from rlhf.world.generate import write_world
@@ -57,6 +60,16 @@ def _sources(inbox: Path) -> dict[str, Origin]:
     }
 
 
+def _refuse_misfiled(inbox: Path, known: set[str]) -> None:
+    """Data that was meant to be read, and would not be, must not be passed over without a word."""
+    for path in sorted(inbox.iterdir()) if inbox.is_dir() else []:
+        loose = path.is_file() and path.name.endswith(SUFFIXES) and path.name not in (*known, "sources.json")
+        near = get_close_matches(path.name, KINDS, n=1, cutoff=0.8) if path.is_dir() and path.name not in KINDS else []
+        if loose or (near and not any(name.startswith(f"{path.name}/") for name in known)):
+            hint = f"did you mean {near[0]}/?" if near else f"move it into a folder of its kind ({', '.join(KINDS)})"
+            raise DataRefused(f"{path}: would not be read; {hint}, or name it in collect.inputs")
+
+
 def _take(inbox: Path, name: str, folder: Path, origins: dict[str, Origin], sources: dict[str, Origin]) -> None:
     path = inbox / name
     if not path.is_file():
@@ -65,7 +78,7 @@ def _take(inbox: Path, name: str, folder: Path, origins: dict[str, Origin], sour
         raise DataRefused(f"{path}: cannot be read; expected a name ending in {', '.join(SUFFIXES)}")
     if path.name in origins or path.name == "origin.json":
         raise DataRefused(f"{path}: another {folder.name} file has this name already; rename one of them")
-    seen = _sha256(path)
+    seen = digest(path)
     own = {"name": path.name.split(".")[0], "origin": f"inbox/{name}", "sha256": seen}
     origin = sources.get(name, own)
     if origin["sha256"] != seen:
@@ -84,11 +97,6 @@ def _files_by_kind(root: Path) -> list[tuple[str, Path]]:
         for file in sorted(folder.iterdir())
         if file.is_file() and not file.name.startswith(".") and file.name != "origin.json"
     ]
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 if __name__ == "__main__":

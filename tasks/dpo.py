@@ -1,132 +1,200 @@
-"""Stage `dpo`: direct alignment on preference pairs, −log σ(β[log π/π_ref(chosen) − log π/π_ref(rejected)]).
+"""Stage `dpo`: direct alignment, learning from preferences without a reward model; `dpo.algorithm` names the method.
 
 In: the policy to start from, which is also the reference, and pairs (train and val). Out: `policy/` and `metrics.json`.
-Differs from the paper (Rafailov et al., 2305.18290) in that the reference's log-probabilities are computed once and
-kept; they are the same numbers. Of the train pairs only those of the half "policy" are used: the held-out reward model,
-which judges runs without gold, must not have been fitted on what a candidate was trained on. What to look at:
+The methods and their formulas are in rlhf.losses.direct_alignment. The reference's log-probabilities are computed once
+and kept; they are the same numbers. Of the train pairs only those of the half "policy" are used: the held-out reward
+model, which judges runs without gold, must not have been fitted on what a candidate was trained on. KTO takes each side
+of a pair as a completion of its own, and rows of one labelled completion as they are. What to look at:
 `dpo/val_accuracy`, and `dpo/displacement`, which below 0 says that the chosen completions became LESS likely too.
 
     python -m tasks.dpo --help
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from rlhf.batching import Batch
+from rlhf.chat import Chat
 from rlhf.checkpoints import Checkpoints
 from rlhf.epochs import num_steps, rows_at
-from rlhf.losses.direct_alignment import dpo as dpo_loss
+from rlhf.errors import PreflowError
+from rlhf.losses.direct_alignment import kto_baseline
 from rlhf.models import Policy, load_policy, save_policy, token_logprobs
-from rlhf.pairs import Pair, encode_pairs, pair_batch, pair_micro_batches, split_sides
+from rlhf.preferences import Example, Judged, encode_example, example_batch, example_micro_batches, mismatched
 from rlhf.records import read_rows, write_json
 from rlhf.seeding import derive
 from rlhf.trainer import Metrics, OptimizerSettings, StepBatch, fit
-from tasks.config.dpo import Dpo
+from tasks.config.algorithms.direct import DirectAlgorithm, Kto
+from tasks.config.dpo import DirectAlignment
+from tasks.dpo_losses import MicroBatch, loss_of
 from tasks.journal import Log
 from tasks.stage import main
 
-MicroBatch = tuple[Batch, Tensor]
-"""2B sequences, chosen first, and the reference's summed log-probabilities of them [2B]."""
+Reference = Mapping[str, float]
+"""log π_ref of whole completions by `Judged.key`; empty where the method has no reference."""
 
 
-def dpo(config: Dpo, *, seed: int, policy: Path, pairs: Path, out: Path, scratch: Path, log: Log) -> None:
+@dataclass(frozen=True)
+class Lesson:
+    """What one optimiser step, or the measurement at the end, goes by."""
+
+    examples: list[Example]
+    mismatched: list[Judged]
+    """Of KTO: prompts with completions of others."""
+
+
+def dpo(
+    config: DirectAlignment,
+    *,
+    algorithm: DirectAlgorithm,
+    seed: int,
+    policy: Path,
+    pairs: Path,
+    out: Path,
+    scratch: Path,
+    log: Log,
+) -> None:
     """Train on the train pairs, measure on the val pairs; the first lines of the module name the files."""
     learner = load_policy(policy)
     half = [row for row in read_rows(pairs / "train.jsonl") if row["half"] == "policy"]
-    train = _some(encode_pairs(learner.chat, half), config.max_pairs, seed)
-    val = encode_pairs(learner.chat, read_rows(pairs / "val.jsonl"))
-    reference = _reference_logprobs(config, learner, [*train, *val], policy, scratch)
+    train = _encode(algorithm, learner.chat, _some(half, config.max_pairs, seed))
+    val = _encode(algorithm, learner.chat, list(read_rows(pairs / "val.jsonl")))
+    steps = num_steps(len(train), config.batch_size, config.epochs)
+    measured = _lesson(algorithm, val)
 
-    def batch_at(step: int) -> StepBatch[MicroBatch]:
-        rows = rows_at(step, len(train), config.batch_size, seed)
-        chosen = [train[row] for row in rows]
-        return StepBatch(_micro_batches(config, learner, chosen, reference[rows]), denominator=len(rows))
+    def lesson_at(step: int) -> Lesson:
+        return _lesson(algorithm, [train[row] for row in rows_at(step, len(train), config.batch_size, seed)])
+
+    reference: Reference = {}
+    if algorithm.needs_reference:
+        lessons = [measured, *map(lesson_at, range(steps))]
+        reference = _reference(config, learner, _asked(lessons), policy, scratch)
 
     def loss(micro_batch: MicroBatch) -> tuple[Tensor, Metrics]:
-        losses, metrics = _loss(config, learner, micro_batch)
-        return losses.sum(), metrics
+        values, metrics = loss_of(algorithm, learner.model, micro_batch)
+        return values.sum(), metrics
 
     result = fit(
         {"policy": learner.model},
-        steps=num_steps(len(train), config.batch_size, config.epochs),
-        batch_at=batch_at,
+        steps=steps,
+        batch_at=lambda step: _step(config, algorithm, learner, lesson_at(step), reference),
         loss=loss,
-        optimizer=OptimizerSettings(lr=config.lr, warmup_steps=config.warmup_steps, max_grad_norm=config.max_grad_norm),
+        optimizer=OptimizerSettings(
+            lr=algorithm.lr, warmup_steps=config.warmup_steps, max_grad_norm=config.max_grad_norm
+        ),
         seed=seed,
         name="dpo",
         checkpoints=Checkpoints(scratch / "checkpoints", every=config.checkpoint_every),
         log=log,
         progress=log.progress,
     )
-    measured = _measure(config, learner, val, reference[len(train) :])
-    log({f"dpo/val_{name}": value for name, value in measured.items()}, result.steps)
+    found = _measure(algorithm, learner, _step(config, algorithm, learner, measured, reference))
+    log({f"dpo/val_{name}": value for name, value in found.items()}, result.steps)
     save_policy(learner, out / "policy")
     write_json(
         out / "metrics.json",
         {"pairs": len(train), "val_pairs": len(val), "steps": result.steps, "nonfinite": result.nonfinite}
-        | {f"val_{name}": value for name, value in measured.items()},
+        | {f"val_{name}": value for name, value in found.items()},
     )
 
 
-def _some(pairs: list[Pair], limit: int, seed: int) -> list[Pair]:
-    """At most `limit` of the pairs, drawn at random: a prompt has many, and they say much the same."""
-    if len(pairs) <= limit:
-        return pairs
-    drawn = np.random.default_rng(derive(seed, "dpo pairs")).choice(len(pairs), limit, replace=False)
-    return [pairs[row] for row in sorted(drawn)]
+def _some(rows: list[dict[str, Any]], limit: int, seed: int) -> list[dict[str, Any]]:
+    """At most `limit` of the rows, drawn at random: a prompt has many pairs, and they say much the same."""
+    if len(rows) <= limit:
+        return rows
+    drawn = np.random.default_rng(derive(seed, "dpo pairs")).choice(len(rows), limit, replace=False)
+    return [rows[row] for row in sorted(drawn)]
 
 
-def _reference_logprobs(config: Dpo, reference: Policy, pairs: Sequence[Pair], folder: Path, scratch: Path) -> Tensor:
-    """log π_ref(completion) of chosen and rejected, [pairs, 2], from `scratch` where these weights did these pairs."""
+def _encode(algorithm: DirectAlgorithm, chat: Chat, rows: Sequence[Mapping[str, Any]]) -> list[Example]:
+    """The rows as tokens; all methods but KTO need pairs."""
+    examples = [encode_example(chat, row) for row in rows]
+    single = sum(len(example) == 1 for example in examples)
+    if single and not isinstance(algorithm, Kto):
+        raise PreflowError(
+            f"{single} of {len(rows)} rows hold one labelled completion, expected pairs for `{algorithm.name}`: "
+            "set dpo.algorithm to kto"
+        )
+    return examples
+
+
+def _lesson(algorithm: DirectAlgorithm, examples: list[Example]) -> Lesson:
+    if not isinstance(algorithm, Kto):
+        return Lesson(examples, [])
+    judged = [one for example in examples for one in example]
+    return Lesson([(one,) for one in judged], mismatched(judged))
+
+
+def _asked(lessons: Iterable[Lesson]) -> dict[str, Judged]:
+    """Every completion whose reference log-probability some lesson needs, once, in a fixed order."""
+    found: dict[str, Judged] = {}
+    for lesson in lessons:
+        for one in (*(one for example in lesson.examples for one in example), *lesson.mismatched):
+            found.setdefault(one.key, one)
+    return found
+
+
+def _reference(
+    config: DirectAlignment, policy: Policy, asked: Mapping[str, Judged], folder: Path, scratch: Path
+) -> Reference:
+    """log π_ref of every completion that is asked about, from `scratch` where these weights answered before."""
     digest = sha256((folder / "model.safetensors").read_bytes())
-    digest.update(repr([(pair.prompt_ids, pair.chosen_ids, pair.rejected_ids) for pair in pairs]).encode())
+    digest.update("".join(asked).encode())
     path = scratch / f"reference-{digest.hexdigest()[:16]}.safetensors"
     if not path.exists():
-        found = torch.empty(len(pairs), 2)
-        with torch.no_grad():
-            for rows in pair_micro_batches(pairs, config.max_batch_tokens):
-                batch = pair_batch([pairs[row] for row in rows], reference.chat.pad_id)
-                chosen, rejected = split_sides(token_logprobs(reference.model, batch).sum(dim=1))
-                found[rows] = torch.stack([chosen, rejected], dim=1)
         draft = path.with_suffix(".tmp")
-        save_file({"logprobs": found}, draft)
+        save_file({"logprobs": _summed_logprobs(config, policy, list(asked.values()))}, draft)
         draft.replace(path)
-    return load_file(path)["logprobs"]
-
-
-def _micro_batches(config: Dpo, policy: Policy, pairs: Sequence[Pair], reference: Tensor) -> list[MicroBatch]:
-    return [
-        (pair_batch([pairs[row] for row in rows], policy.chat.pad_id), reference[rows].T.reshape(-1))
-        for rows in pair_micro_batches(pairs, config.max_batch_tokens)
-    ]
-
-
-def _loss(config: Dpo, policy: Policy, micro_batch: MicroBatch) -> tuple[Tensor, Metrics]:
-    batch, ref_logprobs = micro_batch
-    logprobs = token_logprobs(policy.model, batch).sum(dim=1)  # [2B]
-    losses, metrics = dpo_loss(*split_sides(logprobs), *split_sides(ref_logprobs), config.beta, config.label_smoothing)
-    chosen, rejected = split_sides(logprobs.detach() / batch.loss_mask.sum(dim=1))
-    return losses, metrics | {
-        "chosen_logprob": chosen,
-        "rejected_logprob": rejected,
-    }  # means over a completion's tokens
+    return dict(zip(asked, load_file(path)["logprobs"].tolist(), strict=True))
 
 
 @torch.no_grad()
-def _measure(config: Dpo, policy: Policy, pairs: Sequence[Pair], reference: Tensor) -> dict[str, float]:
-    """Means over the pairs of the loss and of everything that training logs."""
+def _summed_logprobs(config: DirectAlignment, policy: Policy, judged: Sequence[Judged]) -> Tensor:
+    """log π(completion|prompt) of each, [len(judged)]."""
+    singles = [(one,) for one in judged]
+    found = torch.empty(len(singles))
+    for rows in example_micro_batches(singles, config.max_batch_tokens):
+        batch, _ = example_batch([singles[row] for row in rows], policy.chat.pad_id)
+        found[rows] = token_logprobs(policy.model, batch).sum(dim=1)
+    return found
+
+
+def _step(
+    config: DirectAlignment, algorithm: DirectAlgorithm, policy: Policy, lesson: Lesson, reference: Reference
+) -> StepBatch[MicroBatch]:
+    """Micro-batches of a lesson; what must not depend on how it is cut, KTO's baseline, is computed before."""
+    baseline, metrics = 0.0, {}
+    if isinstance(algorithm, Kto):
+        current = _summed_logprobs(config, policy, lesson.mismatched)
+        baseline = kto_baseline(current, torch.tensor([reference[one.key] for one in lesson.mismatched]))
+        metrics = {"baseline": baseline}
+    micro_batches = []
+    for rows in example_micro_batches(lesson.examples, config.max_batch_tokens):
+        examples = [lesson.examples[row] for row in rows]
+        batch, desirable = example_batch(examples, policy.chat.pad_id)
+        keys = [one.key for side in zip(*examples, strict=True) for one in side] if reference else []
+        known = torch.tensor([reference[key] for key in keys]) if reference else torch.zeros(len(desirable))
+        micro_batches.append(MicroBatch(batch, desirable, known, baseline))
+    return StepBatch(micro_batches, denominator=len(lesson.examples), metrics=metrics)
+
+
+@torch.no_grad()
+def _measure(algorithm: DirectAlgorithm, policy: Policy, step: StepBatch[MicroBatch]) -> dict[str, float]:
+    """Means over the examples of the loss and of everything that training logs."""
     collected: dict[str, list[Tensor]] = {}
-    for micro_batch in _micro_batches(config, policy, pairs, reference):
-        losses, metrics = _loss(config, policy, micro_batch)
-        for name, values in ({"loss": losses} | metrics).items():
-            collected.setdefault(name, []).append(values)
-    return {name: torch.cat(parts).mean().item() for name, parts in collected.items()}
+    for micro_batch in step.micro_batches:
+        values, metrics = loss_of(algorithm, policy.model, micro_batch)
+        for name, parts in ({"loss": values} | metrics).items():
+            collected.setdefault(name, []).append(parts)
+    means = {name: torch.cat(parts) for name, parts in collected.items()}
+    return dict(step.metrics) | {name: values.mean().item() for name, values in means.items() if len(values)}
 
 
 if __name__ == "__main__":

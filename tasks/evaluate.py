@@ -1,9 +1,10 @@
 """Stage `evaluate`: every policy on the same held-out prompts, with the same random numbers, by the same scorers.
 
-In: the policies, both reward models, evaluation prompts, the half of the val prompts that rl did not look at (for the
-choice of the gate's candidate only), held-out demonstrations, the champion's answers. Out: `scores.json` (means, win
-rates and paired differences with 95% intervals over prompts), `curves.json` (reward against KL, best-of-n) and
-`completions/<policy>.jsonl`.
+In: base, SFT and any other policies by name, reward models where there are any, evaluation prompts, the half of the val
+prompts that rl did not look at (for the choice of the gate's candidate only), held-out demonstrations, the champion's
+answers. Policies whose name ends in `control` are shown and never put forward. Out: `scores.json` (means, win rates and
+paired differences with 95% intervals over prompts; null where nobody can tell), `curves.json` (reward against KL,
+best-of-n) and `completions/<policy>.jsonl`.
 The judge of win rates is the gold reward where it is known, else the reward model that was never optimised.
 
     python -m tasks.evaluate --help
@@ -14,27 +15,22 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.answers import Answers, from_rows, to_rows
-from rlhf.comparison import differences, frontier, interval, judge_of, standings
+from rlhf.comparison import GIVEN, candidates_of, differences, frontier, interval, pairs_of, standings
 from rlhf.errors import PreflowError
-from rlhf.evaluation import Exam, Values, answer, best_of_n_curve, forgetting, mark, selection_score
-from rlhf.models import Policy, RewardModel, load_policy
+from rlhf.evaluation import Exam, Values, mark
+from rlhf.models import Policy, load_policy
+from rlhf.models.ensembles import load_reward_model
 from rlhf.records import Row, read_rows, val_half, write_json, write_rows
+from rlhf.scoring import Scorer
 from rlhf.statistics import correlation
 from tasks import champion as champions
 from tasks import evaluation_figures as figures
 from tasks.config.evaluate import Evaluate
 from tasks.config.generation import Generation
 from tasks.journal import Log
+from tasks.measurements import Measured, Measurements
 from tasks.prompts import Fitting, fitting, prefixed, usable_prompts
 from tasks.stage import main
-
-CANDIDATES = ("rejection_sampling", "rl", "dpo")
-COMPARED = (  # (policy, against)
-    *((name, "sft") for name in ("base", "random_control", *CANDIDATES, "champion")),
-    ("rejection_sampling", "random_control"),
-    ("rl", "rejection_sampling"),
-    *((name, "champion") for name in CANDIDATES),
-)
 
 
 def evaluate(
@@ -44,56 +40,52 @@ def evaluate(
     seed: int,
     base: Path,
     sft: Path,
-    rejection_sampling: Path | None = None,
-    random_control: Path | None = None,
-    rl: Path | None = None,
-    dpo: Path | None = None,
-    policy_rm: Path,
-    held_out_rm: Path,
+    policies: dict[str, Path],
+    policy_rm: Path | None = None,
+    held_out_rm: Path | None = None,
     prompts: Path,
     eval_prompts: Path,
     demonstrations: Path,
     champion: Path,
     out: Path,
+    shared: Path,
     log: Log,
 ) -> None:
     """Sample, score and compare all policies; the first lines of the module name the files."""
-    given = {"base": base, "sft": sft, "rejection_sampling": rejection_sampling}
-    given |= {"random_control": random_control, "rl": rl, "dpo": dpo}
-    folders = {name: folder for name, folder in given.items() if folder is not None}
+    folders = _named(base, sft, policies)
     origin = _origin(folders, policy_rm, held_out_rm)
     questions = champions.evaluation_set(eval_prompts, config, generation)
-    models = (load_policy(sft), RewardModel.load(policy_rm), RewardModel.load(held_out_rm))
+    models = (load_policy(sft), _scorer(policy_rm), _scorer(held_out_rm))
     exam, dropped = _exam(config, generation, seed, questions.prompts, models, demonstrations)
     held_out = val_half(_held_out(prompts, "val"), "selection")
     choice, choice_dropped = _usable(held_out, exam.reference, generation, config.num_selection_prompts)
-    candidates = {name: folders[name] for name in CANDIDATES if name in folders}
+    chosen_on, judge = exam.about(choice), exam.judge()
+    candidates = candidates_of(folders)
+    measurements = Measurements(shared, {"reference": champions.folder_digest(sft), **origin["scorers"]})
     done = _counter(log, total=len(folders) + len(candidates) + 1)
 
-    measured: dict[str, dict[str, Values]] = {}
-    rows: dict[str, list[Row]] = {}
+    measured = {}
     for name, folder in folders.items():
-        policy = load_policy(folder)
-        answers, greedy = answer(exam, policy)
-        measured[name] = mark(exam, answers, greedy) | {"nll": forgetting(exam, policy)}
-        rows[name] = _rows(exam, answers, greedy, measured[name])
+        measured[name] = measurements.policy(exam, folder)
         done()
     incumbent = champions.read_champion(champion)
     if incumbent is not None:
-        answers, greedy = _champions_answers(exam, incumbent, champion, questions.digest, origin["chat"])
-        measured["champion"] = mark(exam, answers, greedy) | {"nll": None}  # its weights are not here
-        rows["champion"] = _rows(exam, answers, greedy, measured["champion"])
-    selection = _selection(exam.about(choice), candidates, seed, config.bootstrap_samples, done)
+        measured["champion"] = _champion(exam, incumbent, champion, questions.digest, origin["chat"])
+    selected = {}
+    for name in candidates:
+        selected[name] = interval(measurements.selection(chosen_on, folders[name]), seed, config.bootstrap_samples)
+        done()
     first = exam.about(exam.questions[: config.best_of_n_prompts])
-    curve = best_of_n_curve(first, config.best_of_n, seed, config.bootstrap_samples)
+    curve = measurements.best_of_n(first, config.best_of_n, seed, config.bootstrap_samples)
     done()
 
-    scores = _scores(measured, seed, config.bootstrap_samples) | origin
-    scores["selection"] = selection
+    scores = _scores(config, {name: one.values for name, one in measured.items()}, judge, seed) | origin
+    scores["selection"] = {"split": "val", "judge": chosen_on.judge(), "prompts": len(choice), "policies": selected}
     scores["evaluation_set"] = _about_set(config, generation, questions.digest, len(exam.questions))
     scores["dropped"] = dropped | prefixed(choice_dropped, "val_prompts")
     scores["champion"] = None if incumbent is None else _about_champion(incumbent)
     curves = {"policies": frontier(scores["policies"]), "best_of_n": curve}
+    rows = {name: _rows(exam, one) for name, one in measured.items()}
     write_json(out / "scores.json", scores)
     write_json(out / "curves.json", curves)
     for name, answered in rows.items():
@@ -101,7 +93,21 @@ def evaluate(
     figures.show(log, scores, curves, rows)
 
 
-def _origin(folders: Mapping[str, Path], policy_rm: Path, held_out_rm: Path) -> dict[str, Any]:
+def _named(base: Path, sft: Path, policies: Mapping[str, Path]) -> dict[str, Path]:
+    """All policies by name. Raises PreflowError for names that are taken, or that no file can have."""
+    if wrong := [name for name in policies if name in GIVEN or not name.replace("-", "_").isidentifier()]:
+        raise PreflowError(
+            f"--policies: {', '.join(wrong)} cannot name a policy: {', '.join(GIVEN)} are taken, and other names begin "
+            "with a letter and go on with letters, digits, _ and -"
+        )
+    return {"base": base, "sft": sft, **policies}
+
+
+def _scorer(folder: Path | None) -> Scorer | None:
+    return None if folder is None else load_reward_model(folder)
+
+
+def _origin(folders: Mapping[str, Path], policy_rm: Path | None, held_out_rm: Path | None) -> dict[str, Any]:
     """Digests of what scores depend on besides the policies. Raises PreflowError where policies differ in template."""
     chats = {name: champions.chat_digest(folder) for name, folder in folders.items()}
     if other := [name for name, digest in chats.items() if digest != chats["sft"]]:
@@ -112,8 +118,8 @@ def _origin(folders: Mapping[str, Path], policy_rm: Path, held_out_rm: Path) -> 
         "base": champions.folder_digest(folders["base"]),
         "chat": chats["sft"],
         "scorers": {
-            "policy_rm": champions.folder_digest(policy_rm),
-            "held_out_rm": champions.folder_digest(held_out_rm),
+            name: None if folder is None else champions.folder_digest(folder)
+            for name, folder in (("policy_rm", policy_rm), ("held_out_rm", held_out_rm))
         },
     }
 
@@ -123,7 +129,7 @@ def _exam(
     generation: Generation,
     seed: int,
     questions: Sequence[Row],
-    models: tuple[Policy, RewardModel, RewardModel],
+    models: tuple[Policy, Scorer | None, Scorer | None],
     demonstrations: Path,
 ) -> tuple[Exam, dict[str, float]]:
     """The examination by SFT and both reward models, and how many of its rows the model has no room for."""
@@ -182,9 +188,15 @@ def _held_out(folder: Path, *splits: str) -> list[Row]:
     )
 
 
-def _rows(exam: Exam, answers: Answers, greedy: Answers, measured: Mapping[str, Values]) -> list[Row]:
-    kept = {name: measured[name] for name in ("gold_reward", "reward", "held_out_reward")}
-    return to_rows(exam.questions, answers, greedy, kept)
+def _rows(exam: Exam, measured: Measured) -> list[Row]:
+    kept = {name: measured.values[name] for name in ("gold_reward", "reward", "held_out_reward")}
+    return to_rows(exam.questions, measured.answers, measured.greedy, kept)
+
+
+def _champion(exam: Exam, incumbent: champions.Champion, folder: Path, asked: str, chat: str) -> Measured:
+    """What the champion answered, by this run's scorers; what only its weights could tell is None."""
+    answers, greedy = _champions_answers(exam, incumbent, folder, asked, chat)
+    return Measured(answers, greedy, mark(exam, answers, greedy) | {"nll": None})
 
 
 def _champions_answers(
@@ -208,29 +220,17 @@ def _champions_answers(
     return from_rows(ordered, exam.chat, same_chat=incumbent.digests["chat"] == chat)
 
 
-def _selection(
-    exam: Exam, candidates: Mapping[str, Path], seed: int, samples: int, done: Callable[[], None]
-) -> dict[str, Any]:
-    """Scores on `val`, where the gate may choose; `eval` is only ever reported on."""
-    judge, scores = "", {}
-    for name, folder in candidates.items():
-        judge, values = selection_score(exam, load_policy(folder))
-        scores[name] = interval(values, seed, samples)
-        done()
-    return {"split": "val", "judge": judge, "prompts": len(exam.questions), "policies": scores}
-
-
-def _scores(measured: Mapping[str, Mapping[str, Values]], seed: int, samples: int) -> dict[str, Any]:
-    judge, sft = judge_of(measured["sft"]), measured["sft"]
-    flat = {name: values.ravel() for name, values in sft.items() if values is not None}
+def _scores(config: Evaluate, measured: Mapping[str, Mapping[str, Values]], judge: str, seed: int) -> dict[str, Any]:
+    flat = {name: values.ravel() for name, values in measured["sft"].items() if values is not None}
+    further = [(one, other) for one, other in (pair.split(" - ") for pair in config.differences)]
     return {
         "judge": judge,
-        "policies": standings(measured, judge, seed, samples),
-        "differences": differences(measured, COMPARED, seed, samples),
+        "policies": standings(measured, judge, seed, config.bootstrap_samples),
+        "differences": differences(measured, pairs_of(list(measured), further), seed, config.bootstrap_samples),
         "reward_on_sft": {  # what the optimised reward goes along with, on answers it was not trained on
             f"correlation_with_{name}": correlation(flat["reward"], flat[name])
             for name in ("gold_reward", "held_out_reward", "length")
-            if name in flat
+            if name in flat and "reward" in flat
         },
     }
 

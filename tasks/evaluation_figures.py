@@ -1,10 +1,11 @@
 """Pictures and tables of an evaluation. They go to the log (and from there to MLflow), never into a stage's output."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rlhf.comparison import JUDGED_BY
 from tasks.journal import Log
+from tasks.outcome import in_story_order
 
 Point = Mapping[str, Any]
 
@@ -17,6 +18,7 @@ COLOURS = {
     "rl": "#2b5fb8",
     "champion": "#a3325f",
 }
+SPARE = ("#6a8f3c", "#8e63a9", "#c9a600", "#d0607a", "#3f9fbf", "#7b5b3a", "#5e7f9e", "#a9745f")
 LABELS = {
     "gold_reward": "gold reward",
     "reward": "reward (policy_rm)",
@@ -51,12 +53,13 @@ def show(log: Log, scores: Point, curves: Point, rows: Mapping[str, Sequence[Poi
     with matplotlib.rc_context(LOOK):
         log.figure("policies", policies_figure(scores))
         log.figure("reward_against_kl", frontier_figure(scores, curves))
-        log.figure("best_of_n", best_of_n_figure(curves["best_of_n"]))
+        if curves["best_of_n"]:
+            log.figure("best_of_n", best_of_n_figure(curves["best_of_n"]))
 
 
 def sample_table(rows: Mapping[str, Sequence[Point]]) -> list[dict[str, str]]:
     """A row a prompt, a column a policy: its first sample, with the gold reward (else the held-out one) in front."""
-    order = [name for name in COLOURS if name in rows]
+    order = in_story_order(rows)
     table = []
     for index, question in enumerate(rows["sft"][:NUM_SAMPLES]):
         line = {"prompt": "\n".join(f"{m['role']}: {m['content']}" for m in question["messages"])}
@@ -64,7 +67,7 @@ def sample_table(rows: Mapping[str, Sequence[Point]]) -> list[dict[str, str]]:
             line["prompt"] = question["messages"][0]["content"]
         for name in order:
             sample = rows[name][index]["completions"][0]
-            score = sample.get("gold_reward", sample["held_out_reward"])
+            score = sample["gold_reward"] if "gold_reward" in sample else sample["held_out_reward"]
             ending = "" if sample["stop_reason"] == "stop" else " …"
             line[name] = f"[{score:.2f}] {sample['text']}{ending}"
         table.append(line)
@@ -76,13 +79,14 @@ def policies_figure(scores: Point) -> Any:
     from matplotlib.figure import Figure
 
     metrics = [JUDGED_BY[scores["judge"]], "win_rate_vs_sft", "reward", "kl", "length", "stop_rate"]
-    names = [name for name in COLOURS if name in scores["policies"]]
+    metrics = [metric for metric in metrics if scores["policies"]["sft"][metric]]
+    names, colours = in_story_order(scores["policies"]), _colours(scores["policies"])
     figure = Figure(figsize=(13, 1.6 + 0.85 * len(names)), layout="constrained")
     for number, metric in enumerate(metrics):
         axes = figure.add_subplot(2, 3, number + 1)
         for height, name in enumerate(reversed(names)):
             point = scores["policies"][name][metric]
-            _dot(axes, name, point["mean"], height, across=point)
+            _dot(axes, name, colours[name], point["mean"], height, across=point)
             axes.annotate(
                 _number(point["mean"]),
                 (point["mean"], height),
@@ -115,7 +119,7 @@ def frontier_figure(scores: Point, curves: Point) -> Any:
     from matplotlib.figure import Figure
 
     metrics = [metric for metric in ("gold_reward", "held_out_reward", "reward") if scores["policies"]["sft"][metric]]
-    best_of_n = curves["best_of_n"]
+    best_of_n, colours = curves["best_of_n"], _colours(curves["policies"])
     figure = Figure(figsize=(4.6 * len(metrics), 4.4), layout="constrained")
     for number, metric in enumerate(metrics):
         axes = figure.add_subplot(1, len(metrics), number + 1)
@@ -125,15 +129,16 @@ def frontier_figure(scores: Point, curves: Point) -> Any:
             axes.annotate(
                 f"n={n}", (x, y), (-8, 3), textcoords="offset points", fontsize=7, color="#8a8a8a", ha="right"
             )
-        for name in COLOURS:
-            if name != "base" and name in curves["policies"]:  # base was never optimised, and is far off
+        for name in in_story_order(curves["policies"]):
+            if name != "base":  # it was never optimised, and is far off
                 point = curves["policies"][name]
-                _dot(axes, name, point["sqrt_kl"], point[metric]["mean"], up=point[metric])
+                _dot(axes, name, colours[name], point["sqrt_kl"], point[metric]["mean"], up=point[metric])
         axes.set_xlabel("√KL to SFT (√nats)")
         axes.set_title(LABELS[metric])
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), fontsize=9)
-    figure.suptitle("rewards against distance from SFT; grey: best-of-n from SFT at its KL bound", fontsize=10)
+    grey = "; grey: best-of-n from SFT at its KL bound" if best_of_n else ""
+    figure.suptitle(f"rewards against distance from SFT{grey}", fontsize=10)
     return figure
 
 
@@ -163,14 +168,22 @@ def best_of_n_figure(curve: Sequence[Point]) -> Any:
     return figure
 
 
-def _dot(axes: Any, name: str, x: float, y: float, across: Point | None = None, up: Point | None = None) -> None:
+def _colours(names: Iterable[str]) -> dict[str, str]:
+    """A colour a policy: well-known ones have their own, others take the spare ones by name."""
+    others = sorted(set(names) - set(COLOURS))
+    return COLOURS | {name: SPARE[number % len(SPARE)] for number, name in enumerate(others)}
+
+
+def _dot(
+    axes: Any, name: str, colour: str, x: float, y: float, across: Point | None = None, up: Point | None = None
+) -> None:
     axes.errorbar(
         x,
         y,
         xerr=_reach(across),
         yerr=_reach(up),
         fmt="D" if name == "champion" else "o",
-        color=COLOURS[name],
+        color=colour,
         ms=7,
         elinewidth=2,
         capsize=3,

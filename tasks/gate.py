@@ -1,8 +1,9 @@
 """Stage `gate`: may this run's best policy replace the one that serves? A pure function of numbers already on disk.
 
-In: scores.json of `evaluate`, the metrics of `reward_model` and of `validate`. Out: `gate.json` with every check, its
-value and its limit. The candidate is compared with the champion, not with the best of the batch; without a champion it
-must beat SFT by the same checks. Moving the registry's alias is a side effect and belongs to the flow.
+In: scores.json of `evaluate`, the metrics of `validate`, and those of `reward_model` where the run has one. Out:
+`gate.json` with every check, its value and its limit. The candidate is compared with the champion, not with the best of
+the batch; without a champion it must beat SFT by the same checks. Moving the registry's alias is a side effect and
+belongs to the flow.
 
     python -m tasks.gate --help
 """
@@ -23,15 +24,23 @@ Scores = Mapping[str, Any]
 Check = dict[str, Any]
 
 
-def gate(config: Gate, *, scores: Path, reward_metrics: Path, validation: Path, out: Path, log: Log) -> None:
+def gate(
+    config: Gate, *, scores: Path, reward_metrics: Path | None = None, validation: Path, out: Path, log: Log
+) -> None:
     """Write `gate.json`: promote or not, for which candidate, against whom, check by check."""
-    facts = {path: json.loads(path.read_text(encoding="utf-8")) for path in (scores, reward_metrics, validation)}
-    verdict = decide(config, facts[scores], facts[reward_metrics], facts[validation])
+    verdict = decide(config, _read(scores), _read(reward_metrics) if reward_metrics else None, _read(validation))
     log.table("gate", verdict["checks"])
     write_json(out / "gate.json", verdict)
 
 
-def decide(config: Gate, scores: Scores, reward_metrics: Mapping[str, Any], validation: Mapping[str, Any]) -> Check:
+def _read(path: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def decide(
+    config: Gate, scores: Scores, reward_metrics: Mapping[str, Any] | None, validation: Mapping[str, Any]
+) -> Check:
     """The verdict. Every check is made even after one failed, so that one reading tells all there is to mend."""
     candidate = choose(config, scores)
     against = "sft" if scores["champion"] is None else "champion"
@@ -39,7 +48,7 @@ def decide(config: Gate, scores: Scores, reward_metrics: Mapping[str, Any], vali
         *_comparable(scores),
         *_gains(config, scores, candidate, against),
         *_budgets(config, scores, candidate),
-        *_trust(config, reward_metrics, validation),
+        *_trust(config, scores, reward_metrics, validation),
     ]
     return {
         "promote": all(check["passed"] for check in checks),
@@ -54,13 +63,13 @@ def decide(config: Gate, scores: Scores, reward_metrics: Mapping[str, Any], vali
 def choose(config: Gate, scores: Scores) -> str:
     """The policy put forward. `best` reads the selection scores on `val` only; ties go to the first by name."""
     standing = {name: score["mean"] for name, score in scores["selection"]["policies"].items()}
+    if not standing:
+        raise PreflowError("gate: no policy to choose from; give evaluate at least one with --policies, no control")
     if config.candidate == "best":
-        if not standing:
-            raise PreflowError("gate: no policy to choose from; evaluate at least one of rejection_sampling, rl, dpo")
         return min(standing, key=lambda name: (-standing[name], name))
-    if config.candidate not in scores["policies"]:
+    if config.candidate not in standing:
         raise PreflowError(
-            f"gate.candidate is {config.candidate}, but evaluated were {', '.join(sorted(scores['policies']))}; "
+            f"gate.candidate is {config.candidate}, but the candidates are {', '.join(sorted(standing))}; "
             "name one of them or set it to best"
         )
     return config.candidate
@@ -83,7 +92,7 @@ def _gains(config: Gate, scores: Scores, candidate: str, against: str) -> list[C
     gains = scores["differences"][against][candidate]
     gain = gains[JUDGED_BY[scores["judge"]]]["ci_low"]
     checks = [_check(f"gain_over_{against}", gain, config.min_gain, gain > config.min_gain)]
-    reward_rose = gains["reward"]["mean"] > 0
+    reward_rose = gains["reward"] is None or gains["reward"]["mean"] > 0  # of one that nobody knows, take the worst
     for metric in ("gold_reward", "held_out_reward"):
         if gains[metric] is not None:
             change = gains[metric]["mean"]
@@ -104,14 +113,20 @@ def _budgets(config: Gate, scores: Scores, candidate: str) -> list[Check]:
     ]
 
 
-def _trust(config: Gate, reward_metrics: Mapping[str, Any], validation: Mapping[str, Any]) -> list[Check]:
+def _trust(
+    config: Gate, scores: Scores, reward_metrics: Mapping[str, Any] | None, validation: Mapping[str, Any]
+) -> list[Check]:
     """The numbers above are worth what the reward model and the data behind them are worth."""
-    found = "trusted" if reward_metrics["trusted"] else "; ".join(reward_metrics["reasons"])
+    used = any(scores["scorers"].values())
+    if reward_metrics is None:
+        found = "metrics not given: --reward-metrics" if used else "no reward model in this graph"
+    else:
+        found = "trusted" if reward_metrics["trusted"] else "; ".join(reward_metrics["reasons"])
     counts = [count for count in validation.values() if isinstance(count, Mapping)]
     share = max((count["set_aside"] / max(count["rows"], 1) for count in counts), default=0.0)
     limit = config.max_quarantine_share
     return [
-        _check("reward_model", found, "trusted", found == "trusted"),
+        _check("reward_model", found, "trusted", found == "trusted" or (reward_metrics is None and not used)),
         _check("quarantine_share", share, limit, share <= limit),
     ]
 

@@ -16,6 +16,7 @@ from typing import Any
 from rlhf.errors import PreflowError
 from tasks.config import read_yaml
 
+_SECTION = re.compile(r"python -m tasks\.(\w+)\s.*?--params\s+(\S+)", re.DOTALL)
 _PLACEHOLDER = re.compile(r"\$\{([\w.]+)\}")
 
 
@@ -50,14 +51,15 @@ class Graph:
     @cached_property
     def upstream(self) -> Mapping[str, tuple[str, ...]]:
         """For each stage the stages whose outputs it reads, in file order."""
-        return {
-            name: tuple(
-                other.name
-                for other in self.stages.values()
-                if any(_overlap(dep, out) for dep in stage.deps for out in other.outs)
-            )
-            for name, stage in self.stages.items()
-        }
+        found: dict[str, tuple[str, ...]] = {}
+        for name, stage in self.stages.items():
+            makers = {maker for dep in stage.deps for maker in self.makers(dep)}
+            found[name] = tuple(other for other in self.stages if other in makers)
+        return found
+
+    def makers(self, path: str) -> tuple[str, ...]:
+        """The stages that write `path`, a folder that holds it, or something in it; in file order."""
+        return tuple(stage.name for stage in self.stages.values() if any(_overlap(path, out) for out in stage.outs))
 
     def descendants(self, names: set[str]) -> set[str]:
         """`names` and every stage that reads, directly or not, what they write."""
@@ -79,13 +81,21 @@ def load_graph(root: Path) -> Graph:
     """The graph of `root`/dvc.yaml with `${…}` filled in from `root`/params.yaml.
 
     Raises:
+        GraphError: as `graph_of`.
+    """
+    described = read_yaml(root / "dvc.yaml")
+    if not isinstance(described.get("stages"), dict) or not described["stages"]:
+        raise GraphError(f"{root / 'dvc.yaml'}: no stages")
+    return graph_of(described, read_yaml(root / "params.yaml"))
+
+
+def graph_of(described: Mapping[str, Any], params: Mapping[str, Any] | None) -> Graph:
+    """The graph of a dvc.yaml that was read, with `${…}` filled in from `params`; without any it is left as it stands.
+
+    Raises:
         GraphError: a key is missing, or a stage stands before one whose output it reads.
     """
-    params = read_yaml(root / "params.yaml")
-    raw = read_yaml(root / "dvc.yaml").get("stages")
-    if not isinstance(raw, dict) or not raw:
-        raise GraphError(f"{root / 'dvc.yaml'}: no stages")
-    graph = Graph({name: _stage(name, body, params) for name, body in raw.items()})
+    graph = Graph({name: _stage(name, body, params) for name, body in described["stages"].items()})
     seen: set[str] = set()
     for name in graph.stages:
         late = [other for other in graph.upstream[name] if other not in seen]
@@ -93,6 +103,24 @@ def load_graph(root: Path) -> Graph:
             raise GraphError(f"dvc.yaml: `{name}` reads what `{late[0]}` writes; put `{late[0]}` above it")
         seen.add(name)
     return graph
+
+
+def further_sections(described: Mapping[str, Any]) -> dict[str, str]:
+    """Sections of params.yaml that stages read under another name than their module's: {section: module}.
+
+    So a graph may use a module several times, each with settings of its own: `python -m tasks.rl --params rl_verifier`.
+
+    Raises:
+        GraphError: two modules share a section.
+    """
+    found: dict[str, str] = {}
+    for body in (described.get("stages") or {}).values():
+        match = _SECTION.search(body["cmd"])
+        if match and match[1] != match[2]:
+            module = found.setdefault(match[2], match[1])
+            if module != match[1]:
+                raise GraphError(f"dvc.yaml: tasks.{module} and tasks.{match[1]} share section `{match[2]}`; use two")
+    return found
 
 
 def lookup(params: Mapping[str, Any], dotted: str) -> Any:
@@ -141,8 +169,10 @@ def _files(folder: Path) -> Iterator[Path]:
     return iter(sorted(child for child in folder.rglob("*") if child.is_file() and child.name != ".gitignore"))
 
 
-def _stage(name: str, body: Mapping[str, Any], params: Mapping[str, Any]) -> Stage:
+def _stage(name: str, body: Mapping[str, Any], params: Mapping[str, Any] | None) -> Stage:
     def fill(text: str) -> str:
+        if params is None:
+            return text
         return _PLACEHOLDER.sub(lambda match: str(lookup(params, match[1])), text)
 
     def paths(key: str) -> Iterator[str]:

@@ -5,9 +5,9 @@ model is found again by path and md5, so stages that were not run link to the ve
 """
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -90,10 +90,15 @@ def policies_of(graph: Graph) -> dict[str, str]:
     for stage in graph.stages.values():
         words = shlex.split(stage.cmd)
         if "tasks.evaluate" in words:
-            options = pairwise(words)
-            named = {word[2:].replace("-", "_"): value for word, value in options if word.startswith("--")}
-            return {name: path for name, path in named.items() if Path(path).name in ("policy", "random_control")}
+            given = {word[2:]: path for word, path in pairwise(words) if word in ("--base", "--sft")}
+            return given | dict(word.split("=", 1) for word in _policies(words))
     return {}
+
+
+def _policies(words: Sequence[str]) -> Iterator[str]:
+    """What stands between --policies and the next option."""
+    after = words[words.index("--policies") + 1 :] if "--policies" in words else []
+    return takewhile(lambda word: not word.startswith("--"), after)
 
 
 def matches(tree: Tree, stage: str, written: Mapping[str, Mapping[str, Any]]) -> bool:

@@ -28,6 +28,9 @@ Every key of `params.yaml`, generated from the models in `tasks/config` by `pyth
 
 Defaults in code, `params.yaml` over them, a profile over that, `--set section.key=value` last. Unknown keys are errors.
 The resolved configuration is saved with every run.
+
+A profile's own graph may use a stage module more than once: `python -m tasks.rl --params rl_verifier` reads section
+`rl_verifier`, which has the keys and defaults of `rl`.
 """
 _LIMITS = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
 

@@ -1,9 +1,10 @@
-"""Stage `rejection_sampling`: fine-tune on the completions that the reward model likes best.
+"""Stage `rejection_sampling`: fine-tune on the completions that the reward likes best.
 
-In: the SFT policy and the rollout store sampled from it (P prompts, N scored completions each). Out: `policy/`, trained
-on argmax_j r_ij of each prompt; `random_control/`, trained in the same way on a random one of the same N: what the
-reward adds is the difference of the two, not that to SFT; `selected/selected.jsonl`; `metrics.json` (RLHF book,
-chapter 9). Both start from the policy that was sampled, and both choose among completions that ended by themselves.
+In: the policy to start from and a rollout store (P prompts, N scored completions each). Out: `policy/`, trained on
+argmax_j r_ij of each prompt; `random_control/`, trained in the same way on a random one of the same N: what the reward
+adds is the difference of the two, not that to SFT; `selected/selected.jsonl`; `metrics.json` (RLHF book, chapter 9).
+Both choose among completions that ended by themselves. In iterated rounds the rollouts come from the policy of the
+round before, and training starts from the first checkpoint all the same, so that faults do not add up over rounds.
 
     python -m tasks.rejection_sampling --help
 """
@@ -42,7 +43,7 @@ def rejection_sampling(
         chosen = [groups[prompt][index] for prompt, index in picks]
         results[name] = _train(config, chosen, policy, out / folder, name, seed, scratch, log)
     write_rows(out / "selected" / "selected.jsonl", _rows(groups, best, random))
-    metrics = _metrics(groups, rewards, best, random) | {"dropped_prompts": float((~finished.any(axis=1)).sum())}
+    metrics = _metrics(groups, rewards, best, random) | {"dropped_prompts": float(len(groups) - len(best))}
     metrics |= {f"{name}_nonfinite": float(result.nonfinite) for name, result in results.items()}
     log({f"rejection_sampling/{name}": value for name, value in metrics.items()}, 0)
     curve = {str(n): float(best_of_n(rewards, rewards, n).mean()) for n in range(1, rewards.shape[1] + 1)}
@@ -68,16 +69,23 @@ def _select(
 ) -> tuple[Sequence[Pick], Sequence[Pick]]:
     """The best completions and their random twins, one a prompt on average, all `finished`; arrays [P, N].
 
-    Prompts of which every completion was cut off are in neither.
+    Prompts without a completion that may be chosen are in neither: all were cut off, or below `min_reward`.
     """
-    usable = int(finished.any(axis=1).sum())
-    if usable == 0:
+    if not finished.any():
         raise PreflowError(
             f"0 of {rewards.size} completions ended by themselves: raise generation.max_new_tokens, or train sft longer"
         )
+    good = finished if config.min_reward is None else finished & (rewards >= config.min_reward)
+    usable = good.any(axis=1)
+    if not usable.any():
+        raise PreflowError(
+            f"0 of {int(finished.sum())} finished completions reach rejection_sampling.min_reward="
+            f"{config.min_reward}, the best has {rewards[finished].max():.3g}: lower it"
+        )
     if config.selection == "top_per_prompt":
-        return top_per_prompt(rewards, finished), random_per_prompt(finished, seed)
-    return top_overall(rewards, finished, usable), random_overall(finished, usable, seed)
+        return top_per_prompt(rewards, good), random_per_prompt(finished & usable[:, None], seed)
+    count = int(usable.sum())
+    return top_overall(rewards, good, count), random_overall(finished, count, seed)
 
 
 def _train(

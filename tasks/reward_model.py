@@ -1,10 +1,11 @@
 """Stage `reward_model`: two Bradley-Terry models on disjoint prompts, −log σ(r(chosen) − r(rejected)).
 
 In: the SFT policy, whose weights both start from, pairs and prompts. Out: `policy_rm/`, which may be optimised,
-`held_out_rm/`, which never is and shows when the first one is being gamed, and `metrics.json` with `trusted` and the
-reasons if not, decided on `val` pairs (RLHF book, chapters 5 and 14). Scores are normalised to mean 0 and standard
-deviation 1 on fresh samples of the SFT policy. What to look at: `accuracy` on the held-out `eval` pairs beside its
-`ceiling`, `calibration_error`, `length_correlation`, agreement with gold where known.
+`held_out_rm/`, which never is and shows when the first one is being gamed, and `metrics.json` with `trusted`, the
+`checks` behind it and the reasons if not, decided on `val` pairs (RLHF book, chapters 5 and 14). Scores are normalised
+to mean 0 and standard deviation 1 on fresh samples of the SFT policy. With `ensemble` above 1 each of the two is
+several models, kept in its folder under `members/`. What to look at: `accuracy` on the held-out `eval` pairs beside its
+`ceiling`, `calibration_error`, `length_correlation`, `by_length_difference`, agreement with gold where known.
 
     python -m tasks.reward_model --help
 """
@@ -14,23 +15,27 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.checkpoints import Checkpoints
-from rlhf.comparisons import Comparisons, by_prompt
+from rlhf.comparisons import by_prompt
 from rlhf.errors import PreflowError
 from rlhf.models import Policy, RewardModel, load_policy
+from rlhf.models.ensembles import RewardEnsemble
 from rlhf.optimizer import OptimizerSettings
 from rlhf.records import Row, read_rows, write_json
-from rlhf.reward_report import report, score_pairs
+from rlhf.reward_report import padding_gap, report, score_pairs
 from rlhf.reward_training import fit_reward_model, normalise_on
-from rlhf.sampler import sample
+from rlhf.scoring import by_batch
 from rlhf.seeding import derive
 from tasks.config.generation import Generation
 from tasks.config.reward_model import RewardModel as Config
 from tasks.journal import Log
-from tasks.prompts import usable_prompts
+from tasks.reward_checks import checks, reason
+from tasks.reward_figures import show
+from tasks.sampling import sample_prompts
 from tasks.stage import main
 
 Samples = Sequence[tuple[list[int], list[int]]]
 """(prompt ids, completion ids) of each."""
+Model = RewardModel | RewardEnsemble
 
 HALVES = {"policy_rm": "policy", "held_out_rm": "held_out"}
 NUM_SAMPLES = 256
@@ -54,27 +59,27 @@ def reward_model(
     measured_on, judged_on = _splits(rows)
     samples = _samples(generation, load_policy(policy), prompts, seed)
     reports: dict[str, dict[str, Any]] = {}
-    reasons: list[str] = []
+    verdicts: list[dict[str, Any]] = []
     for name, half in HALVES.items():
         own = [row for row in rows["train"] if row["half"] == half]
         model = _train(config, policy, own, samples, name, seed, scratch, log)
-        found = {
-            split: report(
-                score_pairs(model, rows[split], generation.unfinished_reward, config.max_batch_tokens),
-                rows[split],
-                seed,
-                model.std.item(),
-            )
+        about = _about(config, model, samples)
+        scores = {
+            split: score_pairs(model, rows[split], generation.unfinished_reward, config.max_batch_tokens)
             for split in {measured_on, judged_on}
         }
-        reasons += [f"{name}: {doubt}" for doubt in _doubts(config, found[judged_on], judged_on)]
-        reports[name] = found[measured_on] | {"train_pairs": len(own)}
+        found = {split: report(scores[split], rows[split], seed, model.std.item()) for split in scores}
+        verdicts += checks(config, name, found[judged_on] | about, judged_on)
+        reports[name] = found[measured_on] | about | {"train_pairs": len(own)}
         if judged_on != measured_on:
             reports[name][judged_on] = found[judged_on]
         model.save(out / name)
+        show(log, name, scores[measured_on], rows[measured_on], found[measured_on])
     log({f"reward_model/{name}": value for name, value in _headline(reports).items()}, 0)
+    log.table("trust_checks", verdicts)
+    reasons = [reason(verdict) for verdict in verdicts if not verdict["passed"]]
     verdict = {"trusted": not reasons, "reasons": reasons, "measured_on": measured_on, "judged_on": judged_on}
-    write_json(out / "metrics.json", verdict | {"normalised_on": len(samples)} | reports)
+    write_json(out / "metrics.json", verdict | {"checks": verdicts, "normalised_on": len(samples)} | reports)
 
 
 def _splits(rows: Mapping[str, Sequence[Row]]) -> tuple[str, str]:
@@ -87,24 +92,18 @@ def _splits(rows: Mapping[str, Sequence[Row]]) -> tuple[str, str]:
 
 def _samples(generation: Generation, policy: Policy, prompts: Path, seed: int) -> Samples:
     """Finished completions of the SFT policy, one a prompt."""
-    rows, _ = usable_prompts(read_rows(prompts / "train.jsonl"), policy, generation.max_new_tokens, limit=NUM_SAMPLES)
-    encoded = [policy.chat.encode_prompt(row["messages"]) for row in rows]
-    completions = sample(
-        policy,
-        encoded,
-        max_new_tokens=generation.max_new_tokens,
-        temperature=generation.temperature,
-        group_size=1,
-        seed=derive(seed, "normalisation"),
+    rows = read_rows(prompts / "train.jsonl")
+    sampled = sample_prompts(
+        policy, rows, generation, group_size=1, seed=derive(seed, "normalisation"), limit=NUM_SAMPLES
     )
-    finished = [one for one in completions if one.stop_reason == "stop"]
+    finished = [one for one in sampled.completions if one.stop_reason == "stop"]
     if len(finished) < 2:
         raise PreflowError(
-            f"{len(finished)} of {len(completions)} samples of the SFT policy came to an end within "
+            f"{len(finished)} of {len(sampled.completions)} samples of the SFT policy came to an end within "
             f"generation.max_new_tokens={generation.max_new_tokens}, at least 2 are needed: "
             "raise it, or train sft longer"
         )
-    return [(encoded[one.prompt_index], one.ids) for one in finished]
+    return [(sampled.prompts[one.prompt_index], one.ids) for one in finished]
 
 
 def _train(
@@ -116,18 +115,40 @@ def _train(
     seed: int,
     scratch: Path,
     log: Log,
+) -> Model:
+    """One reward model, or an ensemble of several that differ in the heads they start from."""
+    if config.margin_coef and not any(row.get("margin") for row in rows):
+        raise PreflowError(
+            f"reward_model.margin_coef is {config.margin_coef} and 0 of {len(rows)} pairs of {name} have a margin: "
+            "set it to 0, or give pairs their `margin`"
+        )
+    names = [name, *(f"{name}-{number}" for number in range(1, config.ensemble))]
+    members = [_member(config, policy, rows, samples, member, seed, scratch, log) for member in names]
+    return members[0] if config.ensemble == 1 else RewardEnsemble(members, config.combine)
+
+
+def _member(
+    config: Config,
+    policy: Path,
+    rows: Sequence[Row],
+    samples: Samples,
+    name: str,
+    seed: int,
+    scratch: Path,
+    log: Log,
 ) -> RewardModel:
     start = load_policy(policy)
-    prompts: list[Comparisons] = by_prompt(start.chat, rows)
-    model = RewardModel(start, derive(seed, name))  # heads of their own, so that the two err differently
+    model = RewardModel(start, derive(seed, name))  # heads of their own, so that no two err alike
     fit_reward_model(
         model,
-        prompts,
+        by_prompt(start.chat, rows),
         epochs=config.epochs,
         batch_size=config.batch_size,
         max_batch_tokens=config.max_batch_tokens,
         lm_coef=config.lm_coef,
         centring=config.centring,
+        margin_coef=config.margin_coef,
+        weigh_by=config.weigh_by,
         optimizer=OptimizerSettings(
             lr={"backbone": config.lr, "heads": config.head_lr},
             warmup_steps=config.warmup_steps,
@@ -145,26 +166,21 @@ def _train(
     return model
 
 
-def _doubts(config: Config, measured: Mapping[str, Any], split: str) -> list[str]:
-    """Why a model is not trusted; empty where it is."""
-    accuracy = measured["accuracy"]["mean"]
-    error, length = measured["calibration_error"], abs(measured["length_correlation"])
-    doubts = []
-    if accuracy < config.min_accuracy:
-        doubts.append(f"{split} accuracy {accuracy:.3f} is below reward_model.min_accuracy {config.min_accuracy}")
-    if error > config.max_calibration_error:
-        doubts.append(f"calibration error {error:.3f} is above max_calibration_error {config.max_calibration_error}")
-    if length > config.max_length_correlation:
-        doubts.append(
-            f"|correlation with length| {length:.3f} is above max_length_correlation {config.max_length_correlation}"
-        )
-    return doubts
+def _about(config: Config, model: Model, samples: Samples) -> dict[str, float]:
+    """What is known without labels: rewards of the SFT policy's samples, and what padding does to them."""
+    scores = by_batch(model, samples, model.chat.pad_id, config.max_batch_tokens)
+    return {
+        "sample_mean": scores.mean().item(),
+        "sample_std": scores.std(correction=0).item(),
+        "padding_gap": padding_gap(model, samples, config.max_batch_tokens),
+    }
 
 
 def _headline(reports: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
     found = {f"{name}_accuracy": measured["accuracy"]["mean"] for name, measured in reports.items()}
     optimised = reports["policy_rm"]
-    for key in ("ceiling", "calibration_error", "length_correlation", "gold_agreement", "gold_correlation"):
+    keys = ("ceiling", "calibration_error", "length_correlation", "padding_gap", "gold_agreement", "gold_correlation")
+    for key in keys:
         if optimised.get(key) is not None:
             found[key] = optimised[key]
     return found

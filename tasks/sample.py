@@ -1,8 +1,9 @@
-"""Stage `sample`: N completions a prompt from the SFT policy, scored by the reward model and kept.
+"""Stage `sample`: N completions a prompt from the SFT policy, scored by what `sample.rewards` weighs, and kept.
 
-In: the policy, the reward model that may be optimised, prompts of the rl pool. Out: `rollouts/rollouts.jsonl`, one
-completion a line with token log-probabilities, stop reason and reward; `metrics.json` with the reward of the best of
-n = 1, 2, 4 … N (RLHF book, chapter 9). What to look at: whether that curve rises, and the spread within a prompt.
+In: the policy, the reward model that may be optimised (none where its weight is 0), prompts of the rl pool. Out:
+`rollouts/rollouts.jsonl`, one completion a line with token log-probabilities, stop reason and reward; `metrics.json`
+with the mean of every component and the reward of the best of n = 1, 2, 4 … N (RLHF book, chapter 9). What to look at:
+whether that curve rises, and the spread within a prompt.
 
     python -m tasks.sample --help
 """
@@ -11,17 +12,17 @@ from pathlib import Path
 
 import numpy as np
 
-from rlhf.models import RewardModel, load_policy
-from rlhf.online import score_with
+from rlhf.models import load_policy
 from rlhf.records import read_rows, write_json
+from rlhf.rewards import Asked
 from rlhf.rollouts import Rollout, write_rollouts
-from rlhf.sampler import sample as sample_completions
 from rlhf.selection import best_of_n
 from tasks.config.generation import Generation
 from tasks.config.sample import Sample
 from tasks.graph import digest
 from tasks.journal import Log
-from tasks.prompts import usable_prompts
+from tasks.rewards import build
+from tasks.sampling import sample_prompts
 from tasks.stage import main
 
 
@@ -31,34 +32,33 @@ def sample(
     generation: Generation,
     seed: int,
     policy: Path,
-    reward_model: Path,
+    reward_model: Path | None = None,
     prompts: Path,
     out: Path,
     log: Log,
 ) -> None:
     """Sample, score, keep; the first lines of the module name the files."""
-    sampler, judge = load_policy(policy), RewardModel.load(reward_model)
-    rows, dropped = usable_prompts(
-        read_rows(prompts / "train.jsonl"), sampler, generation.max_new_tokens, pool="rl", limit=config.num_prompts
-    )
-    encoded = [sampler.chat.encode_prompt(row["messages"]) for row in rows]
-    completions = sample_completions(
+    sampler = load_policy(policy)
+    score = build(config.rewards, generation, reward_model, sampler.chat, max_batch_tokens=config.max_batch_tokens)
+    sampled = sample_prompts(
         sampler,
-        encoded,
-        max_new_tokens=generation.max_new_tokens,
-        temperature=generation.temperature,
+        read_rows(prompts / "train.jsonl"),
+        generation,
         group_size=config.group_size,
         seed=seed,
+        pool="rl",
+        limit=config.num_prompts,
         progress=log.progress,
     )
-    score = score_with(judge, generation.unfinished_reward, config.max_batch_tokens)
-    rewards = score(encoded, completions).tolist()
+    asked = [Asked.from_row(row, ids) for row, ids in zip(sampled.rows, sampled.prompts, strict=True)]
+    scored = score(asked, sampled.completions)
+    rewards = scored.total.tolist()
     version = digest(policy)[:16]
     rollouts = [
         Rollout(
-            prompt_id=rows[one.prompt_index]["id"],
-            group=rows[one.prompt_index]["group"],
-            prompt_ids=encoded[one.prompt_index],
+            prompt_id=sampled.rows[one.prompt_index]["id"],
+            group=sampled.rows[one.prompt_index]["group"],
+            prompt_ids=sampled.prompts[one.prompt_index],
             completion_ids=one.ids,
             logprobs=one.logprobs,
             stop_reason=one.stop_reason,
@@ -66,10 +66,11 @@ def sample(
             reward=reward,
             policy=version,
         )
-        for one, reward in zip(completions, rewards, strict=True)
+        for one, reward in zip(sampled.completions, rewards, strict=True)
     ]
     write_rollouts(out / "rollouts" / "rollouts.jsonl", rollouts)
-    metrics = _metrics(rollouts, np.array(rewards).reshape(len(rows), config.group_size)) | dropped
+    metrics = _metrics(rollouts, np.array(rewards).reshape(-1, config.group_size)) | sampled.dropped | scored.figures
+    metrics |= {f"reward_{name}": values.mean().item() for name, values in scored.components.items()}
     log({f"sample/{name}": value for name, value in metrics.items()}, 0)
     write_json(out / "metrics.json", metrics)
 

@@ -1,7 +1,8 @@
 """The one adapter between a stage function and `python -m tasks.<stage>`, which is what dvc.yaml runs.
 
-It reads the stage's own section of params.yaml, gives the function its paths, a scratch folder that survives a kill,
-and a log; it moves the finished output into place; and it maps errors to exit codes. Stage functions know none of this.
+It reads the stage's own section of params.yaml, gives the function its paths, a scratch folder that survives a kill, a
+folder that all runs share, and a log; it moves the finished output into place; and it maps errors to exit codes. Stage
+functions know none of this.
 """
 
 import argparse
@@ -17,16 +18,16 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from types import UnionType
-from typing import Any, get_type_hints
+from typing import Any
 
 import psutil
 
 from rlhf.errors import Busy, PreflowError
 from tasks import environment
-from tasks.config import ConfigError, Section, read_yaml
+from tasks.arguments import inputs_of, parser
+from tasks.config import Section, read_yaml
 from tasks.graph import load_graph, stage_key
 from tasks.journal import Log, home, new_folder
 from tasks.witness import by_hand, follow, origin, outputs, used
@@ -39,8 +40,13 @@ class Place:
     """Where one attempt at a stage works."""
 
     root: Path
+    stage: str
+    """Its name in dvc.yaml: one module may serve several stages."""
     key: str
     scratch: Path
+    """Of this key alone; survives a kill, not the end of the stage."""
+    shared: Path
+    """Of this module, whatever the key: for what is kept by a key of its own."""
     journal: Path
     outs: tuple[str, ...]
 
@@ -49,7 +55,7 @@ def main(function: Callable[..., None]) -> None:
     """Run `function` as a program: the bottom line of every stage module. Ends the process with the exit code."""
     _die_with_parent()
     name = function.__name__
-    arguments = _parser(function).parse_args()
+    arguments = parser(function).parse_args()
     try:
         code = _run(function, arguments)
     except PreflowError as error:
@@ -62,13 +68,15 @@ def _run(function: Callable[..., None], arguments: argparse.Namespace) -> int:
     name = function.__name__
     root = Path.cwd()
     environment.check(root)
-    inputs = _inputs(function, arguments, read_yaml(root / "params.yaml"))
-    place = _place(root, name)
-    log = Log(place.journal, name)
+    inputs = inputs_of(function, arguments, read_yaml(root / "params.yaml"))
+    place = _place(root, name, arguments.params)
+    log = Log(place.journal, place.stage)
     with _held(place.scratch):
         if _forced():
-            shutil.rmtree(place.scratch)
-            place.scratch.mkdir()
+            shutil.rmtree(place.scratch, ignore_errors=True)
+            place = replace(place, shared=place.scratch / "shared")
+        for folder in (place.scratch, place.shared):
+            folder.mkdir(parents=True, exist_ok=True)
         _start(log, place, inputs, arguments.params)
         try:
             _work(function, inputs, Path(arguments.out), place, log)
@@ -85,7 +93,7 @@ def _work(function: Callable[..., None], inputs: dict[str, Any], out: Path, plac
     staging = out.parent / f".tmp-{out.name}"
     shutil.rmtree(staging, ignore_errors=True)
     staging.mkdir(parents=True)
-    extra = {"scratch": place.scratch, "log": log, "out": staging}
+    extra = {"scratch": place.scratch, "shared": place.shared, "log": log, "out": staging}
     wanted = inspect.signature(function).parameters
     function(**inputs, **{key: value for key, value in extra.items() if key in wanted})
     out.mkdir(parents=True, exist_ok=True)
@@ -97,88 +105,28 @@ def _work(function: Callable[..., None], inputs: dict[str, Any], out: Path, plac
     staging.rmdir()
 
 
-def _parser(function: Callable[..., None]) -> argparse.ArgumentParser:
-    doc = inspect.getdoc(sys.modules["__main__"]) or inspect.getdoc(function) or ""
-    parser = argparse.ArgumentParser(
-        prog=f"python -m tasks.{function.__name__}", description=doc, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--params", required=True, help="section of params.yaml that configures this stage")
-    for name, optional in _paths(function).items():
-        parser.add_argument(f"--{name.replace('_', '-')}", type=Path, required=not optional, metavar="PATH")
-    parser.add_argument("--out", type=Path, required=True, metavar="PATH", help="folder to write")
-    return parser
-
-
-def _paths(function: Callable[..., None]) -> dict[str, bool]:
-    """Path parameters of a stage function, and whether each may be left out."""
-    found = {}
-    for name, kind in get_type_hints(function).items():
-        if name in ("out", "scratch", "return"):
-            continue
-        if kind is Path:
-            found[name] = False
-        elif isinstance(kind, UnionType) and Path in kind.__args__:
-            found[name] = True
-    return found
-
-
-def _inputs(function: Callable[..., None], arguments: argparse.Namespace, params: Mapping[str, Any]) -> dict[str, Any]:
-    hints = get_type_hints(function)
-    config = _section(hints["config"], params, arguments.params)
-    inputs: dict[str, Any] = {"config": config}
-    if "seed" in hints:
-        inputs["seed"] = int(params.get("seed", 0))
-    if "algorithm" in hints:
-        chosen: str = config.algorithm  # type: ignore[attr-defined]
-        blocks = params.get("algorithms") or {}
-        variant = _variant(hints["algorithm"], chosen, arguments.params)
-        inputs["algorithm"] = _section(variant, blocks, chosen, prefix="algorithms.")
-    for name in _sections(hints):
-        inputs[name] = _section(hints[name], params, name)
-    for name in _paths(function):
-        inputs[name] = getattr(arguments, name)
-    return inputs
-
-
-def _sections(hints: Mapping[str, Any]) -> list[str]:
-    """Parameters that are sections shared by several stages, under the names they have in params.yaml."""
-    own = ("config", "algorithm", "return")
-    return [
-        name for name, kind in hints.items() if name not in own and isinstance(kind, type) and issubclass(kind, Section)
-    ]
-
-
-def _section(cls: type[Section], params: Mapping[str, Any], name: str, prefix: str = "") -> Section:
-    values = params.get(name)
-    if values is None:
-        values = {}
-    if not isinstance(values, Mapping):
-        raise ConfigError(f"params.yaml: `{prefix}{name}` must hold `key: value` lines")
-    return cls.parse(values, f"{prefix}{name}")
-
-
-def _variant(union: Any, name: str, section: str) -> type[Section]:
-    """The algorithm's own config class: the member of the union that has its name."""
-    members = {member.name: member for member in getattr(union, "__args__", (union,))}
-    if name not in members:
-        raise ConfigError(f"{section}.algorithm: `{name}` is unknown; there are {', '.join(members)}")
-    found: type[Section] = members[name]
-    return found
-
-
-def _place(root: Path, name: str) -> Place:
+def _place(root: Path, name: str, section: str) -> Place:
+    """Where module `name` works, as the stage that DVC says it is, else as the one named like its section."""
     graph = load_graph(root)
-    stage = os.environ.get("DVC_STAGE", name).split(":")[-1]
+    stage = os.environ.get("DVC_STAGE", section if section in graph.stages else name).split(":")[-1]
     node = graph.stages.get(stage)
     key = stage_key(node, root) if node else ""
     if "DVC_STAGE" not in os.environ:
         # Typed by hand, with arguments of its own: it must not share checkpoints with what DVC runs.
         key = hashlib.sha256(f"{key} {sys.argv}".encode()).hexdigest()
     scratch = home(root) / "scratch" / f"{stage}-{key[:16]}"
-    scratch.mkdir(parents=True, exist_ok=True)
+    scratch.parent.mkdir(parents=True, exist_ok=True)
     run = os.environ.get("PREFLOW_RUN") or by_hand(root)
     journal = new_folder(root, run, stage)
-    return Place(root=root, key=key, scratch=scratch, journal=journal, outs=node.outs if node else ())
+    return Place(
+        root=root,
+        stage=stage,
+        key=key,
+        scratch=scratch,
+        shared=home(root) / "shared" / name,
+        journal=journal,
+        outs=node.outs if node else (),
+    )
 
 
 def _start(log: Log, place: Place, inputs: Mapping[str, Any], section: str) -> None:
@@ -192,7 +140,7 @@ def _start(log: Log, place: Place, inputs: Mapping[str, Any], section: str) -> N
         config["seed"] = inputs["seed"]
     log.event(
         "start",
-        stage=place.journal.name.rsplit("-", 1)[0],
+        stage=place.stage,
         key=place.key,
         root=str(place.root),
         config=config,

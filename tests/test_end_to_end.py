@@ -193,3 +193,16 @@ def test_a_new_preference_shard_runs_neither_base_nor_sft(checkout: Path, first:
         assert (runs["validate"], runs["base"], runs["sft"]) == ("ran", "cached", "cached")
     finally:
         shard.unlink()
+
+
+@pytest.mark.e2e
+@pytest.mark.slow
+def test_a_profile_with_its_own_graph_goes_on_from_the_plain_run(checkout: Path, first: dict[str, Any]) -> None:
+    profile = ("--profile", "rlvr-only", "--set", "rl.num_updates=4")
+    report = preflow(checkout, *profile)
+    expected = dict.fromkeys(STAGES[:5], "cached") | dict.fromkeys(("rl", "evaluate", "gate"), "ran")
+    assert states(report) == expected
+    trust = next(check for check in report["gate"]["checks"] if check["name"] == "reward_model")
+    assert (trust["value"], trust["passed"]) == ("no reward model in this graph", True)
+    assert report["gate"]["candidate"] == "rl"
+    assert states(preflow(checkout, *profile)) == dict.fromkeys(expected, "cached")

@@ -43,7 +43,8 @@ def third_parties(path: Path) -> set[str]:
 
 def stage_modules() -> set[str]:
     """Modules that a shipped dvc.yaml runs, dotted."""
-    return {name for path in dvc_files(ROOT) for name in re.findall(r"python -m (tasks\.\w+)", path.read_text("utf-8"))}
+    texts = [path.read_text("utf-8") for path in dvc_files(ROOT)]
+    return {name for text in texts for name in re.findall(r"python -m (tasks\.\w+) --params", text)}
 
 
 @pytest.mark.parametrize("path", modules("rlhf"), ids=relative)

@@ -28,8 +28,13 @@ def hidden_states(model: Any, input_ids: Tensor, attention_mask: Tensor) -> Tens
     return hidden
 
 
+def at_least_float32(values: Tensor) -> Tensor:
+    """Half precision as float32; float32 and float64 as they are."""
+    return values.float() if values.dtype in (torch.bfloat16, torch.float16) else values
+
+
 def token_logprobs(model: Any, batch: Batch, temperature: float = 1.0) -> Tensor:
-    """log p(input_ids[b, t] | input_ids[b, :t]) at tempered logits, 0 outside the loss mask; [B, T] float32.
+    """log p(input_ids[b, t] | input_ids[b, :t]) at tempered logits, 0 outside the loss mask; [B, T], float32 or finer.
 
     The LM head runs on the N masked positions only, which is exact and saves most of the memory.
     """
@@ -75,7 +80,7 @@ def _masked_logprobs(
 def _head_logprobs(
     head: Any, states: Tensor, targets: Tensor, temperature: float, with_entropy: bool
 ) -> tuple[Tensor, Tensor]:
-    logits = head(states).float()  # [N, V]
+    logits = at_least_float32(head(states))  # [N, V]
     if temperature != 1.0:
         logits = logits / temperature
     normaliser = logits.logsumexp(-1)

@@ -10,22 +10,25 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from rlhf.batching import Batch
-from rlhf.models.forward import hidden_states, logprobs_from_hidden
+from rlhf.models.forward import at_least_float32, hidden_states, logprobs_from_hidden
 from rlhf.models.policy import Policy, load_policy, save_policy
 from rlhf.records import write_json
 from rlhf.seeding import generator
 
 TOKEN_HEAD_SIZE = 32
+TOKEN_WEIGHT = 10.0
+"""Weight of the mean over tokens, so that both readers learn about as fast; answers here have ten words and more."""
 
 
 class RewardModel(nn.Module):
     """A causal language model with two readers, one of its last real token and one of every token it judges.
 
-    score = (w · h_last + b + Σ_t g(h_t, log π(x_t | x_<t)) − mean) / std, the sum over the tokens of the completion
+    score = (w · h_last + b + 10/|y| Σ_t g(h_t, log π(x_t | x_<t)) − mean) / std, Σ over the completion's |y| tokens
 
     The first term is the usual reward head (Stiennon 2020). The second is ours: g is a small perceptron that starts at
     zero and also sees how likely the model itself finds each token. A small model cannot check an answer when it has
     read it, but it is surprised where a word is wrong. The LM head this needs also serves a language-model loss.
+    Tokens are averaged, since a sum pays for every further token that is liked, and policies find that out.
     """
 
     mean: Tensor
@@ -55,11 +58,13 @@ class RewardModel(nn.Module):
         """Scores [B] and the token log-probabilities [B, T] that entered them, 0 outside the loss mask."""
         hidden = hidden_states(self.model, batch.input_ids, batch.attention_mask)
         logprobs = logprobs_from_hidden(self.model, hidden, batch)
+        hidden = at_least_float32(hidden)
         last = batch.attention_mask.sum(-1) - 1
-        read = hidden[torch.arange(len(last), device=last.device), last].float()  # [B, H]
-        judged = torch.cat([hidden.float(), logprobs[..., None]], dim=-1)  # [B, T, H + 1]
-        by_token = self.token_head(judged).squeeze(-1) * batch.loss_mask
-        scores = (self.head(read).squeeze(-1) + by_token.sum(dim=1) - self.mean) / self.std
+        read = hidden[torch.arange(len(last), device=last.device), last]  # [B, H]
+        judged = torch.cat([hidden, logprobs[..., None]], dim=-1)  # [B, T, H + 1]
+        liked = self.token_head(judged).squeeze(-1) * batch.loss_mask  # [B, T]
+        by_token = TOKEN_WEIGHT * liked.sum(dim=1) / batch.loss_mask.sum(dim=1).clamp(min=1)
+        scores = (self.head(read).squeeze(-1) + by_token - self.mean) / self.std
         return scores, logprobs
 
     @torch.no_grad()
@@ -118,5 +123,5 @@ class ValueModel(nn.Module):
         It is read from the hidden state at t − 1, and is 0 outside the loss mask.
         """
         hidden = hidden_states(self.model, batch.input_ids, batch.attention_mask)
-        values = self.head(hidden[:, :-1].float()).squeeze(-1)  # [B, T - 1]
+        values = self.head(at_least_float32(hidden[:, :-1])).squeeze(-1)  # [B, T - 1]
         return nn.functional.pad(values, (1, 0)) * batch.loss_mask

@@ -69,7 +69,7 @@ def _explain(cls: type[BaseModel], where: str, item: Any) -> str:
     for key in item["loc"][:-1]:
         field = getattr(model, "model_fields", {}).get(key)
         model = field.annotation if field else None
-    known = list(getattr(model, "model_fields", {}))
+    known = [field.alias or name for name, field in getattr(model, "model_fields", {}).items()]
     near = difflib.get_close_matches(str(item["loc"][-1]), known, n=1, cutoff=0.5)
     hint = f"did you mean `{near[0]}`?" if near else f"known keys: {', '.join(known)}"
     return f"{name}: unknown key; {hint}"

@@ -12,6 +12,9 @@ class Evaluate(Section):
 
     num_prompts: int = Field(400, ge=2, description="evaluation prompts used, at most (the same ones for every policy)")
     samples_per_prompt: int = Field(4, ge=1, description="completions a prompt; it is answered once greedily too")
+    differences: list[Annotated[str, Field(pattern=r"^[\w-]+ - [\w-]+$")]] = Field(
+        [], description="further paired differences, as `rl - dpo`; each policy against SFT and the champion is there"
+    )
     num_selection_prompts: int = Field(
         200, ge=2, description="val prompts on which the gate's candidate is chosen, at most; the half that rl left"
     )

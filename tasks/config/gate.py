@@ -1,7 +1,5 @@
 """Knobs of stage `gate`: what a policy must show before it may replace the one that serves."""
 
-from typing import Literal
-
 from pydantic import Field
 
 from tasks.config import Section
@@ -10,8 +8,10 @@ from tasks.config import Section
 class Gate(Section):
     """Limits of the promotion gate."""
 
-    candidate: Literal["best", "rejection_sampling", "rl", "dpo"] = Field(
-        "best", description="policy put forward; best = highest selection score on val, never chosen on eval"
+    candidate: str = Field(
+        "best",
+        pattern=r"^[A-Za-z_][\w-]*$",
+        description="policy put forward, by name; best = highest selection score on val, never chosen on eval",
     )
     min_gain: float = Field(
         0.0, description="the 95% interval of the gain over the champion (or SFT) must lie above this"

@@ -1,13 +1,28 @@
 """The whole of params.yaml as one typed model. Only flows and tools import this; a stage reads its own section."""
 
-from pydantic import Field
+from collections.abc import Mapping
+from typing import Any
 
-from tasks.config import Section
-from tasks.config.algorithms.on_policy import Grpo, Ppo, Reinforce, Rloo
+from pydantic import Field, create_model
+
+from tasks.config import ConfigError, Section
+from tasks.config.algorithms.direct import Cdpo, Dpo, DpoNll, DpoNorm, Ipo, Kto, Orpo, Simpo
+from tasks.config.algorithms.on_policy import (
+    Cispo,
+    Dapo,
+    DrGrpo,
+    Grpo,
+    Gspo,
+    OnlineDpo,
+    Ppo,
+    Reinforce,
+    ReinforcePlusPlus,
+    Rloo,
+)
 from tasks.config.annotate import Annotate
 from tasks.config.base import Base
 from tasks.config.collect import Collect
-from tasks.config.dpo import Dpo
+from tasks.config.dpo import DirectAlignment
 from tasks.config.evaluate import Evaluate
 from tasks.config.gate import Gate
 from tasks.config.generation import Generation
@@ -19,6 +34,7 @@ from tasks.config.rl import Rl
 from tasks.config.sample import Sample
 from tasks.config.sft import Sft
 from tasks.config.sources import Source
+from tasks.config.trajectory import Trajectory
 from tasks.config.validate import Validate
 
 
@@ -27,8 +43,24 @@ class Algorithms(Section):
 
     reinforce: Reinforce = Field(default_factory=Reinforce, description="batch mean as baseline")
     rloo: Rloo = Field(default_factory=Rloo, description="leave-one-out baseline")
-    grpo: Grpo = Field(default_factory=Grpo, description="rewards normalised within the group")
     ppo: Ppo = Field(default_factory=Ppo, description="with a critic")
+    grpo: Grpo = Field(default_factory=Grpo, description="rewards normalised within the group")
+    dr_grpo: DrGrpo = Field(default_factory=DrGrpo, description="GRPO without its divisions by spread and length")
+    dapo: Dapo = Field(default_factory=Dapo, description="GRPO with dynamic sampling and room above")
+    gspo: Gspo = Field(default_factory=Gspo, description="one ratio a completion")
+    cispo: Cispo = Field(default_factory=Cispo, description="weights clipped, never tokens")
+    reinforce_plus_plus: ReinforcePlusPlus = Field(
+        default_factory=ReinforcePlusPlus, description="returns from each token on, normalised over the batch"
+    )
+    online_dpo: OnlineDpo = Field(default_factory=OnlineDpo, description="best and worst of the group as a pair")
+    dpo: Dpo = Field(default_factory=Dpo, description="implicit reward fitted to preferences")
+    cdpo: Cdpo = Field(default_factory=Cdpo, description="DPO for labels that are wrong at times")
+    ipo: Ipo = Field(default_factory=Ipo, description="log-ratios fitted to a fixed gap")
+    kto: Kto = Field(default_factory=Kto, description="completions good or bad by themselves")
+    orpo: Orpo = Field(default_factory=Orpo, description="supervised loss and odds ratio, no reference")
+    simpo: Simpo = Field(default_factory=Simpo, description="mean log-probabilities with a margin, no reference")
+    dpo_norm: DpoNorm = Field(default_factory=DpoNorm, description="DPO, averaged over tokens")
+    dpo_nll: DpoNll = Field(default_factory=DpoNll, description="DPO and the supervised loss of the chosen side")
 
 
 class Params(Section):
@@ -52,6 +84,27 @@ class Params(Section):
     algorithms: Algorithms = Field(
         default_factory=Algorithms, description="one block an algorithm; `rl` and `dpo` name theirs"
     )
-    dpo: Dpo = Field(default_factory=Dpo, description="direct alignment")
+    dpo: DirectAlignment = Field(default_factory=DirectAlignment, description="direct alignment")
     evaluate: Evaluate = Field(default_factory=Evaluate, description="every policy, the same prompts")
+    trajectory: Trajectory = Field(
+        default_factory=Trajectory, description="policies along an RL run; in profile `over-optimisation` only"
+    )
     gate: Gate = Field(default_factory=Gate, description="promote or not")
+
+
+def with_sections(further: Mapping[str, str]) -> type[Params]:
+    """The model of params.yaml for a graph that has further sections, {section: stage module whose knobs it has}.
+
+    Raises:
+        ConfigError: no module of that name, or a section that is another module's.
+    """
+    known = {field.alias or name: field.annotation for name, field in Params.model_fields.items()}
+    fields: dict[str, Any] = {}
+    for section, module in further.items():
+        kind = known.get(module)
+        if not (isinstance(kind, type) and issubclass(kind, Section)):
+            raise ConfigError(f"dvc.yaml: `python -m tasks.{module} --params {section}`: no stage has this module")
+        if section in known:
+            raise ConfigError(f"dvc.yaml: tasks.{module} cannot have section `{section}`, which is taken; name another")
+        fields[section] = (kind, Field(default_factory=kind, description=f"as `{module}`"))
+    return create_model("Params", __base__=Params, **fields) if fields else Params

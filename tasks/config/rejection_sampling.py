@@ -13,6 +13,10 @@ class RejectionSampling(Section):
     selection: Literal["top_per_prompt", "top_overall"] = Field(
         "top_per_prompt", description="the best completion of each prompt, or as many best ones of all together"
     )
+    min_reward: float | None = Field(
+        None,
+        description="choose no completion below this reward, e.g. no wrong one of a verifier; null: the best anyway",
+    )
     epochs: int = Field(2, ge=1, description="passes over the selected completions")
     batch_size: int = Field(32, ge=1, description="completions of one optimiser step")
     lr: float = Field(5e-4, gt=0, description="peak learning rate")

@@ -5,27 +5,39 @@ from typing import Literal
 from pydantic import Field
 
 from tasks.config import Section
+from tasks.config.rewards import Rewards
 
 
 class Rl(Section):
-    """Policy gradients against the reward model with a KL leash; the algorithm's own knobs are in `algorithms`."""
+    """Policy gradients on a KL leash; the algorithm's own knobs, its learning rate too, are in `algorithms`."""
 
-    algorithm: Literal["reinforce", "rloo", "grpo", "ppo"] = Field("ppo", description="which block of `algorithms`")
-    num_updates: int = Field(50, ge=1, description="batches of rollouts")
+    algorithm: Literal[
+        "reinforce", "rloo", "ppo", "grpo", "dr_grpo", "dapo", "gspo", "cispo", "reinforce_plus_plus", "online_dpo"
+    ] = Field("ppo", description="which block of `algorithms`")
+    rewards: Rewards = Field(default_factory=Rewards, description="what is optimised: components and their weights")
+    num_updates: int = Field(50, ge=1, description="batches of rollouts, at most")
     kl_coef: float = Field(0.1, ge=0, description="price of a nat of KL to the reference, in units of reward")
     kl_target: float | None = Field(
         None, gt=0, description="nats a completion that kl_coef is adapted to hold; null keeps kl_coef as it is"
     )
-    lr: float = Field(1e-3, gt=0, description="peak learning rate of the policy")
-    warmup_steps: int = Field(5, ge=0, description="optimiser steps of linear rise to the peak")
+    ptx_coef: float = Field(0.0, ge=0, description="weight of the demonstrations' NLL per token (PPO-ptx); 0: none")
+    ptx_batch_size: int = Field(32, ge=1, description="demonstrations of one optimiser step, where ptx_coef is not 0")
+    warmup_steps: int = Field(5, ge=0, description="optimiser steps of linear rise to the peak learning rate")
     final_lr_fraction: float = Field(0.1, ge=0, le=1, description="share of the peak that the linear fall ends at")
     beta2: float = Field(0.99, gt=0, lt=1, description="AdamW's memory of squared gradients; short, as runs are short")
     max_grad_norm: float = Field(1.0, gt=0, description="limit of the gradient's length")
     val_every: int = Field(10, ge=1, description="updates between two looks at the val prompts")
     num_val_prompts: int = Field(200, ge=2, description="val prompts looked at, at most; half of val is for this")
     select_best: bool = Field(
-        True, description="keep the policy with the best held-out reward on val; false keeps the last one"
+        True,
+        description="keep the policy with the best held-out reward on val (the best reward where there is no held-out "
+        "model, a weaker rule); false keeps the last one",
     )
+    stop_early: bool = Field(
+        True, description="end where held-out reward on val stays below its best while the reward is above it"
+    )
+    patience: int = Field(2, ge=1, description="looks in a row at which they must be apart for an early stop")
+    keep_looks: bool = Field(False, description="also write the policy of every look, to looks/NNNN")
     allow_untrusted: bool = Field(
         False, description="optimise a reward model that failed its own checks (the gate will still refuse the result)"
     )

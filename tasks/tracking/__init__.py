@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from tasks.outcome import StageResult
+from tasks.tracking import comparisons
 from tasks.tracking.boundary import guarded
 from tasks.tracking.runs import RunRecord, begin, owner_of_this_process, runs_of
 
 __all__ = [
-    *("announce", "begin_run", "bytes_of", "champion", "finish_run", "made_from", "promote", "reconcile", "replay"),
+    *("announce", "begin_comparison", "begin_run", "bytes_of", "champion", "finish_comparison", "finish_run"),
+    *("made_from", "promote", "reconcile", "replay"),
 ]
 
 
@@ -84,10 +86,28 @@ def reconcile(root: Path) -> None:
     away did not hear is told again.
     """
     waiting = [run for run in runs_of(root) if run.is_over()]
-    if not waiting or not guarded(root, lambda: _answers(root)):
+    comparing = comparisons.waiting(root)
+    if not (waiting or comparing) or not guarded(root, lambda: _answers(root)):
         return
     for run in waiting:
         guarded(root, lambda run=run: _close(run), patient=True)  # type: ignore[misc]
+    for key in comparing:
+        guarded(root, lambda key=key: comparisons.ship(root, key), patient=True)  # type: ignore[misc]
+
+
+def begin_comparison(root: Path, key: str, about: Mapping[str, Any]) -> None:
+    """Announce a comparison and open its parent run in MLflow, below which the runs of its cells will be.
+
+    `about` and what `finish_comparison` is told: see `tasks.tracking.comparisons`.
+    """
+    comparisons.begin(root, key, about)
+    guarded(root, lambda: comparisons.open_run(root, key))
+
+
+def finish_comparison(root: Path, key: str, told: Mapping[str, Any]) -> None:
+    """Tell MLflow what came of a comparison; what it has heard before is not said again."""
+    if comparisons.finish(root, key, told):
+        guarded(root, lambda: comparisons.ship(root, key), patient=True)
 
 
 def promote(root: Path, run_id: str, candidate: str, name: str = "policy") -> int:

@@ -1,13 +1,12 @@
 """What a reader of the MLflow pages is told in words: descriptions in Markdown, and the tags that name things."""
 
 import getpass
-import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tasks.graph import GraphError, load_graph
+from tasks.graph import GraphError, digest, load_graph
 from tasks.lineage import Tree
 from tasks.outcome import in_story_order
 from tasks.tracking.runs import RunRecord
@@ -31,7 +30,7 @@ def parent_tags(run: RunRecord) -> dict[str, str]:
     """Who, what and from which code: known when the run begins."""
     info = run.info
     known = {
-        "mlflow.user": _user(),
+        "mlflow.user": user(),
         "mlflow.source.type": "LOCAL",
         "mlflow.source.name": info.get("command") or "preflow",
         "mlflow.source.git.commit": info.get("commit"),
@@ -40,7 +39,7 @@ def parent_tags(run: RunRecord) -> dict[str, str]:
         "preflow.profile": info.get("profile"),
         "preflow.by_hand": "true" if info.get("by_hand") else None,
         "prefect.flow_run": info.get("flow_run_id"),
-        "params.sha256": _sha256(run.tree / "params.yaml"),
+        "params.sha256": digest(run.tree / "params.yaml"),
     }
     return {name: str(value) for name, value in (known | dict(info.get("tags") or {})).items() if value}
 
@@ -56,13 +55,13 @@ def child_tags(run: RunRecord, stage: str) -> dict[str, str]:
     sentence = node.desc[:1].upper() + node.desc[1:]
     command = node.cmd.replace(" --", " \\\n    --")
     note = f"{sentence}.\n\n```\n{command}\n```" if sentence else f"```\n{command}\n```"
-    return {"mlflow.note.content": note, "mlflow.source.name": f"python -m {_module(node.cmd)}", "mlflow.user": _user()}
+    return {"mlflow.note.content": note, "mlflow.source.name": f"python -m {_module(node.cmd)}", "mlflow.user": user()}
 
 
 def ending_tags(tree: Tree) -> dict[str, str]:
     """What is known of a run when it is over."""
-    gate, lock = read_out(tree, "gate.json"), _sha256(tree.root / "dvc.lock")
-    tags = {"dvc.lock.sha256": lock} if lock else {}
+    gate, lock = read_out(tree, "gate.json"), tree.root / "dvc.lock"
+    tags = {"dvc.lock.sha256": digest(lock)} if lock.exists() else {}
     if gate:
         tags |= {"gate.promote": str(gate["promote"]).lower(), "gate.candidate": gate["candidate"]}
     return tags
@@ -175,12 +174,9 @@ def _module(cmd: str) -> str:
     return words[words.index("-m") + 1] if "-m" in words[:-1] else words[0]
 
 
-def _user() -> str:
+def user() -> str:
+    """Who runs this."""
     try:
         return getpass.getuser()
     except (KeyError, OSError):
         return "unknown"
-
-
-def _sha256(path: Path) -> str | None:
-    return hashlib.sha256(path.read_bytes()).hexdigest() if path.exists() else None

@@ -11,7 +11,7 @@ from typing import Any
 
 from tasks.config import read_yaml
 from tasks.journal import alive
-from tasks.tracking import describe
+from tasks.tracking import comparisons, describe
 from tasks.tracking.runs import Journal, RunRecord
 from tasks.tracking.store import Store, connect, uri_of
 from tasks.tracking.system import facts_of_this_machine
@@ -110,9 +110,12 @@ class Shipment:
         tags = {"preflow.kind": "pipeline", "preflow.run": self.run.run_id}
         run = str(found[0].info.run_id) if found else self._create(name, begun, tags)
         params = info.get("params") or read_yaml(self.run.tree / "params.yaml")
-        self.log(run, params=params_of(params), tags=describe.parent_tags(self.run) | facts_of_this_machine())
+        self.log(run, params=params_of(params), tags=self._tags())
         self.state["run"] = run
         self.save()
+
+    def _tags(self) -> dict[str, str]:
+        return describe.parent_tags(self.run) | comparisons.parent_tags(self.run) | facts_of_this_machine()
 
     def _create(self, name: str, start: float, tags: Mapping[str, str]) -> str:
         made = self.client.create_run(self.experiment, start_time=int(start * 1000), tags=dict(tags), run_name=name)

@@ -15,7 +15,7 @@ from rlhf.errors import PreflowError
 from tasks.config import Section, read_yaml
 from tasks.config.validate import Validate
 
-SEVERITIES = {"critical": "stop", "warning": "quarantine", "info": "note"}
+_GX_SEVERITY = {"stop": "critical", "quarantine": "warning", "note": "info"}
 
 
 class Rule(Section):
@@ -23,8 +23,8 @@ class Rule(Section):
 
     rule: str = Field(min_length=1, description="name in reports")
     says: str = Field(min_length=1, description="the rule in one sentence")
-    severity: Literal["critical", "warning", "info"] = Field(
-        description="critical stops the run, warning sets the row aside, info is noted"
+    severity: Literal["stop", "quarantine", "note"] = Field(
+        description="stop ends the run, quarantine sets the row aside, note only says so"
     )
     expectation: str = Field(min_length=1, description="type, as Great Expectations names it")
     kwargs: dict[str, Any] = Field(default_factory=dict, description="its arguments; `params.x` is validate.x")
@@ -67,8 +67,9 @@ def assert_rules(rules: Sequence[Rule], table: Any) -> list[Outcome]:
         suite = gx.ExpectationSuite(name="rules")
         for index in layer:
             rule, meta = rules[index], {"index": index}
+            severity = _GX_SEVERITY[rule.severity]
             suite.add_expectation_configuration(
-                ExpectationConfiguration(type=rule.expectation, kwargs=rule.kwargs, severity=rule.severity, meta=meta)
+                ExpectationConfiguration(type=rule.expectation, kwargs=rule.kwargs, severity=severity, meta=meta)
             )
         for result in batch.validate(suite, result_format=wanted).results:
             results[int(result.expectation_config.meta["index"])] = result

@@ -8,7 +8,7 @@ from typing import Any
 from rlhf.records import SPLITS, Row
 from tasks.config.validate import Validate
 from tasks.redact import redacted
-from tasks.validation.suites import SEVERITIES, Outcome
+from tasks.validation.suites import Outcome
 
 MAX_EXAMPLES = 5  # a rule, in the verdict and on the page; quarantine.jsonl has them all
 MAX_EXCERPT = 300  # characters of a row that are shown
@@ -142,7 +142,7 @@ def _kind_summary(verdict: Verdict) -> dict[str, Any]:
 
 
 def _result(kind: str, outcome: Outcome, places: Sequence[Row]) -> tuple[RuleResult, list[Finding]]:
-    rule, severity = outcome.rule, SEVERITIES[outcome.rule.severity]
+    rule, severity = outcome.rule, outcome.rule.severity
     findings = [_about_row(kind, outcome, severity, places[index], value) for index, value in outcome.broken]
     if not outcome.passed and not outcome.broken:
         limits = ", ".join(f"{key} {value}" for key, value in sorted(outcome.kwargs.items()) if key != "column")

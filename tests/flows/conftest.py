@@ -52,7 +52,7 @@ def run(api: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runs]:
     """`preflow run` in this process: `run(root, settings=("seed=1",))` gives its report."""
     monkeypatch.setenv("PREFECT_API_URL", api)
     # The toy's params.yaml is not the product's.
-    monkeypatch.setattr(profiles, "check", lambda values: None)
+    monkeypatch.setattr(profiles, "check", lambda *_: None)
     for module in (launch, closing, champion):
         monkeypatch.setattr(module, "tracking", Nobody())
     from prefect.settings import PREFECT_API_URL, temporary_settings

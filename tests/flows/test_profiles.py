@@ -6,7 +6,9 @@ import pytest
 from ruamel.yaml import YAML
 
 from flows import profiles
+from rlhf.errors import PreflowError
 from tasks.config import ConfigError
+from tasks.config.rl import Rl
 
 
 @pytest.fixture
@@ -38,6 +40,71 @@ def test_a_profile_may_bring_its_own_graph(root: Path) -> None:
     assert profiles.resolve(root, "kind").dvc_yaml == root / "profiles" / "kind" / "dvc.yaml"
 
 
+TWICE = """\
+stages:
+  rl:
+    cmd: OMP_NUM_THREADS=1 python -m tasks.rl --params rl
+      --out data/10_rl
+  rl_again:
+    cmd: OMP_NUM_THREADS=1 python -m tasks.rl --policy data/10_rl
+      --params rl_again --out data/11_rl
+"""
+
+
+@pytest.fixture
+def twice(root: Path) -> Path:
+    (root / "profiles" / "kind" / "dvc.yaml").write_text(TWICE)
+    return root
+
+
+def test_a_graph_that_uses_a_module_twice_has_two_sections(twice: Path) -> None:
+    (twice / "profiles" / "kind" / "params.yaml").write_text("rl_again:\n  num_updates: 3\n")
+    values = profiles.resolve(twice, "kind", ["rl_again.kl_coef=0.5"]).values
+    assert (values["rl_again"]["num_updates"], values["rl_again"]["kl_coef"]) == (3, 0.5)
+    assert values["rl"] == {"kl_coef": 0.05}
+    assert values["rl_again"] == Rl(num_updates=3, kl_coef=0.5).model_dump(mode="json")  # whole, as DVC reads the file
+    assert "rl_again" not in profiles.resolve(twice).values
+
+
+@pytest.mark.parametrize(
+    ("profile", "setting", "message"),
+    [
+        ("kind", "rl_again.kl_coeff=1", "rl_again.kl_coeff: unknown key; did you mean `kl_coef`"),
+        ("kind", "rl_again.kl_coef=-1", "rl_again.kl_coef: "),
+        ("kind", "rl_agian.kl_coef=1", "rl_agian: unknown key; did you mean `rl_again`"),
+        ("", "rl_again.kl_coef=1", "rl_again: unknown key"),
+    ],
+)
+def test_further_sections_are_as_strict_as_others(twice: Path, profile: str, setting: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        profiles.resolve(twice, profile, [setting])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("--params rl_again", "--params sft", "cannot have section `sft`, which is taken"),
+        ("tasks.rl --policy", "tasks.rll --policy", "no stage has this module"),
+        ("--params rl\n", "--params rl_again\n", "tasks.sft and tasks.rl share section `rl_again`"),
+    ],
+)
+def test_sections_that_cannot_be_are_refused(twice: Path, old: str, new: str, message: str) -> None:
+    text = TWICE.replace("tasks.rl --params rl\n", "tasks.sft --params rl\n").replace(old, new)
+    (twice / "profiles" / "kind" / "dvc.yaml").write_text(text if "share" in message else TWICE.replace(old, new))
+    with pytest.raises(PreflowError, match=message):
+        profiles.resolve(twice, "kind")
+
+
+SHIPPED = profiles.names(Path(__file__).parents[2])
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_shipped_profile_loads(name: str) -> None:
+    resolved = profiles.resolve(Path(__file__).parents[2], name)
+    assert resolved.registry == f"policy-{name}"
+    assert resolved.label == name
+
+
 def test_a_secret_is_refused_by_the_name_of_its_key_and_not_shown(root: Path) -> None:
     secret = "hf_" + "a1B2" * 6
     with pytest.raises(ConfigError, match=r"--set rl\.kl_coef: its value looks like a Hugging Face token") as refused:
@@ -63,3 +130,14 @@ def test_a_secret_is_refused_by_the_name_of_its_key_and_not_shown(root: Path) ->
 def test_mistakes_are_named(root: Path, profile: str, setting: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         profiles.resolve(root, profile, [setting] if setting else [])
+
+
+def test_a_penalty_that_is_no_leash_is_refused(root: Path) -> None:
+    with pytest.raises(ConfigError, match=r"algorithms\.grpo: .*k3 is no leash.*use k1 there, or kl_in loss"):
+        profiles.resolve(root, settings=["algorithms.grpo.kl_in=reward"])
+    profiles.resolve(root, settings=["algorithms.grpo.kl_in=reward", "algorithms.grpo.kl_estimator=k1"])
+
+
+def test_unknown_sections_are_listed_by_the_names_that_params_yaml_has(root: Path) -> None:
+    with pytest.raises(ConfigError, match=r"unknown key; known keys: .*\bvalidate, "):
+        profiles.resolve(root, settings=["zzzz=1"])

@@ -55,7 +55,7 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> Registry:
     found = Registry()
     for module in (champion, closing):
         monkeypatch.setattr(module, "tracking", found)
-    monkeypatch.setattr(profiles, "check", lambda values: None)
+    monkeypatch.setattr(profiles, "check", lambda *_: None)
     return found
 
 

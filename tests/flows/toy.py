@@ -104,7 +104,7 @@ class Nobody:
 PROGRAM = """
 from flows import champion, closing, launch, profiles
 from tests.flows.toy import Nobody
-profiles.check = lambda values: None
+profiles.check = lambda *_: None
 champion.tracking = closing.tracking = launch.tracking = Nobody()
 from flows.cli import main
 main()

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from rlhf.advantages import gae, group_normalised, leave_one_out, zero_std_share
+from rlhf.advantages import centred, gae, group_normalised, leave_one_out, returns_to_go, zero_std_share
 
 REWARDS = torch.tensor([[1.0, 2.0, 6.0], [4.0, 4.0, 4.0]])
 
@@ -23,6 +23,13 @@ def test_group_normalised_has_population_std() -> None:
     expected = torch.tensor([[-2.0, -1.0, 3.0], [0.0, 0.0, 0.0]]) / (std + 1e-4)
     torch.testing.assert_close(group_normalised(REWARDS), expected)
     assert group_normalised(REWARDS).sum(1).abs().max() < 1e-6
+
+
+def test_equal_rewards_give_exactly_nothing() -> None:
+    """The mean of seven times 0.1 need not be 0.1 in floating point; a division by the spread would make it much."""
+    equal = torch.tensor([[0.1] * 7, [-1e6 / 3] * 7])
+    for advantages in (centred, leave_one_out, group_normalised):
+        assert torch.equal(advantages(equal), torch.zeros(2, 7))
 
 
 def test_share_of_groups_without_contrast() -> None:
@@ -52,6 +59,21 @@ def test_gae_is_the_double_sum_over_each_completion(gamma: float, lam: float) ->
         torch.testing.assert_close(advantages[row, start:end], torch.tensor(expected))
     assert (advantages[~mask] == 0).all() and (returns[~mask] == 0).all()
     torch.testing.assert_close(returns[mask], (advantages + values)[mask])
+
+
+def test_returns_to_go_sum_what_is_still_to_come() -> None:
+    mask = torch.tensor([[False, True, True, True], [True, False, True, False]])
+    rewards = torch.tensor([[9.0, 1.0, 2.0, 4.0], [1.0, 9.0, 2.0, torch.nan]])
+    assert returns_to_go(rewards, mask).tolist() == [[0.0, 7.0, 6.0, 4.0], [3.0, 0.0, 2.0, 0.0]]
+
+
+def test_gae_of_a_critic_that_says_nothing_is_the_return_to_go() -> None:
+    generator = torch.Generator().manual_seed(2)
+    rewards = torch.randn(5, 7, generator=generator)
+    mask = torch.rand(5, 7, generator=generator) < 0.7
+    advantages, returns = gae(rewards, torch.zeros(5, 7), mask, 1.0, 1.0)
+    torch.testing.assert_close(advantages, returns_to_go(rewards, mask))
+    assert torch.equal(advantages, returns)
 
 
 def test_gae_limits() -> None:

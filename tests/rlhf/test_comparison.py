@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from rlhf.comparison import METRICS, by_prompt, differences, frontier, interval, judge_of, standings
+from rlhf.comparison import METRICS, by_prompt, candidates_of, differences, frontier, interval, pairs_of, standings
 
 
 def values(
@@ -29,19 +29,17 @@ def test_intervals_resample_prompts_and_not_completions() -> None:
     assert interval(np.repeat(one, 8, axis=1), seed=0, samples=500) == interval(one, seed=0, samples=500)
 
 
-def test_gold_judges_where_it_is_known() -> None:
+def test_wins_are_counted_by_what_the_judge_says() -> None:
     sft = values([[0.0, 0.0], [1.0, 1.0]], held_out=[[5, 5], [5, 5]])
     rl = values([[1.0, 0.0], [1.0, 1.0]], held_out=[[0, 0], [0, 0]])
-    assert judge_of(sft) == "gold"
     table = standings({"sft": sft, "rl": rl}, "gold", seed=0, samples=200)
     assert table["rl"]["win_rate_vs_sft"]["mean"] == 0.625  # prompt 0: two wins, two ties; prompt 1: four ties
     assert table["sft"]["win_rate_vs_sft"] == {"mean": 0.5, "ci_low": 0.5, "ci_high": 0.5}
     assert "win_rate_vs_champion" not in table["rl"]
 
 
-def test_the_held_out_reward_judges_where_gold_is_unknown_and_gold_is_null() -> None:
+def test_the_held_out_reward_judges_and_gold_is_null() -> None:
     sft, rl = values(None, held_out=[[1, 1], [1, 1]]), values(None, held_out=[[0, 0], [2, 1]])
-    assert judge_of(sft) == "held_out_rm"
     table = standings({"sft": sft, "rl": rl}, "held_out_rm", seed=0, samples=200)
     assert table["rl"]["win_rate_vs_sft"]["mean"] == 0.375
     assert table["rl"]["gold_reward"] is None
@@ -52,6 +50,30 @@ def test_win_rates_against_the_champion_are_there_when_it_is() -> None:
     table = standings(rows, "gold", seed=0, samples=200)
     assert table["rl"]["win_rate_vs_champion"]["mean"] == 0.75
     assert table["sft"]["win_rate_vs_champion"]["mean"] == 0.25
+
+
+def test_pairs_are_those_of_the_policies_that_are_there() -> None:
+    story = ["base", "sft", "rejection_sampling", "random_control", "rl", "dpo"]
+    against_sft = [(name, "sft") for name in story if name != "sft"]
+    inside = [("rejection_sampling", "random_control"), ("rl", "rejection_sampling")]
+    assert pairs_of(story) == [*against_sft, *inside]
+    crowned = pairs_of([*story, "champion"])
+    assert set(crowned) == {
+        *against_sft,
+        *inside,
+        ("champion", "sft"),
+        *((name, "champion") for name in ("rejection_sampling", "rl", "dpo")),
+    }
+    further = [("second", "first"), ("second", "absent"), ("rl", "sft")]
+    assert pairs_of(["base", "sft", "first", "second", "rl"], further) == [
+        *((name, "sft") for name in ("base", "first", "second", "rl")),
+        ("second", "first"),
+    ]
+
+
+def test_neither_controls_nor_what_all_start_from_are_candidates() -> None:
+    names = ["base", "sft", "rl", "random_control", "round_2_control", "controlled", "champion"]
+    assert candidates_of(names) == ["rl", "controlled"]
 
 
 def test_differences_are_paired_by_prompt() -> None:

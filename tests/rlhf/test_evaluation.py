@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from rlhf.answers import Drawing
+from rlhf.answers import Answers, Drawing
 from rlhf.chat import Chat
+from rlhf.errors import PreflowError
 from rlhf.evaluation import Exam, answer, best_of_n_curve, forgetting, mark, rewards, selection_score
 from rlhf.models import Policy, RewardModel, new_policy
 
@@ -36,6 +37,12 @@ def exam(**changes: int) -> Exam:
         unfinished_reward=-2.0,
         max_batch_tokens=4096,
     )
+
+
+def rewarded(given: Exam, reward_model: RewardModel | None, answers: Answers) -> np.ndarray:
+    found = rewards(given, reward_model, answers)
+    assert found is not None
+    return found
 
 
 def test_kl_of_the_reference_to_itself_is_zero() -> None:
@@ -69,17 +76,18 @@ def test_equal_policies_give_equal_answers() -> None:
 
 def test_without_gold_the_held_out_reward_selects() -> None:
     given = exam()
-    judge, scores = selection_score(given, tiny(1))
+    scores = selection_score(given, tiny(1))
     answers, _ = answer(given, tiny(1))
-    assert judge == "held_out_rm"
-    np.testing.assert_allclose(scores, rewards(given, given.held_out_rm, answers).mean(axis=1))
+    assert given.judge() == "held_out_rm"
+    np.testing.assert_allclose(scores, rewarded(given, given.held_out_rm, answers).mean(axis=1))
     assert mark(given, answers, answers)["gold_reward"] is None
 
 
 def test_with_gold_gold_selects() -> None:
     meta = {"kind": "greet", "args": {"name": "anna", "time": "evening", "place": "beach"}}
-    judge, scores = selection_score(exam().about([{**row, "meta": meta} for row in QUESTIONS]), tiny(1))
-    assert judge == "gold"
+    given = exam().about([{**row, "meta": meta} for row in QUESTIONS])
+    scores = selection_score(given, tiny(1))
+    assert given.judge() == "gold"
     assert scores.shape == (3,) and ((scores >= 0) & (scores <= 1)).all()
 
 
@@ -90,10 +98,21 @@ def test_best_of_one_is_the_mean_and_the_proxy_rises_with_n() -> None:
     assert curve[0]["kl_bound"] == 0.0
     four = replace(given, drawing=replace(given.drawing, group_size=4))
     answers, _ = answer(four, given.reference)
-    assert curve[0]["reward"]["mean"] == pytest.approx(rewards(given, given.policy_rm, answers).mean())
+    assert curve[0]["reward"]["mean"] == pytest.approx(rewarded(given, given.policy_rm, answers).mean())
     assert curve[0]["reward"]["mean"] < curve[1]["reward"]["mean"] < curve[2]["reward"]["mean"]
-    best = rewards(given, given.policy_rm, answers).max(axis=1).mean()
+    best = rewarded(given, given.policy_rm, answers).max(axis=1).mean()
     assert curve[2]["reward"]["mean"] == pytest.approx(best)
+
+
+def test_without_reward_models_their_figures_are_none_and_gold_alone_can_judge() -> None:
+    bare = replace(exam(), policy_rm=None, held_out_rm=None)
+    marks = mark(bare, *answer(bare, tiny(1)))
+    assert marks["reward"] is None and marks["held_out_reward"] is None and marks["kl"] is not None
+    assert best_of_n_curve(bare, [1, 2], seed=0, samples=200) == []
+    with pytest.raises(PreflowError, match=r"nobody can judge answers to these 3 prompts.*--held-out-rm"):
+        bare.judge()
+    meta = {"kind": "greet", "args": {"name": "anna", "time": "evening", "place": "beach"}}
+    assert bare.about([{**row, "meta": meta} for row in QUESTIONS]).judge() == "gold"
 
 
 def test_forgetting_is_one_number_a_demonstration() -> None:

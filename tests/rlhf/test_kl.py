@@ -33,6 +33,13 @@ def test_k3_is_exact_near_the_reference_in_single_precision() -> None:
     torch.testing.assert_close(k3(delta, torch.zeros(2)), delta**2 / 2, rtol=1e-2, atol=0)
 
 
+def test_k3_far_from_the_reference_is_finite_in_value_and_gradient() -> None:
+    logprobs = torch.tensor([-200.0, 0.0], requires_grad=True)
+    values = k3(logprobs, torch.tensor([0.0, -200.0]))
+    assert values.isfinite().all() and values[1].item() == 199.0
+    assert torch.autograd.grad(values.sum(), logprobs)[0].tolist() == [0.0, 1.0]
+
+
 def test_expected_gradients_as_a_loss() -> None:
     """By enumeration: k2's is that of KL(π‖ref), k3's that of KL(ref‖π), k1's is 0."""
     generator = torch.Generator().manual_seed(3)

@@ -29,6 +29,22 @@ def test_whitening_of_equal_values_is_zero() -> None:
     assert torch.equal(white, torch.zeros(2, 3))
 
 
+@pytest.mark.parametrize("garbage", [torch.nan, torch.inf, -torch.inf])
+def test_what_lies_outside_the_mask_is_nothing_in_value_and_gradient(garbage: float) -> None:
+    values = torch.tensor([[1.0, 3.0, garbage], [5.0, garbage, garbage]], requires_grad=True)
+    clean = torch.tensor([[1.0, 3.0, 0.0], [5.0, 0.0, 0.0]], requires_grad=True)
+    mask = torch.tensor([[True, True, False], [True, False, False]])
+    for function in (masked_mean, masked_var, masked_whiten, lambda v, m: aggregate(v, m, "sequence")):
+        results = [function(given, mask) for given in (values, clean)]
+        assert torch.equal(results[0], results[1])
+        gradients = [
+            torch.autograd.grad((result**3).sum(), given)[0]
+            for result, given in zip(results, (values, clean), strict=True)
+        ]
+        assert torch.equal(gradients[0][mask], gradients[1][mask])
+        assert (gradients[0][~mask] == 0).all()
+
+
 @pytest.mark.parametrize(("how", "expected"), [("sequence", 2.35), ("token", 2.2), ("fixed", 1.65)])
 def test_aggregation_worked_by_hand(how: str, expected: float) -> None:
     """Losses 1 1 1 1 10 and nine 1 and a 10: (14/5 + 19/10)/2, 33/15, (14/10 + 19/10)/2."""

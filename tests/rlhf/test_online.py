@@ -1,5 +1,5 @@
+import math
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,6 +10,7 @@ from rlhf.algorithms import ALGORITHMS, Experience, Rollouts, last_token, ppo, r
 from rlhf.batching import Batch
 from rlhf.errors import NumericsError
 from rlhf.sampler import Completion
+from tasks.config.params import Algorithms
 
 PROMPTS = [[7, 8], [9]]
 COMPLETIONS = [
@@ -21,15 +22,6 @@ COMPLETIONS = [
 PPO = {"gamma": 1.0, "gae_lambda": 1.0, "value_clip": 0.2, "clip_low": 0.2, "clip_high": 0.2, "aggregation": "token"}
 
 
-class LastToken:
-    """Stands for a reward model: 10 plus the last real token."""
-
-    chat = SimpleNamespace(pad_id=0)
-
-    def __call__(self, batch: Batch) -> Tensor:
-        return 10.0 + batch.input_ids.gather(1, batch.attention_mask.sum(1, keepdim=True) - 1).squeeze(1)
-
-
 def zeros(batch: Batch) -> Tensor:
     return torch.zeros(batch.input_ids.shape)
 
@@ -37,7 +29,7 @@ def zeros(batch: Batch) -> Tensor:
 def rollouts(ref: float = 0.0, rewards: tuple[float, ...] = (1.0, 2.0, 3.0, 5.0)) -> Rollouts:
     """The four completions above; the reference gives every token the log-probability `ref`."""
     return online.collect(
-        PROMPTS, COMPLETIONS, score=lambda prompts, completions: torch.tensor(rewards),
+        PROMPTS, COMPLETIONS, rewards=torch.tensor(rewards),
         reference=lambda batch: ref * batch.loss_mask, critic=zeros, group_size=2, pad_id=0, max_tokens=8,
     )  # fmt: skip
 
@@ -63,11 +55,6 @@ def test_micro_batches_give_what_the_whole_batch_gives(max_tokens: int) -> None:
 def test_rows_are_cut_to_the_longest_of_them() -> None:
     batch, _ = online.to_batch(PROMPTS, COMPLETIONS, pad_id=0)
     assert rows_of(batch, [2, 1]).input_ids.tolist() == [[9, 2, 2], [7, 8, 3]]
-
-
-def test_cut_off_completions_get_the_fixed_reward() -> None:
-    score = online.score_with(LastToken(), unfinished_reward=-2.0, max_tokens=8)  # type: ignore[arg-type]
-    assert score(PROMPTS, COMPLETIONS).tolist() == [13.0, 13.0, -2.0, 13.0]
 
 
 def test_kl_is_policy_minus_reference_summed_over_the_completion() -> None:
@@ -110,13 +97,7 @@ def test_ppo_without_a_critic_says_what_is_missing() -> None:
 
 @pytest.mark.parametrize("name", sorted(ALGORITHMS))
 def test_every_algorithm_loses_the_same_in_one_micro_batch_or_many(name: str) -> None:
-    knobs = {
-        "reinforce": {"normalise": True, "aggregation": "token"},
-        "rloo": {"normalise": True, "clip_low": 0.2, "clip_high": 0.2, "aggregation": "token"},
-        "grpo": {"kl_estimator": "k3", "clip_low": 0.2, "clip_high": 0.2, "aggregation": "sequence"},
-        "ppo": {"whiten": True, **PPO},
-    }[name]
-    algorithm = ALGORITHMS[name](**knobs)
+    algorithm = ALGORITHMS[name](**getattr(Algorithms(), name).knobs(), fixed_length=9)
     experience = algorithm.prepare(rollouts(ref=-1.0), 0.1)
 
     def policy(batch: Batch) -> tuple[Tensor, Tensor]:
@@ -127,7 +108,9 @@ def test_every_algorithm_loses_the_same_in_one_micro_batch_or_many(name: str) ->
         at = online.step_batches(lambda update: (experience, {}), algorithm, 2, max_tokens)
         loss = online.loss_of(algorithm, policy, zeros)
         steps = [at(0), at(1)]  # the second inner step is not fresh: no check against the sampler
-        totals.append(sum(float(loss(part)[0]) for part in steps[1].micro_batches) / steps[1].denominator)
+        step = steps[1]
+        assert step is not None
+        totals.append(sum(float(loss(part)[0]) for part in step.micro_batches) / step.denominator)
     assert totals[0] == pytest.approx(totals[1])
     assert abs(totals[0]) > 1e-4
 
@@ -147,6 +130,51 @@ def test_a_sampler_that_disagrees_with_the_trainer_is_noticed() -> None:
         shifted(0.1)
 
 
+def test_importance_weights_by_hand() -> None:
+    """Token 0 of the first completion: the learner finds it 0.2 nats likelier than the sampler did, and so on."""
+    by = torch.zeros(4, 5)
+    by[0, 2], by[0, 3], by[2, 1] = 0.2, -0.1, 0.04
+    measured = rollouts()
+    corrected, weights, metrics = online.importance_weights(
+        measured, lambda batch: batch.loss_mask * 1.0 * _placed(measured.old_logprobs + by, batch, measured), 1.1, 8
+    )
+    torch.testing.assert_close(corrected.old_logprobs, (measured.old_logprobs + by) * measured.batch.loss_mask)
+    assert weights[0].tolist() == pytest.approx([0, 0, 1.1, math.exp(-0.1), 1.0])
+    assert weights[2].tolist() == pytest.approx([0, math.exp(0.04), 1.0, 0, 0])
+    assert metrics["sampler_gap"] == pytest.approx((0.2 + 0.1 + 0.04) / 10)
+    assert metrics["sampler_gap_max"] == pytest.approx(0.2)
+    assert metrics["importance"] == pytest.approx((1.1 + math.exp(-0.1) + math.exp(0.04) + 7) / 10)
+    assert metrics["importance_truncated"] == pytest.approx(0.1)
+
+
+def _placed(values: Tensor, batch: Batch, whole: Rollouts) -> Tensor:
+    """The rows of `values` that a micro-batch holds, by what they say."""
+    width = batch.input_ids.shape[1]
+    rows = [
+        next(row for row in range(4) if torch.equal(whole.batch.input_ids[row, :width], ids)) for ids in batch.input_ids
+    ]
+    return values[rows, :width]
+
+
+def test_a_sampler_far_from_the_learner_is_no_matter_of_weights() -> None:
+    measured = rollouts()
+    with pytest.raises(NumericsError, match=r"differ by 0\.1 nats a token"):
+        online.importance_weights(
+            measured, lambda batch: _placed(measured.old_logprobs + 0.1, batch, measured) * batch.loss_mask, 2.0, 1000
+        )
+
+
+def test_an_update_without_contrast_has_no_work_and_none_ends_the_training() -> None:
+    algorithm = rloo(normalise=False, clip_low=0.2, clip_high=0.2, aggregation="token")
+    at = online.step_batches(lambda update: None if update else (None, {"dropped_groups": 1.0}), algorithm, 2, 1000)
+    empty = at(0)
+    assert empty is not None and (list(empty.micro_batches), empty.denominator) == ([], 1.0)
+    assert empty.metrics == {"dropped_groups": 1.0}
+    again = at(1)
+    assert again is not None and not again.micro_batches and not again.metrics
+    assert at(2) is None
+
+
 def test_inner_steps_share_rollouts_and_resuming_between_them_is_refused() -> None:
     algorithm = rloo(normalise=False, clip_low=0.2, clip_high=0.2, aggregation="token")
     collected: list[int] = []
@@ -156,7 +184,8 @@ def test_inner_steps_share_rollouts_and_resuming_between_them_is_refused() -> No
         return algorithm.prepare(rollouts(), 0.1), {"reward": float(update)}
 
     at = online.step_batches(collect, algorithm, 3, 1000)
-    metrics = [dict(at(step).metrics) for step in range(3, 9)]
+    batches = [at(step) for step in range(3, 9)]
+    metrics = [dict(batch.metrics) for batch in batches if batch is not None]
     assert collected == [1, 2]
     assert metrics == [{"reward": 1.0}, {}, {}, {"reward": 2.0}, {}, {}]
     with pytest.raises(ValueError, match="multiple of 3"):

@@ -57,3 +57,32 @@ def test_a_model_that_claims_what_happens_is_calibrated() -> None:
     assert report(scores, rows, seed=0)["calibration_error"] == pytest.approx(0.0, abs=1e-9)
     sure = report(scores * 100, rows, seed=0)["calibration_error"]
     assert sure == pytest.approx(0.25, abs=1e-6)  # claims certainty, is right three times of four
+
+
+def test_slices_of_the_pairs() -> None:
+    extra = [
+        {"annotator": "ann", "origin": "offline"}, {"annotator": "ann", "origin": "on_policy"},
+        {"annotator": "bob", "origin": "offline"}, {"origin": "offline"},
+    ]  # fmt: skip
+    found = report(SCORES, [one | more for one, more in zip(ROWS, extra, strict=True)], seed=0)
+    assert found["by_annotator"] == {
+        "ann": {"accuracy": 1.0, "pairs": 2}, "bob": {"accuracy": 0.5, "pairs": 1},
+        "unknown": {"accuracy": 0.0, "pairs": 1},
+    }  # fmt: skip
+    assert found["by_origin"]["offline"] == {"accuracy": 0.5, "pairs": 3}
+    assert "by_source" not in found
+    assert [(part["confidence"], part["accuracy"], part["pairs"]) for part in found["by_confidence"]] == [
+        (0.6, 0.5, 1), (0.8, 1.0, 1), (0.9, 0.5, 2),
+    ]  # fmt: skip
+    assert (found["reference_mean"], found["margin_mean"]) == (pytest.approx(3.3 / 4), pytest.approx(0.5))
+
+
+def test_length_differences_are_binned_in_words() -> None:
+    rows = [row(str(number), "w " * chosen, "w " * rejected, (1, 0), 1.0) for number, (chosen, rejected) in
+            enumerate([(1, 9), (1, 3), (4, 5), (5, 4), (6, 4), (9, 4), (10, 4), (20, 4)])]  # fmt: skip
+    scores = np.array([[1.0, 0.0]] * 4 + [[0.0, 1.0]] * 4)
+    found = report(scores, rows, seed=0)["by_length_difference"]
+    assert [(part["chosen_is"], part["accuracy"], part["pairs"]) for part in found] == [
+        ("6+ shorter", 1.0, 1), ("2-5 shorter", 1.0, 1), ("about as long", 1.0, 2), ("2-5 longer", 0.0, 2),
+        ("6+ longer", 0.0, 2),
+    ]  # fmt: skip

@@ -1,7 +1,9 @@
 """A reward model learns what was preferred, on prompts it has not seen, and keeps its scores on disk."""
 
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 
 from rlhf.batching import collate
@@ -53,3 +55,31 @@ def test_learns_an_order_and_keeps_it(tmp_path: Path) -> None:
     assert abs(scores.std(correction=0).item() - 1) < 1e-4
     model.save(tmp_path)
     assert score(RewardModel.load(tmp_path), comparisons("b")) == score(model, comparisons("b"))
+
+
+@pytest.mark.parametrize("max_batch_tokens", [1024, 40])
+def test_what_counts_alike_is_pairs_or_prompts(max_batch_tokens: int) -> None:
+    """A prompt with three pairs and one with a single pair: the loss by hand, however the step is cut."""
+    three = comparisons("a")
+    one = Comparisons("c", three.prompt_ids, three.completions[:2], [(0, 1)], [2.0])
+
+    def first_loss(**settings: Any) -> float:
+        policy = new_policy(CHAT, seed=0, hidden_size=32, num_layers=1, num_heads=2, intermediate_size=64)
+        losses: list[float] = []
+        fit_reward_model(
+            RewardModel(policy, seed=0), [three, one], epochs=1, batch_size=2, max_batch_tokens=max_batch_tokens,
+            lm_coef=0.0, centring=0.0, optimizer=OptimizerSettings(lr={"backbone": 1e-3, "heads": 5e-3}), seed=0,
+            name="reward", log=lambda figures, _: losses.append(figures["reward/loss"]), **settings,
+        )  # fmt: skip
+        return losses[0]
+
+    policy = new_policy(CHAT, seed=0, hidden_size=32, num_layers=1, num_heads=2, intermediate_size=64)
+    rewards = torch.tensor(score(RewardModel(policy, seed=0), three))
+
+    def pair(winner: int, loser: int, margin: float = 0.0) -> float:
+        return float(torch.nn.functional.softplus(rewards[loser] - rewards[winner] + margin))
+
+    several = [pair(0, 1), pair(0, 2), pair(1, 2)]
+    assert first_loss() == pytest.approx((sum(several) + pair(0, 1)) / 4, abs=1e-5)
+    assert first_loss(weigh_by="prompt") == pytest.approx((sum(several) / 3 + pair(0, 1)) / 2, abs=1e-5)
+    assert first_loss(margin_coef=0.5) == pytest.approx((sum(several) + pair(0, 1, 1.0)) / 4, abs=1e-5)

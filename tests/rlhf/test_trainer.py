@@ -215,6 +215,68 @@ def test_extra_state_comes_back(tmp_path: Path) -> None:
     assert again == straight
 
 
+class Falling:
+    """Ends the training before the first step whose loss was known to be under 1.5, which `extra` remembers."""
+
+    def __init__(self, module: nn.Module, kill_at: int | None = None) -> None:
+        self.module, self.kill_at = module, kill_at
+        self.extra: dict[str, list[float]] = {"looks": []}
+
+    def run(self, checkpoints: Checkpoints | None) -> FitResult:
+        def batch_at(step: int) -> StepBatch[tuple[Tensor, Tensor]] | None:
+            if step == self.kill_at:
+                raise Killed
+            if step % 2 == 0:
+                inputs, targets = rows_at(99)
+                with torch.no_grad():
+                    self.extra["looks"].append(((self.module(inputs).squeeze(-1) - targets) ** 2).mean().item())
+            if len(self.extra["looks"]) > 1 and self.extra["looks"][-1] < 0.6 * self.extra["looks"][0]:
+                return None
+            return StepBatch([rows_at(step)], 8.0)
+
+        return fit(
+            {"model": self.module}, steps=STEPS, batch_at=batch_at, optimizer=SETTINGS, seed=0, name="test",
+            loss=lambda rows: (((self.module(rows[0]).squeeze(-1) - rows[1]) ** 2).sum(), {}),
+            checkpoints=checkpoints, extra=self.extra,
+        )  # fmt: skip
+
+
+def test_training_ends_where_there_is_no_more_work_and_there_again_after_a_kill(tmp_path: Path) -> None:
+    straight = Falling(make_module())
+    end = straight.run(None).steps
+    assert 2 < end < STEPS
+    for kill_at in range(end + 1):
+        folder = tmp_path / str(kill_at)
+        with pytest.raises(Killed):
+            Falling(make_module(), kill_at).run(Checkpoints(folder, every=3))
+        again = Falling(make_module())
+        assert again.run(Checkpoints(folder, every=3)).steps == end
+        assert weights(again.module) == weights(straight.module)
+        assert again.extra == straight.extra
+        assert Falling(make_module()).run(Checkpoints(folder, every=3)).steps == end  # done already, and called again
+
+
+def test_a_step_with_no_micro_batches_leaves_weights_and_moments_alone() -> None:
+    """Steps 3 and 4 have no work: not even the momentum of step 2 moves the weights."""
+    module = make_module()
+    snapshots: list[list[bytes]] = []
+
+    def batch_at(step: int) -> StepBatch[tuple[Tensor, Tensor]]:
+        snapshots.append(weights(module))
+        return StepBatch([] if step in (3, 4) else [rows_at(step)], 8.0, {"dropped": 1.0})
+
+    seen: list[dict[str, float]] = []
+    result = fit(
+        {"model": module}, steps=7, batch_at=batch_at, optimizer=SETTINGS, seed=0, name="test",
+        loss=lambda rows: (((module(rows[0]).squeeze(-1) - rows[1]) ** 2).sum(), {}),
+        log=lambda metrics, step: seen.append(metrics),
+    )  # fmt: skip
+    assert snapshots[3] == snapshots[4] == snapshots[5] != snapshots[2]
+    assert snapshots[6] != snapshots[5]
+    assert result.nonfinite == 0
+    assert (seen[3]["test/loss"], seen[3]["test/dropped"]) == (0.0, 1.0)
+
+
 def test_one_nonfinite_step_is_skipped_and_counted() -> None:
     module, seen = make_module(), []
     snapshots: dict[int, list[bytes]] = {}

@@ -61,7 +61,7 @@ def test_completions_that_are_not_the_champions_are_seen(tmp_path: Path, complet
     with pytest.raises(PreflowError, match=r"not what champion.json of version 2 names.*preflow run"):
         read_champion(folder)
     (folder / "completions.jsonl").unlink()
-    with pytest.raises(PreflowError, match="found no file"):
+    with pytest.raises(PreflowError, match="found absent"):
         read_champion(folder)
 
 

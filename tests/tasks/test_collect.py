@@ -141,3 +141,13 @@ def test_a_file_that_cannot_be_taken_is_named(tmp_path, inbox, name, message):
         (inbox / "more" / file).write_text("[]")
     with pytest.raises(DataRefused, match=message):
         through(tmp_path, inbox, inputs=[POLITE, {"file": f"more/{name}", "kinds": ["prompts"]}])
+
+
+def test_a_shard_that_nobody_would_read_is_refused(tmp_path, inbox):
+    (inbox / "more.jsonl").write_text('{"text": "lost"}\n')
+    with pytest.raises(DataRefused, match=r"more\.jsonl: would not be read; move it .* collect\.inputs"):
+        through(tmp_path, inbox, inputs=[POLITE])
+    (inbox / "preference").mkdir()
+    (inbox / "more.jsonl").rename(inbox / "preference" / "more.jsonl")
+    with pytest.raises(DataRefused, match=r"preference: would not be read; did you mean preferences/\?"):
+        through(tmp_path, inbox, inputs=[POLITE])

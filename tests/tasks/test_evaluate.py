@@ -12,10 +12,12 @@ from rlhf.errors import PreflowError
 from rlhf.models import RewardModel, new_policy, save_policy
 from rlhf.records import read_rows, val_half, write_rows
 from tasks import champion as champions
+from tasks import measurements
 from tasks.config.evaluate import Evaluate
 from tasks.config.generation import Generation
 from tasks.evaluate import evaluate
 from tasks.gate import decide
+from tasks.graph import digest
 from tasks.journal import Log
 from tests.tasks.scores import trusted
 
@@ -65,8 +67,18 @@ def make_world(root: Path, meta: dict[str, Any]) -> dict[str, Path]:
     return given | {"demonstrations": root / "demonstrations", "champion": root / "champion"}
 
 
-def run(given: dict[str, Path], out: Path, config: Evaluate = CONFIG, log: Log | None = None) -> dict[str, Any]:
-    evaluate(config, generation=GENERATION, seed=0, **given, out=out, log=log or Log.null())
+def run(
+    given: dict[str, Path], out: Path, config: Evaluate = CONFIG, log: Log | None = None, shared: Path | None = None
+) -> dict[str, Any]:
+    """All that is given and no model of the stage's own is a policy; `shared` None starts from an empty folder."""
+    policies = {name: folder for name, folder in given.items() if name in ("rejection_sampling", "rl", "dpo")}
+    others: dict[str, Any] = {name: folder for name, folder in given.items() if name not in policies}
+    shared = shared or out.parent / f"{out.name}-shared"
+    shared.mkdir(parents=True, exist_ok=True)
+    evaluate(
+        config, generation=GENERATION, seed=0, policies=policies, **others, out=out, shared=shared,
+        log=log or Log.null(),
+    )  # fmt: skip
     scores: dict[str, Any] = json.loads((out / "scores.json").read_text("utf-8"))
     return scores
 
@@ -141,6 +153,83 @@ def test_without_gold_it_is_null_and_the_held_out_reward_judges(tmp_path: Path) 
     assert scores["judge"] == scores["selection"]["judge"] == "held_out_rm"
     assert all(row["gold_reward"] is None for row in scores["policies"].values())
     assert scores["policies"]["rl"]["win_rate_vs_sft"] is not None
+
+
+def test_a_kept_measurement_gives_the_bytes_of_a_fresh_one(
+    world: dict[str, Path], first: tuple[dict[str, Any], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fresh, shared = first[1] / "out", tmp_path / "shared"
+    run(world, tmp_path / "one", shared=shared)
+    kept = sorted(shared.iterdir())
+    assert [path.name.split("-")[0] for path in kept] == ["best_of_n", *["policy"] * 4, *["selection"] * 3]
+    for path in (kept[0], kept[1]):  # as a kill in the middle of a write, or a bad disk, would leave them
+        path.write_bytes(path.read_bytes()[:-20])
+    measured: list[object] = []
+    load = measurements.load_policy
+    monkeypatch.setattr(measurements, "load_policy", lambda folder: measured.append(folder) or load(folder))
+    run(world, tmp_path / "two", shared=shared)
+    assert len(measured) == 1  # the torn one; dpo is SFT and shares its measurement
+    run(world, tmp_path / "three", shared=shared)
+    assert len(measured) == 1
+    for out in ("one", "two", "three"):
+        assert digest(tmp_path / out) == digest(fresh), out
+    assert sorted(shared.iterdir()) == kept
+
+
+def test_what_decides_the_numbers_decides_the_key(world: dict[str, Path], tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    run(world, tmp_path / "one", shared=shared)
+    before = {path.name for path in shared.iterdir()}
+    other = make_prompts(tmp_path / "eval", "eval", {**META, "args": {**META["args"], "name": "otto"}})
+    rm = tmp_path / "rm"
+    RewardModel(new_policy(Chat.from_words(WORDS), 7, hidden_size=16, num_layers=1, num_heads=2), 7).save(rm)
+    for name, given, config in (
+        ("questions", {**world, "eval_prompts": other}, CONFIG),
+        ("scorer", {**world, "held_out_rm": rm}, CONFIG),
+        ("drawing", world, CONFIG.model_copy(update={"batch_size": 7})),
+    ):
+        run(given, tmp_path / name, config, shared=shared)
+        made = {path.name for path in shared.iterdir()} - before
+        assert sum(path.startswith("policy-") for path in made) == 4, name
+        before |= made
+
+
+def test_a_run_without_reward_models_is_scored_by_gold(world: dict[str, Path], tmp_path: Path) -> None:
+    bare = {name: path for name, path in world.items() if not name.endswith("_rm")}
+    log = Log(tmp_path / "journal", "evaluate")
+    scores = run(bare, tmp_path / "out", log=log)
+    assert scores["scorers"] == {"policy_rm": None, "held_out_rm": None}
+    assert scores["policies"]["rl"]["reward"] is None and scores["differences"]["sft"]["rl"]["held_out_reward"] is None
+    assert scores["policies"]["rl"]["gold_reward"] is not None and scores["reward_on_sft"] == {}
+    assert json.loads((tmp_path / "out" / "curves.json").read_text())["best_of_n"] == []
+    assert {path.name for path in (tmp_path / "journal" / "files").iterdir()} == {
+        "samples.json", "policies.png", "reward_against_kl.png",
+    }  # fmt: skip
+    unknown = make_prompts(tmp_path / "eval", "eval", {})
+    with pytest.raises(PreflowError, match="nobody can judge answers to these 6 prompts"):
+        run({**bare, "eval_prompts": unknown}, tmp_path / "refused")
+
+
+def test_any_policy_by_any_name_is_compared_and_shown(world: dict[str, Path], tmp_path: Path) -> None:
+    others = {name: path for name, path in world.items() if name not in ("rejection_sampling", "rl", "dpo")}
+    config = CONFIG.model_copy(update={"differences": ["round_2 - round_1", "round_2 - absent"]})
+    policies = {"round_1": world["rl"], "round_2": world["rejection_sampling"], "round_2_control": world["dpo"]}
+    (tmp_path / "shared").mkdir()
+    evaluate(
+        config, generation=GENERATION, seed=0, policies=policies, out=tmp_path / "out", shared=tmp_path / "shared",
+        log=Log(tmp_path / "journal", "evaluate"), **others,
+    )  # fmt: skip
+    scores = json.loads((tmp_path / "out" / "scores.json").read_text())
+    assert set(scores["selection"]["policies"]) == {"round_1", "round_2"}
+    assert set(scores["differences"]) == {"sft", "round_1"}
+    samples = json.loads((tmp_path / "journal" / "files" / "samples.json").read_text())
+    assert list(samples[0]) == ["prompt", "base", "sft", "round_1", "round_2", "round_2_control"]
+    for name in ("champion", "two words", "../x"):
+        with pytest.raises(PreflowError, match=r"cannot name a policy"):
+            evaluate(
+                config, generation=GENERATION, seed=0, policies={name: world["rl"]}, out=tmp_path / "no",
+                shared=tmp_path / "shared", log=Log.null(), **others,
+            )  # fmt: skip
 
 
 def crown(world: dict[str, Path], first: tuple[dict[str, Any], Path], folder: Path) -> dict[str, Path]:

@@ -61,16 +61,15 @@ def test_equal_selection_scores_have_one_outcome() -> None:
 
 def test_a_named_candidate_is_taken_and_an_absent_one_refused() -> None:
     assert choose(Gate(candidate="dpo"), healthy()) == "dpo"
-    scores = healthy()
-    del scores["policies"]["dpo"]
-    with pytest.raises(PreflowError, match=r"gate\.candidate is dpo, but evaluated were base"):
-        choose(Gate(candidate="dpo"), scores)
+    for absent in ("random_control", "round_2"):
+        with pytest.raises(PreflowError, match=rf"is {absent}, but the candidates are dpo, rejection_sampling, rl;"):
+            choose(Gate(candidate=absent), healthy())
 
 
 def test_without_any_candidate_the_gate_says_so() -> None:
     scores = healthy()
     scores["selection"]["policies"] = {}
-    with pytest.raises(PreflowError, match="at least one of rejection_sampling, rl, dpo"):
+    with pytest.raises(PreflowError, match="at least one with --policies, no control"):
         choose(Gate(), scores)
 
 
@@ -153,6 +152,28 @@ def test_untrusted_scorers_or_data_refuse(check: str, reward_metrics: Any, valid
     result = decide(Gate(), healthy(), reward_metrics, validation)
     assert failed(result) == [check]
     assert all(reason in result["reason"] for reason in reward_metrics["reasons"])
+
+
+def test_a_run_without_reward_models_is_judged_by_gold_alone() -> None:
+    scores = healthy()
+    scores["scorers"] = {"policy_rm": None, "held_out_rm": None}
+    for row in [*scores["policies"].values(), *scores["differences"]["sft"].values()]:
+        row["reward"] = row["held_out_reward"] = None
+    result = decide(Gate(), scores, None, VALID)
+    assert result["promote"] is True
+    trust = next(check for check in result["checks"] if check["name"] == "reward_model")
+    assert trust["value"] == "no reward model in this graph" and trust["passed"]
+    assert "held_out_reward_not_down" not in {check["name"] for check in result["checks"]}
+
+
+def test_scorers_without_their_metrics_are_not_trusted() -> None:
+    assert failed(decide(Gate(), healthy(), None, VALID)) == ["reward_model"]
+
+
+def test_where_nobody_knows_the_optimised_reward_a_fall_of_the_held_out_one_counts() -> None:
+    scores = healthy()
+    scores["differences"]["sft"]["rl"] |= {"reward": None, "held_out_reward": interval(-0.1)}
+    assert failed(verdict(scores)) == ["held_out_reward_not_down"]
 
 
 def test_limits_are_knobs() -> None:

@@ -9,10 +9,11 @@ from pydantic import Field
 
 from tasks import reference
 from tasks.config import ConfigError, Section, read_yaml
-from tasks.config.params import Params
+from tasks.config.params import Params, with_sections
+from tasks.graph import further_sections
 
 ROOT = Path(__file__).parents[2]
-SHIPPED = [ROOT / "params.yaml", *sorted(ROOT.glob("profiles/*.yaml"))]
+SHIPPED = [ROOT / "params.yaml", *sorted(ROOT.glob("profiles/*.yaml")), *sorted(ROOT.glob("profiles/*/params.yaml"))]
 
 
 class Inner(Section):
@@ -76,11 +77,13 @@ def test_shipped_params_are_the_defaults_of_the_code() -> None:
     assert read_yaml(ROOT / "params.yaml") == Params().model_dump(mode="json", by_alias=True)
 
 
-@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.relative_to(ROOT).as_posix())
 def test_every_leaf_has_its_declared_type(path: Path) -> None:
     """YAML that reads `5e-6` or `1_000` as text would pass pydantic's conversions unseen."""
     values = read_yaml(path)
-    resolved = Params.parse(overlaid(read_yaml(ROOT / "params.yaml"), values), "")
+    graph = path.with_name("dvc.yaml") if path.with_name("dvc.yaml").exists() else ROOT / "dvc.yaml"
+    model = with_sections(further_sections(read_yaml(graph)))
+    resolved = model.parse(overlaid(read_yaml(ROOT / "params.yaml"), values), "")
     typed = dict(leaves(resolved.model_dump(mode="json", by_alias=True)))
     for key, value in leaves(values):
         name = f"{path.name}: {'.'.join(key)}"

@@ -101,6 +101,24 @@ def test_cut_off_completions_are_chosen_by_neither_arm(inputs: dict[str, Path], 
         assert json.loads((out / "metrics.json").read_text())["dropped_prompts"] == 1
 
 
+def test_below_the_least_reward_nothing_is_chosen_but_the_control_may_be(
+    inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    """Right answers have reward 1; prompt 2 has none, and is in neither arm."""
+    rows = [rollout(prompt, "yes thanks", float(prompt < 2)) for prompt in range(3)]
+    rows += [rollout(prompt, text, 0.0) for prompt in range(3) for text in ("no", "red", "blue")]
+    write_rollouts(inputs["rollouts"] / "rollouts.jsonl", rows)
+    for selection in ("top_per_prompt", "top_overall"):
+        out = run(inputs, tmp_path / selection, epochs=1, selection=selection, min_reward=1.0)
+        found = list(read_rows(out / "selected" / "selected.jsonl"))
+        assert [row["text"] for row in found if row["selection"] == "best"] == ["yes thanks"] * 2
+        control = [row for row in found if row["selection"] == "random"]
+        assert len(control) == 2
+        assert json.loads((out / "metrics.json").read_text())["dropped_prompts"] == 1
+    with pytest.raises(PreflowError, match=r"0 of 12 finished completions reach .*min_reward=2.0, the best has 1"):
+        run(inputs, tmp_path / "refused", min_reward=2.0)
+
+
 def test_killed_and_run_again_gives_the_same_bytes(
     inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

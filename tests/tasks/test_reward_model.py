@@ -8,7 +8,8 @@ import torch
 from rlhf.batching import collate
 from rlhf.errors import PreflowError
 from rlhf.models import RewardModel, load_policy
-from rlhf.records import Row, write_rows
+from rlhf.models.ensembles import load_reward_model
+from rlhf.records import Row, read_rows, write_rows
 from rlhf.reward_report import score_pairs
 from tasks.config.generation import Generation
 from tasks.config.reward_model import RewardModel as Config
@@ -62,7 +63,7 @@ def test_each_learns_from_its_half_and_is_judged_on_val(inputs: dict[str, Path],
     assert (policy_rm["val"]["accuracy"]["mean"], policy_rm["accuracy"]["mean"]) == (1.0, 0.0)
     assert (held_out_rm["val"]["accuracy"]["mean"], held_out_rm["accuracy"]["mean"]) == (0.0, 1.0)
     assert not metrics["trusted"]
-    assert metrics["reasons"] == ["held_out_rm: val accuracy 0.000 is below reward_model.min_accuracy 0.6"]
+    assert metrics["reasons"] == ["accuracy of held_out_rm on val is 0.000, below reward_model.min_accuracy 0.6"]
 
 
 def test_saved_models_score_as_reported_and_are_normalised_on_fresh_samples(
@@ -70,6 +71,9 @@ def test_saved_models_score_as_reported_and_are_normalised_on_fresh_samples(
 ) -> None:
     metrics = run(inputs, tmp_path / "run")
     assert metrics["trusted"] and metrics["reasons"] == []
+    assert {check["check"] for check in metrics["checks"]} == {
+        "accuracy", "length_bin_accuracy", "calibration_error", "length_correlation", "padding_gap",
+    }  # fmt: skip
     samples = _samples(GENERATION, load_policy(inputs["policy"]), inputs["prompts"], 0)
     assert 2 <= len(samples) == metrics["normalised_on"] < 60  # the rest was cut off
     for name in ("policy_rm", "held_out_rm"):
@@ -78,6 +82,8 @@ def test_saved_models_score_as_reported_and_are_normalised_on_fresh_samples(
         assert torch.tensor(alone).mean().item() == pytest.approx(0.0, abs=1e-4)
         assert torch.tensor(alone).std(correction=0).item() == pytest.approx(1.0, abs=1e-4)
         scores = score_pairs(model, rows(tiny.WORDS[8:], swapped=True), -2.0, 64)
+        assert metrics[name]["sample_mean"] == pytest.approx(0.0, abs=1e-4)
+        assert metrics[name]["padding_gap"] < 1e-5
         margin = float((scores[:, 0] - scores[:, 1]).mean())
         assert margin == pytest.approx(metrics[name]["margin_mean"], abs=1e-5)
 
@@ -97,10 +103,37 @@ def test_eval_stands_in_where_val_has_no_pairs(inputs: dict[str, Path], tmp_path
     write_rows(inputs["pairs"] / "val.jsonl", [])
     metrics = run(inputs, tmp_path / "run", min_accuracy=0.6, epochs=2)
     assert (metrics["measured_on"], metrics["judged_on"]) == ("eval", "eval")
-    assert metrics["reasons"] == ["policy_rm: eval accuracy 0.000 is below reward_model.min_accuracy 0.6"]
+    assert metrics["reasons"] == ["accuracy of policy_rm on eval is 0.000, below reward_model.min_accuracy 0.6"]
     write_rows(inputs["pairs"] / "eval.jsonl", [])
     with pytest.raises(PreflowError, match=r"0 held-out pairs.*val_share"):
         run(inputs, tmp_path / "none")
+
+
+def test_an_ensemble_is_trained_saved_and_reported_as_one(inputs: dict[str, Path], tmp_path: Path) -> None:
+    metrics = run(inputs, tmp_path / "run", ensemble=2, epochs=1)
+    folder = tmp_path / "run/out/policy_rm"
+    one, other = (RewardModel.load(folder / "members" / number) for number in "01")
+    assert (one.head.weight - other.head.weight).abs().max() > 0.01  # they start apart
+    scores = score_pairs(load_reward_model(folder), rows(tiny.WORDS[8:], swapped=True), -2.0, 64)
+    assert float((scores[:, 0] - scores[:, 1]).mean()) == pytest.approx(metrics["policy_rm"]["margin_mean"], abs=1e-5)
+    alone = run(inputs, tmp_path / "alone", epochs=1)
+    single = RewardModel.load(tmp_path / "alone/out/policy_rm")
+    assert torch.equal(one.head.weight, single.head.weight)  # more members leave the first as it was
+    assert alone["policy_rm"]["margin_mean"] != metrics["policy_rm"]["margin_mean"]
+
+
+def test_margins_are_used_where_pairs_have_them(inputs: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(PreflowError, match=r"margin_coef is 0\.5 and 0 of 6 pairs of policy_rm have a margin"):
+        run(inputs, tmp_path / "none", margin_coef=0.5)
+    pairs = list(read_rows(inputs["pairs"] / "train.jsonl"))
+    write_rows(inputs["pairs"] / "train.jsonl", [row | {"margin": 6.0} for row in pairs])
+    told = run(inputs, tmp_path / "told", margin_coef=1.0, lm_coef=0.0)
+    ignored = run(inputs, tmp_path / "ignored", lm_coef=0.0)
+    stds = [RewardModel.load(tmp_path / name / "out/policy_rm").std.item() for name in ("told", "ignored")]
+    wide, narrow = (
+        found["policy_rm"]["val"]["margin_mean"] * std for found, std in zip((told, ignored), stds, strict=True)
+    )
+    assert wide > narrow  # in the units of training
 
 
 def test_says_which_knob_where_no_sample_comes_to_an_end(inputs: dict[str, Path], tmp_path: Path) -> None:

@@ -60,6 +60,29 @@ def test_rollouts_hold_what_was_sampled_and_what_it_is_worth(inputs: dict[str, P
     assert {one.stop_reason for one in rollouts} == {"stop", "length"}
 
 
+def test_a_verifier_needs_no_reward_model(inputs: dict[str, Path], tmp_path: Path) -> None:
+    """Asked for `yes` in the answer; the weights are 2 for that and 0.1 a token beyond 3."""
+    path = inputs["prompts"] / "train.jsonl"
+    write_rows(path, [row | {"meta": {"verifier": "regex", "answer": r"\byes\b"}} for row in read_rows(path)])
+    del inputs["reward_model"]
+    weights = {"reward_model": 0.0, "verifier": 2.0, "length": 0.1, "length_budget": 3}
+    metrics = run(inputs, tmp_path / "run", rewards=weights)
+    rollouts = list(read_rollouts(tmp_path / "run/out/rollouts/rollouts.jsonl"))
+    right = [float("yes" in one.text.split() and one.stop_reason == "stop") for one in rollouts]
+    over = [max(0, len(one.completion_ids) - 3) for one in rollouts]
+    assert [one.reward for one in rollouts] == pytest.approx([2 * r - 0.1 * o for r, o in zip(right, over)])
+    assert 0 < metrics["reward_verifier"] == pytest.approx(sum(right) / len(right))
+    assert metrics["reward_length"] == pytest.approx(-sum(over) / len(over))
+
+
+def test_what_cannot_be_scored_is_an_error(inputs: dict[str, Path], tmp_path: Path) -> None:
+    with pytest.raises(PreflowError, match="a prompt has no verifier"):
+        run(inputs, tmp_path / "unverified", rewards={"verifier": 1.0})
+    del inputs["reward_model"]
+    with pytest.raises(PreflowError, match=r"reward_model has weight 1\.0 and there is no reward model"):
+        run(inputs, tmp_path / "unscored")
+
+
 def test_the_choice_of_prompts_does_not_depend_on_the_order_of_the_file(
     inputs: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -21,7 +21,7 @@ from tasks.journal import Log
 from tasks.stage import main
 
 
-class Shared(Section):
+class Common(Section):
     length: int = Field(5, description="used by several stages")
 
 
@@ -31,8 +31,8 @@ class Toy(Section):
 
 
 def toy(
-    config: Toy, *, seed: int, shared: Shared, source: Path, other: Path | None = None, out: Path, scratch: Path,
-    log: Log,
+    config: Toy, *, seed: int, common: Common, source: Path, other: Path | None = None, parts: dict[str, Path],
+    out: Path, scratch: Path, shared: Path, log: Log,
 ) -> None:
     if config.mode == "refuse":
         (out / "half").write_text("never seen")
@@ -43,7 +43,11 @@ def toy(
         time.sleep(600)
     log({"toy/loss": 0.5}, step=1)
     (out / "model").mkdir()
-    (out / "model" / "weights").write_text(f"{source.read_text()} {seed} {config.lr} {shared.length}")
+    (out / "model" / "weights").write_text(f"{source.read_text()} {seed} {config.lr} {common.length}")
+    (out / "model" / "parts").write_text(" ".join(f"{name}:{path}" for name, path in parts.items()))
+    (out / "model" / "seen").write_text(" ".join(path.name for path in shared.iterdir()))
+    (shared / "kept").touch()
+    (out / "model" / "scratch").write_text(scratch.name.rpartition("-")[0])
 
 
 if __name__ == "__main__":
@@ -52,7 +56,7 @@ if __name__ == "__main__":
 GRAPH = """
 stages:
   toy:
-    cmd: python toy.py --params toy --source rows.jsonl --out data/toy
+    cmd: python toy.py --params toy --source rows.jsonl --parts a=data/a b=data/b --out data/toy
     deps: [rows.jsonl]
     params: [seed, toy]
     outs: [data/toy/model]
@@ -63,14 +67,15 @@ stages:
 def root(tmp_path: Path) -> Path:
     (tmp_path / "toy.py").write_text(TOY)
     (tmp_path / "dvc.yaml").write_text(GRAPH)
-    (tmp_path / "params.yaml").write_text("seed: 7\ntoy:\n  lr: 5e-6\nshared: {length: 6}\n")
+    (tmp_path / "params.yaml").write_text("seed: 7\ntoy:\n  lr: 5e-6\ncommon: {length: 6}\n")
     (tmp_path / "rows.jsonl").write_text("rows")
     (tmp_path / "environment.json").write_bytes((REPO / "environment.json").read_bytes())
     return tmp_path
 
 
 def command(*extra: str) -> list[str]:
-    return [sys.executable, "toy.py", "--params", "toy", "--source", "rows.jsonl", "--out", "data/toy", *extra]
+    given = ["--params", "toy", "--source", "rows.jsonl", "--parts", "a=data/a", "b=data/b=c", "--out", "data/toy"]
+    return [sys.executable, "toy.py", *given, *extra]
 
 
 def environ() -> dict[str, str]:
@@ -94,6 +99,49 @@ def test_a_stage_gets_its_section_and_leaves_its_output_and_journal(root: Path) 
     assert kinds == ["start", "metrics", "end"]
     assert events(root)[-1]["status"] == "FINISHED"
     assert not list((root / "data").glob(".tmp-*"))
+    assert (root / "data/toy/model/parts").read_text() == "a:data/a b:data/b=c"
+
+
+def test_a_shared_folder_outlives_the_key_and_belongs_to_the_module(root: Path) -> None:
+    assert run(root).returncode == 0
+    assert (root / "data/toy/model/seen").read_text() == ""
+    (root / "rows.jsonl").write_text("other rows")
+    assert run(root).returncode == 0
+    assert (root / "data/toy/model/seen").read_text() == "kept"
+    assert (root / ".preflow" / "shared" / "toy" / "kept").exists()
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        (["a=x", "a=y"], "--parts: a is given more than once"),
+        (["a"], "`a`: expected NAME=PATH"),
+        (["=x"], "`=x`: expected NAME=PATH"),
+    ],
+)
+def test_named_paths_are_named_once_each(root: Path, parts: list[str], message: str) -> None:
+    done = run(root, "--parts", *parts)
+    assert done.returncode == 2
+    assert message in done.stderr
+
+
+def test_two_stages_of_one_module_share_neither_scratch_nor_journal(root: Path) -> None:
+    (root / "params.yaml").write_text("toy: {lr: 1}\ntoy_again: {lr: 2}\n")
+    again = GRAPH.partition("stages:\n")[2].replace("toy:", "toy_again:").replace("--params toy", "--params toy_again")
+    (root / "dvc.yaml").write_text(
+        GRAPH + again.replace("data/toy", "data/again").replace("[seed, toy]", "[toy_again]")
+    )
+    env = {**environ(), "DVC_STAGE": "toy_again"}
+    done = subprocess.run(
+        command("--params", "toy_again"), cwd=root, env=env, text=True, capture_output=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert (root / "data/toy/model/weights").read_text() == "rows 0 2.0 5"
+    assert (root / "data/toy/model/scratch").read_text() == "toy_again"
+    (journal,) = (root / ".preflow" / "journal" / "test").iterdir()
+    assert journal.name == "toy_again-1"
+    start = json.loads((journal / "events.jsonl").read_text().splitlines()[0])
+    assert (start["stage"], list(start["config"])) == ("toy_again", ["toy_again", "common", "seed"])
 
 
 def test_a_refusal_ends_with_its_code_and_reason_and_no_output(root: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.tasks.test_stage import GRAPH, REPO, TOY
 
-COMMAND = f"{sys.executable} toy.py --params toy --source rows.jsonl --out data/toy"
+COMMAND = f"{sys.executable} toy.py --params toy --source rows.jsonl --parts a=data/a --out data/toy"
 # Like DVC with $SHELL=/bin/sh: a shell that stays between the two.
 DVC = "import subprocess; raise SystemExit(subprocess.run(['/bin/sh', '-c', COMMAND + '; exit $?']).returncode)"
 
@@ -48,5 +48,7 @@ def test_forced_it_takes_nothing_up(root: Path) -> None:
     (scratch / "checkpoint").touch()
     assert start(root).wait() == 0
     assert (scratch / "checkpoint").exists()
+    assert (root / "data/toy/model/seen").read_text() == "kept"
     assert start(root, "-f").wait() == 0
     assert not (scratch / "checkpoint").exists()
+    assert (root / "data/toy/model/seen").read_text() == ""  # neither from what other runs have kept

@@ -185,9 +185,9 @@ def test_shipped_suites_load_and_count_rows_first(kind):
     [
         ("rules: []", "expected a list `rules`"),
         ("rules: [{rule: a, says: b, severity: fatal, expectation: c}]", "severity"),
-        ("rules: [{rule: a, says: b, severity: info, expectation: c, kwarg: {}}]", "did you mean `kwargs`"),
+        ("rules: [{rule: a, says: b, severity: note, expectation: c, kwarg: {}}]", "did you mean `kwargs`"),
         (
-            "rules: [{rule: a, says: b, severity: info, expectation: c, kwargs: {max_value: params.none}}]",
+            "rules: [{rule: a, says: b, severity: note, expectation: c, kwargs: {max_value: params.none}}]",
             "params.none",
         ),
     ],
@@ -200,7 +200,7 @@ def test_a_wrong_suite_is_refused(tmp_path, text, message):
 
 def test_a_rule_about_a_column_that_is_not_there_is_an_error_and_not_a_pass(tmp_path):
     (tmp_path / "prompts.yaml").write_text(
-        "rules:\n- {rule: a, says: b, severity: info, kwargs: {column: nose},"
+        "rules:\n- {rule: a, says: b, severity: note, kwargs: {column: nose},"
         " expectation: expect_column_values_to_be_null}"
     )
     with pytest.raises(PreflowError, match=r"rule a .*nose"):

@@ -43,6 +43,18 @@ def save_prompts(folder: Path, num_train: int = 12, num_val: int = 8) -> None:
         write_rows(folder / f"{split}.jsonl", rows)
 
 
+def save_demonstrations(folder: Path, count: int = 12) -> Path:
+    """Whatever is asked, the answer is `blue blue`."""
+    rng = random.Random(1)
+    asked = [" ".join(rng.choices(WORDS, k=rng.randint(1, 4))) for _ in range(count)]
+    rows = [
+        {"messages": [{"role": "user", "content": text}, {"role": "assistant", "content": "blue blue"}]}
+        for text in asked
+    ]
+    write_rows(folder / "train.jsonl", rows)
+    return folder
+
+
 def contents(folder: Path) -> dict[str, bytes]:
     """Every file below a folder, by relative path."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}

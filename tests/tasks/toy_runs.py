@@ -33,8 +33,8 @@ stages:
     metrics: [data/10_rl/metrics.json]
   evaluate:
     desc: every policy on the same prompts
-    cmd: python -m tasks.evaluate --sft data/05_sft/policy --rl data/10_rl/policy --eval-prompts data/01_raw/eval
-      --out data/12_evaluation
+    cmd: python -m tasks.evaluate --sft data/05_sft/policy --policies rl=data/10_rl/policy
+      --eval-prompts data/01_raw/eval --out data/12_evaluation
     deps: [data/01_raw/eval, data/05_sft/policy, data/10_rl/policy]
     params: [seed]
     outs: [data/12_evaluation/completions]

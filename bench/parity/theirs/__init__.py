@@ -1,0 +1,1 @@
+"""TRL's side; runs in an environment of its own, see setup.sh."""

@@ -1,0 +1,211 @@
+"""`preflow compare`: a grid of algorithms, settings and seeds; what is shared runs once, what is done never again.
+
+Every cell is an ordinary run of the code and data of now, so its ref does it again. The champion is none in all of
+them: a result never depends on who reigned when it was made.
+"""
+
+import hashlib
+import json
+import re
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from flows import compare_store as store
+from flows import compare_table as table
+from flows import guards, launch, profiles, workspace, worktrees
+from flows.compare_cell import job
+from flows.compare_grid import Asked, Cell, grid
+from flows.compare_work import Job, begin, doing, seconds_left, work
+from flows.request import Start
+from rlhf.errors import Preempted
+from tasks import tracking
+from tasks.config import ConfigError
+from tasks.tracking import comparisons
+
+TELL_EVERY = 30.0  # seconds between two lines on what runs
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A comparison before it begins."""
+
+    asked: Asked
+    cells: list[Cell]
+    key: str
+    """Digest of name and cells: the same comparison has one record."""
+    name: str
+    todo: list[Cell]
+    seconds: float | None
+    """Estimate for `todo`; None where nothing like it was measured yet."""
+
+    def folder(self, root: Path) -> Path:
+        """Where its report goes."""
+        return root / "reports" / "compare" / self.name
+
+
+def plan(root: Path, asked: Asked, say: Callable[[str], None]) -> Plan:
+    """What a comparison would do.
+
+    Raises:
+        ConfigError: as `compare_grid.grid`, or a name that is none for a folder.
+    """
+    if asked.name and not re.fullmatch(r"\w[\w.-]*", asked.name):
+        raise ConfigError(f"--name {asked.name}: letters, digits, `_`, `-` and `.` only, as a folder is named so")
+    cells = grid(root, asked)
+    for setting in asked.settings:
+        key = setting.partition("=")[0]
+        if not any(one.startswith(f"{key}=") for cell in cells for one in cell.settings):
+            say(f"--set {setting}: no stage of these cells reads it")
+    parts = json.dumps([asked.name, sorted(cell.key for cell in cells)])
+    key = hashlib.sha256(parts.encode()).hexdigest()[:12]
+    name = asked.name or f"{'-'.join(dict.fromkeys(cell.algorithm for cell in cells))[:60]}-{key[:6]}"
+    todo = [cell for cell in cells if not store.has_result(root, cell.key)]
+    return Plan(asked, cells, key, name, todo, seconds_left(root, todo))
+
+
+def run(root: Path, planned: Plan, cancel: threading.Event, say: Callable[[str], None]) -> dict[str, Any]:
+    """Run what is to do and report; the same plan goes on where an earlier call stopped.
+
+    Returns:
+        What compare.json holds. Cells that failed are in it, each with its reason.
+
+    Raises:
+        PreflowError: before the first cell began; Preempted: `cancel` was set.
+    """
+    failed: dict[str, str] = {}
+    if planned.todo:
+        with guards.held(store.folder(root) / "compare.lock", f"compare {planned.name}"):
+            guards.check_disk(root)
+            failed = _work(root, planned, cancel, say)
+            worktrees.sweep(root)
+    elif not comparisons.place(root, planned.key).exists():  # other comparisons have run all of its cells
+        _announce(root, planned, "")
+    found = {cell.key: store.result(root, cell.key) for cell in planned.cells}
+    results = {key: result for key, result in found.items() if result is not None}
+    summed = table.summary(planned.asked, planned.cells, results, failed) | {"name": planned.name}
+    _write(planned.folder(root), summed, planned.cells, results)
+    tracking.finish_comparison(root, planned.key, _told(root, planned, summed, results))
+    return summed
+
+
+def _work(root: Path, planned: Plan, cancel: threading.Event, say: Callable[[str], None]) -> dict[str, str]:
+    stamp = f"compare-{launch.new_name()}"
+    taken = workspace.snapshot(root, stamp, f"preflow compare {planned.name}")
+    if taken.left_out:
+        say(f"not kept with the runs, as they look like secrets or git ignores them: {', '.join(taken.left_out)}")
+    _announce(root, planned, taken.commit)
+    logs = comparisons.place(root, planned.key) / "cells"
+    progress = _Progress(root, planned, say)
+
+    def start(cell: Cell) -> Job:
+        run = launch.new_name()
+        lock = store.lock_of(root, cell.signatures)
+        begins = Start(run, cell.label, taken.commit, cell.graph, lock, planned.key)
+        return begin(root, cell, run, logs, job(cell, begins, planned.asked.profile, planned.asked.command))
+
+    try:
+        return work(
+            root, planned.todo, start, cancel, on_start=progress.start, on_end=progress.end, on_tick=progress.tick
+        )
+    except Preempted:
+        worktrees.sweep(root)
+        raise
+
+
+def _announce(root: Path, planned: Plan, commit: str) -> None:
+    """Open the parent run, so that cells are shown below it while they run; a slow MLflow does not hold them up."""
+    asked = planned.asked
+    params = {
+        "algorithms": ",".join(asked.algorithms),
+        "seeds": ",".join(map(str, asked.seeds)),
+        "settings": " ".join(asked.settings),
+        "lr": ",".join(asked.rates),
+        "profile": asked.profile,
+    }
+    about = {
+        "name": planned.name,
+        "command": asked.command,
+        "commit": commit,
+        "registry": profiles.resolve(root, asked.profile).registry,
+        "params": {name: value for name, value in params.items() if value},
+    }
+    opener = threading.Thread(target=tracking.begin_comparison, args=(root, planned.key, about), daemon=True)
+    opener.start()
+    opener.join(timeout=20.0)
+
+
+class _Progress:
+    """Lines for a person: how many cells are done, what runs, how long it will take."""
+
+    def __init__(self, root: Path, planned: Plan, say: Callable[[str], None]) -> None:
+        self.root, self.say, self.total = root, say, len(planned.cells)
+        self.done = self.total - len(planned.todo)
+        self.told = time.monotonic()
+        say(f"{self.total} cells, {self.done} done; report: {planned.folder(root)}{_about(planned.seconds)}")
+
+    def start(self, job: Job) -> None:
+        self.say(f"[{self.done}/{self.total}] {job.cell.name}: starts (log: {job.path.with_suffix('.log')})")
+
+    def end(self, cell: Cell, reason: str, seconds: float) -> None:
+        self.done += 1
+        self.say(f"[{self.done}/{self.total}] {cell.name}: {reason or f'done in {seconds:.0f} s'}")
+
+    def tick(self, running: Sequence[Job], waiting: Sequence[Cell]) -> None:
+        if time.monotonic() - self.told < TELL_EVERY or not running:
+            return
+        self.told = time.monotonic()
+        words = "; ".join(f"{job.cell.name} ({doing(self.root, job)})" for job in running)
+        left = seconds_left(self.root, [*(job.cell for job in running), *waiting])
+        self.say(f"[{self.done}/{self.total}] {words}{_about(left)}")
+
+
+def _about(seconds: float | None) -> str:
+    return "" if seconds is None else f"; about {max(1, round(seconds / 60))} min left"
+
+
+def _write(folder: Path, summed: Mapping[str, Any], cells: Sequence[Cell], results: table.Results) -> None:
+    """table.md, compare.json and the pictures; nothing where they are there already."""
+    from flows import compare_figures as figures
+
+    text = json.dumps(summed, ensure_ascii=False, indent=1) + "\n"
+    path = folder / "compare.json"
+    whole = all((folder / name).exists() for name in ("table.md", *figures.FILES))
+    if whole and path.exists() and path.read_text(encoding="utf-8") == text:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "table.md").write_text(table.markdown(summed), encoding="utf-8")
+    if results:
+        figures.draw(folder, summed, cells, results)
+    path.write_text(text, encoding="utf-8")
+
+
+def _told(root: Path, planned: Plan, summed: Mapping[str, Any], results: table.Results) -> dict[str, Any]:
+    """What MLflow hears of the whole."""
+    from flows.compare_figures import FILES
+
+    metrics = {f"{summed['metric']}/{row['name']}": (row["score"] or {}).get("mean") for row in summed["rows"]}
+    metrics |= {f"gain_over_sft/{row['name']}": (row["gain"] or {}).get("mean") for row in summed["rows"]}
+    cells = []
+    for cell, line in zip(planned.cells, summed["cells"], strict=True):
+        if cell.key in results:
+            numbers = {name: value for name, value in line.items() if isinstance(value, float)}
+            kept = results[cell.key]["cell"]
+            cells.append({"key": cell.key, "name": cell.name, "run": kept["run"], "metrics": numbers})
+    folder = planned.folder(root)
+    return {
+        "status": "FINISHED" if len(results) == len(planned.cells) else "FAILED",
+        "note": table.markdown(summed),
+        "metrics": {_metric(name): value for name, value in metrics.items() if value is not None},
+        "table": [{name: value for name, value in line.items() if name != "settings"} for line in summed["cells"]],
+        "files": [str(folder / name) for name in ("table.md", "compare.json", *FILES)],
+        "cells": cells,
+    }
+
+
+def _metric(name: str) -> str:
+    """MLflow takes letters, digits, spaces and `_-./:` in a name."""
+    return re.sub(r"[^\w\-./: ]", " ", name)

@@ -1,0 +1,79 @@
+"""Dynamic sampling: an update made of groups that have something to teach (DAPO, 2503.14476, section 3.2).
+
+A group whose completions all have the same reward has advantages of 0. It is dropped, and fresh prompts take its place
+until the update is full or the tries are used up; what could not be filled trains on the smaller batch.
+Differs from the paper: a group is dropped whenever its rewards are equal, not only where all are right or all wrong.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from rlhf.rewards import Asked, Scored
+from rlhf.sampler import Completion
+
+
+@dataclass(frozen=True)
+class Answered:
+    """P prompts, the G completions of each, group after group, and their rewards."""
+
+    prompts: list[Asked]
+    completions: list[Completion]
+    scored: Scored
+
+    @property
+    def group_size(self) -> int:
+        """G."""
+        return len(self.completions) // len(self.prompts)
+
+    def groups(self, wanted: Sequence[int]) -> "Answered":
+        """Only these prompts, in this order."""
+        rows = [group * self.group_size + number for group in wanted for number in range(self.group_size)]
+        return Answered(
+            [self.prompts[group] for group in wanted],
+            [replace(self.completions[row], prompt_index=place // self.group_size) for place, row in enumerate(rows)],
+            Scored(self.scored.total[rows], {name: one[rows] for name, one in self.scored.components.items()}),
+        )
+
+
+def with_contrast(answered: Answered) -> list[int]:
+    """Numbers of the groups whose rewards are not all equal."""
+    rewards = answered.scored.total.view(-1, answered.group_size)
+    return (rewards != rewards[:, :1]).any(dim=1).nonzero().squeeze(-1).tolist()
+
+
+def fill(answer: Callable[[int, int, int], Answered | None], wanted: int, tries: int) -> tuple[Answered | None, float]:
+    """Up to `wanted` groups with contrast, and the share of all groups sampled that was dropped.
+
+    `answer(attempt, first, count)` samples `count` prompts of the update's own order from number `first` on, fewer
+    where there are no more, and gives None where there is none. The result is None where no group had any contrast.
+    """
+    kept: list[Answered] = []
+    sampled = found = 0
+    for attempt in range(tries):
+        answered = answer(attempt, sampled, wanted - found)
+        if answered is None:
+            break
+        sampled += len(answered.prompts)
+        groups = with_contrast(answered)
+        found += len(groups)
+        if groups:
+            kept.append(answered.groups(groups))
+        if found == wanted:
+            break
+    return _joined(kept) if kept else None, 1.0 - found / max(1, sampled)
+
+
+def _joined(parts: Sequence[Answered]) -> Answered:
+    prompts = [prompt for part in parts for prompt in part.prompts]
+    completions = [one for part in parts for one in part.completions]
+    names = parts[0].scored.components
+    return Answered(
+        prompts,
+        [replace(one, prompt_index=row // parts[0].group_size) for row, one in enumerate(completions)],
+        Scored(
+            torch.cat([part.scored.total for part in parts]),
+            {name: torch.cat([part.scored.components[name] for part in parts]) for name in names},
+        ),
+    )

@@ -1,0 +1,87 @@
+"""A judge as reward: the share of a prompt's other completions that a completion beats."""
+
+import threading
+from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import combinations
+
+import torch
+from torch import Tensor
+
+from rlhf.errors import PreflowError
+from rlhf.judge import Ask, Verdict, compare
+from rlhf.rewards.base import Asked
+from rlhf.rewards.rules import Decode
+from rlhf.sampler import Completion
+
+MAX_UNPARSABLE = 0.5
+"""Share of replies without a verdict above which the judge counts as no judge."""
+
+
+class Judged:
+    """Win share in [0, 1] of each completion against the prompt's others; equal texts tie, and so does a lone one.
+
+    Every two different completions of a prompt are compared in both orders: G·(G − 1) requests a group of G. The mean
+    over a group is ½ whatever the policy, so this tells completions apart and never policies: keep the best checkpoint
+    by something else. `figures` has the shares of the last call's replies that were `judge_unparsable` (counted as
+    ties) or `judge_tie`, that chose what was shown first (`judge_first_place`), and of comparisons whose two orders
+    gave no winner (`judge_undecided`).
+    """
+
+    def __init__(self, ask: Ask, decode: Decode, parallel: int = 8) -> None:
+        """`parallel` is the number of comparisons asked at a time."""
+        self._ask, self._decode, self._parallel = ask, decode, parallel
+        self.figures: dict[str, float] = {}
+
+    def __call__(self, prompts: Sequence[Asked], completions: Sequence[Completion]) -> Tensor:
+        """[B]. Raises PreflowError where more than half of the replies hold no verdict."""
+        texts = [self._decode(one.ids) for one in completions]
+        rows: dict[int, list[int]] = {}
+        for row, one in enumerate(completions):
+            rows.setdefault(one.prompt_index, []).append(row)
+        asked = [
+            (index, *pair)
+            for index, group in rows.items()
+            for pair in combinations(dict.fromkeys(texts[row] for row in group), 2)
+        ]
+
+        failed = threading.Event()
+
+        def one_pair(pair: tuple[int, str, str]) -> Verdict:
+            if failed.is_set():  # what another thread met is raised below; the rest need not wait for it too
+                return Verdict(0.5, Counter())
+            try:
+                return compare(self._ask, prompts[pair[0]].messages, *pair[1:])
+            except Exception:
+                failed.set()
+                raise
+
+        with ThreadPoolExecutor(self._parallel) as pool:
+            verdicts = list(pool.map(one_pair, asked))
+        self._count(verdicts)
+        shares: dict[tuple[int, str, str], float] = {}
+        for (index, first, second), verdict in zip(asked, verdicts, strict=True):
+            shares[index, first, second] = verdict.share
+            shares[index, second, first] = 1.0 - verdict.share
+        rewards = torch.full((len(completions),), 0.5)
+        for index, group in rows.items():
+            for row in group:
+                others = [shares.get((index, texts[row], texts[other]), 0.5) for other in group if other != row]
+                if others:
+                    rewards[row] = sum(others) / len(others)
+        return rewards
+
+    def _count(self, verdicts: Sequence[Verdict]) -> None:
+        if not verdicts:
+            self.figures = {}
+            return
+        replies: Counter[str] = sum((verdict.replies for verdict in verdicts), Counter())
+        share = {name: replies[name] / replies.total() for name in ("unparsable", "tie", "first_place")}
+        if share["unparsable"] > MAX_UNPARSABLE:
+            raise PreflowError(
+                f"{replies['unparsable']} of {replies.total()} replies of the judge hold no verdict [[A]], [[B]] or "
+                f"[[C]], at most {MAX_UNPARSABLE:.0%} may: name a model that follows instructions"
+            )
+        undecided = sum(verdict.share == 0.5 for verdict in verdicts) / len(verdicts)
+        self.figures = {f"judge_{name}": value for name, value in share.items()} | {"judge_undecided": undecided}

@@ -1,0 +1,69 @@
+"""Rewards that are rules: right or wrong, in the asked form or not, too long, never finished.
+
+Each is on a scale of its own (said in its docstring); the weight in `compose` brings it to that of the others.
+"""
+
+import re
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from rlhf.errors import PreflowError
+from rlhf.rewards.base import Asked, Component
+from rlhf.sampler import Completion
+from rlhf.verifiers import verify
+
+Decode = Callable[[Sequence[int]], str]
+"""Token ids to text without control tokens (`Chat.decode`)."""
+
+
+def verifier(decode: Decode, name: str | None = None) -> Component:
+    """1 where a finished completion is right, else 0 (RLHF book, chapter 7: rewards that can be verified).
+
+    `name` is a verifier of `rlhf.verifiers`; without one each prompt's own counts. A completion that was cut off has
+    given no answer: 0. Raises PreflowError where a prompt says too little to be verified.
+    """
+
+    def component(prompts: Sequence[Asked], completions: Sequence[Completion]) -> Tensor:
+        right = [
+            verify(prompts[one.prompt_index].meta, decode(one.ids), name) * (one.stop_reason == "stop")
+            for one in completions
+        ]
+        return torch.tensor(right, dtype=torch.float32)
+
+    return component
+
+
+def form(decode: Decode, pattern: str) -> Component:
+    """1 where the whole completion has the form of the regular expression `pattern`, else 0; the dot takes line breaks.
+
+    For example `<think>.*</think>.*` (DeepSeek-R1, 2501.12948). Raises PreflowError where the pattern is none.
+    """
+    try:
+        compiled = re.compile(pattern, re.DOTALL)
+    except re.error as error:
+        raise PreflowError(f"format_pattern {pattern!r} is no regular expression: {error}") from None
+
+    def component(prompts: Sequence[Asked], completions: Sequence[Completion]) -> Tensor:
+        return torch.tensor([float(compiled.fullmatch(decode(one.ids)) is not None) for one in completions])
+
+    return component
+
+
+def length(budget: int) -> Component:
+    """−max(0, tokens − budget), the stop token counted.
+
+    With budget L_max − L_cache and weight 1/L_cache this is the soft overlong penalty of DAPO (2503.14476), which
+    reaches −1 at L_max.
+    """
+
+    def component(prompts: Sequence[Asked], completions: Sequence[Completion]) -> Tensor:
+        return torch.tensor([-float(max(0, len(one.ids) - budget)) for one in completions])
+
+    return component
+
+
+def missing_stop(prompts: Sequence[Asked], completions: Sequence[Completion]) -> Tensor:
+    """−1 where a completion was cut off, else 0."""
+    return torch.tensor([-float(one.stop_reason != "stop") for one in completions])

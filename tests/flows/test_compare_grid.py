@@ -1,0 +1,134 @@
+"""Cells of a comparison: what multiplies them, what does not, and what makes a cell another one."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from flows.compare_grid import Asked, Cell, grid, parse_seeds, values_of
+from tasks.config import ConfigError
+from tests.flows.compare_toy import make_toy
+from tests.flows.toy import git
+
+
+@pytest.fixture(scope="module")
+def shipped(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_toy(tmp_path_factory.mktemp("grid") / "project")
+
+
+@pytest.fixture
+def toy(shipped: Path, tmp_path: Path) -> Path:
+    git(tmp_path, "clone", "-q", str(shipped), str(tmp_path / "project"))
+    return tmp_path / "project"
+
+
+def names(cells: list[Cell]) -> list[str]:
+    return [cell.name for cell in cells]
+
+
+def test_seeds_are_a_count_or_a_list() -> None:
+    assert parse_seeds("3") == (0, 1, 2)
+    assert parse_seeds("0,3,7") == (0, 3, 7)
+    assert parse_seeds("7,") == (7,)
+    for text in ("0", "-1", "a", "", "1,-2"):
+        with pytest.raises(ConfigError, match=r"expected a count .* or a list"):
+            parse_seeds(text)
+
+
+def test_commas_separate_values_but_not_inside_of_one() -> None:
+    assert values_of("rl.kl_coef=0.02, 0.05") == ["rl.kl_coef=0.02", "rl.kl_coef=0.05"]
+    assert values_of("a.b=[1,2],[3]") == ["a.b=[1,2]", "a.b=[3]"]
+    assert values_of("a={b: 1, c: 2}") == ["a={b: 1, c: 2}"]
+    assert values_of("a='x,y',z") == ["a='x,y'", "a=z"]
+
+
+def test_a_setting_multiplies_only_the_cells_that_read_it(toy: Path) -> None:
+    cells = grid(toy, Asked(("ppo", "dpo"), seeds=(0, 1), settings=("rl.kl_coef=0.02,0.05",)))
+    assert names(cells) == [
+        *("ppo rl.kl_coef=0.02 seed 0", "ppo rl.kl_coef=0.02 seed 1"),
+        *("ppo rl.kl_coef=0.05 seed 0", "ppo rl.kl_coef=0.05 seed 1"),
+        *("dpo seed 0", "dpo seed 1"),
+    ]
+    assert cells[0].settings == ("rl.algorithm=ppo", "seed=0", "rl.kl_coef=0.02")
+    assert cells[-1].settings == ("dpo.algorithm=dpo", "seed=1")
+    assert (cells[0].stage, cells[0].policy, cells[-1].stage, cells[-1].policy) == ("rl", "rl", "dpo", "dpo")
+    # The settings that reach a policy: SFT knows nothing of the leash.
+    assert cells[0].policies == {
+        "sft": (), "rejection_sampling": (), "random_control": (), "rl": ("rl.kl_coef=0.02",)
+    }  # fmt: skip
+
+
+def test_one_value_for_all_is_set_and_not_shown(toy: Path) -> None:
+    (cell,) = grid(toy, Asked(("grpo",), settings=("rl.kl_coef=0.3", "sft.epochs=1")))
+    assert cell.name == "grpo seed 0"
+    assert cell.settings == ("rl.algorithm=grpo", "seed=0", "rl.kl_coef=0.3", "sft.epochs=1")
+
+
+def test_learning_rates_are_those_of_the_cells_own_algorithm(toy: Path) -> None:
+    cells = grid(toy, Asked(("grpo", "ipo"), rates=("1e-3", "2e-3")))
+    assert [cell.settings[-1] for cell in cells] == [
+        *("algorithms.grpo.lr=1e-3", "algorithms.grpo.lr=2e-3"),
+        *("algorithms.ipo.lr=1e-3", "algorithms.ipo.lr=2e-3"),
+    ]
+
+
+def test_shared_stages_have_one_signature(toy: Path) -> None:
+    cells = grid(toy, Asked(("ppo", "grpo", "dpo"), seeds=(0, 1)))
+    by_stage = {name: {cell.signatures[name] for cell in cells} for name in ("collect", "sft", "evaluate")}
+    assert {name: len(found) for name, found in by_stage.items()} == {"collect": 1, "sft": 2, "evaluate": 6}
+    assert len({cell.key for cell in cells}) == 6
+
+
+def test_a_key_moves_with_code_data_and_parameters_only(toy: Path) -> None:
+    asked = Asked(("ppo", "dpo"))
+    ppo, dpo = (cell.key for cell in grid(toy, asked))
+    # Neither a champion nor another method's settings.
+    (toy / "data" / "champion").mkdir()
+    (toy / "data" / "champion" / "champion.json").write_text(json.dumps({"version": 3}))
+    params = (toy / "params.yaml").read_text()
+    (toy / "params.yaml").write_text(params.replace("kl_coef: 0.1", "kl_coef: 0.7"))
+    assert [cell.key == old for cell, old in zip(grid(toy, asked), (ppo, dpo), strict=True)] == [False, True]
+    (toy / "params.yaml").write_text(params)
+    assert [cell.key for cell in grid(toy, asked)] == [ppo, dpo]
+    for path in ("stage.py", "data/inbox/more.jsonl"):
+        file = toy / path
+        before = file.read_text() if file.exists() else None
+        file.write_text((before or "") + "\n")
+        assert not {cell.key for cell in grid(toy, asked)} & {ppo, dpo}, path
+        file.unlink() if before is None else file.write_text(before)
+    assert [cell.key for cell in grid(toy, asked)] == [ppo, dpo]
+
+
+def test_the_gate_is_not_asked_for_a_policy_that_was_left_out(toy: Path) -> None:
+    (toy / "params.yaml").write_text((toy / "params.yaml").read_text() + "gate: {candidate: rl}\n")
+    cells = grid(toy, Asked(("ppo", "dpo")))
+    assert ["gate.candidate=best" in cell.settings for cell in cells] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (Asked(("pppo",)), "did you mean `ppo`"),
+        (Asked(("ppo",), settings=("rl.klcoef=1,2",)), "rl.klcoef: unknown key; did you mean `kl_coef`"),
+        (Asked(("dpo",), settings=("rl.klcoef=1,2",)), "did you mean `kl_coef`"),
+        (Asked(("ppo",), settings=("rl.kl_coef=0.1,high",)), "rl.kl_coef: .* valid number"),
+        (Asked(("ppo",), settings=("seed=1,2",)), "--set seed=1,2: a comparison takes this from --seeds"),
+        (Asked(("ppo",), settings=("rl.algorithm=ppo,grpo",)), "takes this from --algorithm"),
+        (Asked(("ppo",), profile="plite"), "--profile plite: no such profile"),
+    ],
+)
+def test_mistakes_are_told_before_anything_runs(shipped: Path, asked: Asked, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        grid(shipped, asked)
+
+
+def test_a_profile_with_an_order_of_its_own_brings_its_methods(toy: Path) -> None:
+    folder = toy / "profiles" / "direct"
+    folder.mkdir(parents=True)
+    (folder / "params.yaml").write_text("sft: {epochs: 1}\n")
+    text = (toy / "dvc.yaml").read_text()
+    folder.joinpath("dvc.yaml").write_text(text.replace("algorithms.${rl.algorithm}", "rl.algorithm"))
+    with pytest.raises(ConfigError, match=r"--algorithm reinforce: .* there are: dpo"):
+        grid(toy, Asked(("reinforce",), profile="direct"))
+    (cell,) = grid(toy, Asked(("dpo",), profile="direct"))
+    assert "rl" in cell.signatures  # no method there, so no alternative
