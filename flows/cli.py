@@ -188,12 +188,16 @@ def stop() -> None:
 @app.command()
 def status(as_json: Annotated[bool, typer.Option("--json", help="one JSON object on stdout")] = False) -> None:
     """What `preflow run` would run, and why."""
-    from flows import champion, dvc, server, workspace
+    from flows import champion, dvc, guards, server, workspace
     from tasks import tracking
     from tasks.config import read_yaml
     from tasks.graph import load_graph
+    from tasks.journal import home
 
     root = workspace.find_root(Path.cwd())
+    if (home(root) / "run.lock").exists():
+        with guards.held(home(root) / "run.lock", "status"):
+            pass  # says which run holds the checkout, where dvc would wait for it
     graph = load_graph(root)
     changed = dvc.status(root)
     registry = str((read_yaml(root / "params.yaml").get("registry") or {}).get("name", "policy"))

@@ -10,18 +10,19 @@ import re
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from flows import compare_store as store
 from flows import compare_table as table
-from flows import guards, launch, profiles, workspace, worktrees
+from flows import guards, launch, profiles, worktrees
 from flows.compare_cell import job
 from flows.compare_grid import Asked, Cell, grid
+from flows.compare_start import begin_with, forget_snapshots, free_name, heeding
 from flows.compare_work import Job, begin, doing, seconds_left, work
 from flows.request import Start
-from rlhf.errors import Preempted
+from flows.runner import SIDE_BY_SIDE
 from tasks import tracking
 from tasks.config import ConfigError
 from tasks.tracking import comparisons
@@ -62,7 +63,11 @@ def plan(root: Path, asked: Asked, say: Callable[[str], None]) -> Plan:
             say(f"--set {setting}: no stage of these cells reads it")
     parts = json.dumps([asked.name, sorted(cell.key for cell in cells)])
     key = hashlib.sha256(parts.encode()).hexdigest()[:12]
-    name = asked.name or f"{'-'.join(dict.fromkeys(cell.algorithm for cell in cells))[:60]}-{key[:6]}"
+    name = f"{'-'.join(dict.fromkeys(cell.algorithm for cell in cells))[:60]}-{key[:6]}"
+    if asked.name:
+        name = free_name(root, asked.name, cells)
+        if name != asked.name:
+            say(f"reports/compare/{asked.name} is of another grid; the report of this one is {name}")
     todo = [cell for cell in cells if not store.has_result(root, cell.key)]
     return Plan(asked, cells, key, name, todo, seconds_left(root, todo))
 
@@ -77,46 +82,74 @@ def run(root: Path, planned: Plan, cancel: threading.Event, say: Callable[[str],
         PreflowError: before the first cell began; Preempted: `cancel` was set.
     """
     failed: dict[str, str] = {}
+    opener: threading.Thread | None = None
     if planned.todo:
         with guards.held(store.folder(root) / "compare.lock", f"compare {planned.name}"):
+            # Another call may have run some of them since the plan was made.
+            todo = [cell for cell in planned.todo if not store.has_result(root, cell.key)]
             guards.check_disk(root)
-            failed = _work(root, planned, cancel, say)
-            worktrees.sweep(root)
-    elif not comparisons.place(root, planned.key).exists():  # other comparisons have run all of its cells
-        _announce(root, planned, "")
+            try:
+                failed, opener = _work(root, replace(planned, todo=todo), cancel, say)
+            finally:
+                worktrees.sweep(root)
+                forget_snapshots(root)
+    elif not comparisons.has_begun(root, planned.key):  # other comparisons have run all of its cells
+        opener = _announce(root, planned, "")
+    return heeding(cancel, lambda: _finish(root, planned, failed, opener))
+
+
+def _finish(root: Path, planned: Plan, failed: Mapping[str, str], opener: threading.Thread | None) -> dict[str, Any]:
+    """The report, on disk and in MLflow."""
     found = {cell.key: store.result(root, cell.key) for cell in planned.cells}
     results = {key: result for key, result in found.items() if result is not None}
     summed = table.summary(planned.asked, planned.cells, results, failed) | {"name": planned.name}
     _write(planned.folder(root), summed, planned.cells, results)
+    if opener:
+        opener.join()
     tracking.finish_comparison(root, planned.key, _told(root, planned, summed, results))
     return summed
 
 
-def _work(root: Path, planned: Plan, cancel: threading.Event, say: Callable[[str], None]) -> dict[str, str]:
-    stamp = f"compare-{launch.new_name()}"
-    taken = workspace.snapshot(root, stamp, f"preflow compare {planned.name}")
+def _work(
+    root: Path, planned: Plan, cancel: threading.Event, say: Callable[[str], None]
+) -> tuple[dict[str, str], threading.Thread]:
+    """Why cells failed, by key; and the thread that opens the comparison in MLflow."""
+    common = heeding(cancel, lambda: begin_with(root, planned.todo, planned.asked.profile, planned.name))
+    taken = common.taken
     if taken.left_out:
         say(f"not kept with the runs, as they look like secrets or git ignores them: {', '.join(taken.left_out)}")
-    _announce(root, planned, taken.commit)
+    opener = _announce(root, planned, taken.commit)
+    one_seed = len({cell.seed for cell in planned.todo}) == 1
     logs = comparisons.place(root, planned.key) / "cells"
     progress = _Progress(root, planned, say)
 
     def start(cell: Cell) -> Job:
-        run = launch.new_name()
-        lock = store.lock_of(root, cell.signatures)
-        begins = Start(run, cell.label, taken.commit, cell.graph, lock, planned.key)
+        run, resolved = launch.new_name(), common.resolved[cell.key]
+        todo = tuple(name for name, signature in cell.signatures.items() if not store.has_entry(root, signature))
+        # The first one goes alone as far as all others share it, and then has a chain of stages of its own.
+        alone = one_seed and cell is planned.todo[0]
+        begins = Start(
+            run=run,
+            label=cell.label,
+            commit=taken.commit,
+            graph=cell.graph,
+            lock=store.lock_of(root, cell.signatures),
+            todo=todo,
+            params=resolved.text,
+            own_sources=resolved.own_sources,
+            cache=str(common.cache),
+            slots=SIDE_BY_SIDE if alone else 1,
+            comparison=planned.key,
+        )
         return begin(root, cell, run, logs, job(cell, begins, planned.asked.profile, planned.asked.command))
 
-    try:
-        return work(
-            root, planned.todo, start, cancel, on_start=progress.start, on_end=progress.end, on_tick=progress.tick
-        )
-    except Preempted:
-        worktrees.sweep(root)
-        raise
+    failed = work(
+        root, planned.todo, start, cancel, on_start=progress.start, on_end=progress.end, on_tick=progress.tick
+    )
+    return failed, opener
 
 
-def _announce(root: Path, planned: Plan, commit: str) -> None:
+def _announce(root: Path, planned: Plan, commit: str) -> threading.Thread:
     """Open the parent run, so that cells are shown below it while they run; a slow MLflow does not hold them up."""
     asked = planned.asked
     params = {
@@ -135,7 +168,7 @@ def _announce(root: Path, planned: Plan, commit: str) -> None:
     }
     opener = threading.Thread(target=tracking.begin_comparison, args=(root, planned.key, about), daemon=True)
     opener.start()
-    opener.join(timeout=20.0)
+    return opener
 
 
 class _Progress:

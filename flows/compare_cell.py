@@ -43,17 +43,18 @@ def run(root: Path, asked: dict[str, Any], cancel: threading.Event, begun: threa
 
     def show(report: Report, tree: Path) -> None:
         if report.exit_code == 0:
-            _hold(root, cell, tree)
             compare_store.keep_result(root, cell, report, tree)
 
-    return launch.run(root, wish, cancel, show=show, say=_say, on_begin=begun.set, on_result=ended)
+    def hold(tree: Path) -> None:
+        _hold(cell, tree, with_inbox=not start.own_sources)
+
+    return launch.run(root, wish, cancel, show=show, say=_say, on_begin=begun.set, on_tree=hold, on_result=ended)
 
 
-def _hold(root: Path, cell: Cell, tree: Path) -> None:
-    """Nothing of another code or other data goes under this cell's key."""
+def _hold(cell: Cell, tree: Path, with_inbox: bool) -> None:
+    """Nothing of another code or other data goes under this cell's key, nor under that of one of its stages."""
     params = read_yaml(tree / "params.yaml")
-    own = params.get("sources") != read_yaml(root / "params.yaml").get("sources")
-    found = signatures(load_graph(tree), params, outside(tree, params, with_inbox=not own))
+    found = signatures(load_graph(tree), params, outside(tree, params, with_inbox))
     other = [name for name, signature in cell.signatures.items() if found.get(name) != signature]
     if other:
         raise PreflowError(

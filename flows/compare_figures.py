@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from flows.compare_grid import Cell
-from flows.compare_table import NAMES, Results
+from flows.compare_rows import Results
+from flows.compare_table import NAMES
 from tasks.evaluation_figures import LOOK
 
 COLOURS = (

@@ -18,6 +18,7 @@ from ruamel.yaml import YAML
 
 from tasks.config import ConfigError
 from tasks.graph import Graph, graph_of, lookup
+from tasks.lineage import policies_of
 
 _CHOICE = re.compile(r"algorithms\.\$\{([\w.]+)\.algorithm\}")
 _MODULE = re.compile(r"python -m tasks\.(\w+)")
@@ -108,6 +109,16 @@ def reads(graph: Graph, text: str, key: str) -> bool:
     return any(key == one or key.startswith(f"{one}.") or one.startswith(f"{key}.") for one in asked)
 
 
+def behind(graph: Graph, path: str, shown: Sequence[str], stage: str) -> tuple[str, ...]:
+    """Those of `shown` that a stage reads which makes the policy at `path` or what it is measured with.
+
+    Among them may be words that are no `key.path=value`: they stand for `stage` being one of those.
+    """
+    names = before(graph, set(graph.makers(path))) | _measuring(graph)
+    part = Graph({name: one for name, one in graph.stages.items() if name in names})
+    return tuple(one for one in shown if (reads(part, "", one.partition("=")[0]) if "=" in one else stage in names))
+
+
 def signatures(graph: Graph, params: Mapping[str, Any], outside: Callable[[str], str]) -> dict[str, str]:
     """For each stage a digest of all that its result depends on, known before anything runs.
 
@@ -155,6 +166,18 @@ def _dropped(graph: Graph, stage: str, alternatives: set[str], reports: Mapping[
     for name in graph.stages:
         if reports.get(name) in found or (name not in own and found.intersection(graph.upstream[name])):
             found.add(name)
+    return found
+
+
+def _measuring(graph: Graph) -> set[str]:
+    """The evaluation and what feeds it besides the policies it compares; SFT is not only compared, KL is told to it."""
+    policies = policies_of(graph)
+    compared = {path for name, path in policies.items() if name != "sft"}
+    found = set()
+    for name, stage in graph.stages.items():
+        if "tasks.evaluate" in stage.cmd.split():
+            makers = {maker for path in stage.deps if path not in compared for maker in graph.makers(path)}
+            found |= before(graph, makers) | {name}
     return found
 
 

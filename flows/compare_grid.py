@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from flows import champion, profiles
-from flows.compare_graph import Method, before, method_of, methods, read, reads, signatures, trimmed
+from flows.compare_graph import Method, behind, method_of, methods, read, reads, signatures, trimmed
 from tasks.config import ConfigError
-from tasks.graph import Graph, digest, graph_of
+from tasks.graph import Graph, digest, graph_of, lookup
 from tasks.lineage import policies_of
 
 INBOX = "data/inbox"
+FORMAT = 1  # of what a finished cell leaves; another one has other keys
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,8 @@ class Cell:
     policy: str
     """Name of that stage's policy in scores.json."""
     policies: Mapping[str, tuple[str, ...]]
-    """For each policy in scores.json those of `varied` that it depends on."""
+    """For each policy in scores.json what its numbers depend on, by its making or its measuring: those of `varied`, and
+    `with ALGORITHM` where that varies."""
     graph: str
     """Text of its dvc.yaml."""
     signatures: Mapping[str, str]
@@ -57,8 +59,8 @@ class Cell:
 
     @property
     def key(self) -> str:
-        """A digest of all that its results depend on: parameters, graph, code, and data that no stage makes."""
-        parts = json.dumps([self.graph, dict(self.signatures)])
+        """A digest of all that its results depend on: the method's stage, commands, parameters, code, outside data."""
+        parts = json.dumps([FORMAT, self.stage, dict(self.signatures)])
         return hashlib.sha256(parts.encode()).hexdigest()[:32]
 
     @property
@@ -117,6 +119,7 @@ def grid(root: Path, asked: Asked) -> list[Cell]:
     known = methods(text)
     chosen = {name: method_of(name, known, asked.stage) for name in dict.fromkeys(asked.algorithms)}
     _refuse_own(asked.settings, known)
+    _refuse_twice([*asked.settings, *(f"algorithms.{name}.lr=" for name in chosen if asked.rates)])
     axes = [values_of(setting) for setting in asked.settings]
     make = _Maker(plain, text, outside(root, plain.values, not plain.own_sources), known)
     cells: dict[str, Cell] = {}
@@ -124,6 +127,7 @@ def grid(root: Path, asked: Asked) -> list[Cell]:
         rates = [f"algorithms.{algorithm}.lr={rate}" for rate in asked.rates]
         lists = [*axes, rates] if rates else axes
         swept = {setting for values in lists if len(values) > 1 for setting in values}
+        swept |= {f"with {algorithm}"} if len(chosen) > 1 else set()
         for picked in product(*lists):
             for seed in asked.seeds:
                 cell = make.cell(algorithm, method, picked, swept, seed)
@@ -166,6 +170,7 @@ class _Maker:
     def cell(self, algorithm: str, method: Method, picked: Sequence[str], swept: set[str], seed: int) -> Cell:
         chosen = [f"{method.section}.algorithm={algorithm}", f"seed={seed}"]
         values = profiles.with_settings(self.plain, [*chosen, *picked])
+        _hold_own(values, {f"{method.section}.algorithm": algorithm, "seed": seed})
         text, described = _trimmed(self.text, method.stage)
         graph = graph_of(described, values)
         heeded = [setting for setting in picked if reads(graph, text, _key(setting))]
@@ -176,14 +181,17 @@ class _Maker:
         values = profiles.with_settings(self.plain, settings)
         graph = graph_of(described, values)
         varied = tuple(setting for setting in heeded if setting in swept)
+        shown = [one for one in (f"with {algorithm}", *varied) if one in swept]
+        own_policy = _policy(policies, graph, method.stage)
+        reached = {name: behind(graph, path, shown, method.stage) for name, path in policies.items()}
         return Cell(
             algorithm=algorithm,
             seed=seed,
             varied=varied,
             settings=tuple(settings),
             stage=method.stage,
-            policy=_policy(policies, graph, method.stage),
-            policies={name: _behind(graph, path, varied) for name, path in policies.items()},
+            policy=own_policy,
+            policies=reached | {own_policy: varied},
             graph=text,
             signatures=signatures(graph, values, self.outside),
         )
@@ -204,18 +212,34 @@ def _policy(policies: Mapping[str, str], graph: Graph, stage: str) -> str:
     return found[0]
 
 
-def _behind(graph: Graph, path: str, varied: Sequence[str]) -> tuple[str, ...]:
-    """Those of `varied` that a stage behind the policy at `path` reads."""
-    names = before(graph, set(graph.makers(path)))
-    part = Graph({name: stage for name, stage in graph.stages.items() if name in names})
-    return tuple(setting for setting in varied if reads(part, "", _key(setting)))
-
-
 def _refuse_own(settings: Sequence[str], known: Sequence[Method]) -> None:
     taken = {"seed": "--seeds"} | {f"{method.section}.algorithm": "--algorithm" for method in known}
     for setting in settings:
         if _key(setting) in taken:
             raise ConfigError(f"--set {setting}: a comparison takes this from {taken[_key(setting)]}")
+
+
+def _refuse_twice(settings: Sequence[str]) -> None:
+    keys = [_key(setting) for setting in settings]
+    for number, key in enumerate(keys):
+        for other in keys[:number]:
+            if key == other:
+                also = " (--lr sets it too)" if not settings[number].partition("=")[2] else ""
+                raise ConfigError(f"--set {key}: given twice{also}; give the values with commas: --set {key}=1,2")
+            if key.startswith(f"{other}.") or other.startswith(f"{key}."):
+                raise ConfigError(
+                    f"--set {other} and {key}: one holds the other, and the last would win; give only one"
+                )
+
+
+def _hold_own(values: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+    """A whole section in `--set` may bring another algorithm along."""
+    for key, wanted in own.items():
+        if (found := lookup(values, key)) != wanted:
+            raise ConfigError(
+                f"--set makes {key} {found} in a cell of {wanted}: leave it out; a comparison takes it from "
+                f"{'--seeds' if key == 'seed' else '--algorithm'}"
+            )
 
 
 def _key(setting: str) -> str:

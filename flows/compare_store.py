@@ -12,7 +12,7 @@ import io
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +91,29 @@ def keep_entry(root: Path, cell: Cell, stage: StageResult, tree: Path) -> None:
         except (OSError, ValueError, KeyError):
             pass
         time.sleep(0.05)
+
+
+def forget_lost(root: Path, cache: Path, signatures: Iterable[str]) -> None:
+    """Drop the lock entries of stages whose outputs are no longer in the DVC cache: they have to be made again."""
+    for signature in set(signatures):
+        path = _entry(root, signature)
+        try:
+            outs = json.loads(path.read_text(encoding="utf-8"))["entry"]["outs"]
+            whole = all(_in_cache(cache, out["md5"]) for out in outs if "md5" in out)
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError, KeyError, TypeError):
+            whole = False
+        if not whole:
+            path.unlink(missing_ok=True)
+
+
+def _in_cache(cache: Path, md5: str) -> bool:
+    """Whether the cache has a file, or a folder with all that is in it."""
+    path = cache / "files" / "md5" / md5[:2] / md5[2:]
+    if not path.exists() or not md5.endswith(".dir"):
+        return path.exists()
+    return all(_in_cache(cache, entry["md5"]) for entry in json.loads(path.read_text(encoding="utf-8")))
 
 
 def has_entry(root: Path, signature: str) -> bool:

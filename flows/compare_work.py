@@ -17,7 +17,7 @@ from flows import compare_store as store
 from flows import dvc
 from flows.compare_grid import Cell
 from flows.processes import end_group, spawn
-from flows.runner import SIDE_BY_SIDE
+from flows.runner import SIDE_BY_SIDE, killed_by
 from rlhf.errors import Busy, DependencyDown, Preempted
 from tasks.journal import home
 
@@ -133,6 +133,8 @@ def _reason(root: Path, job: Job, broken: dict[str, str]) -> str:
     """Why a cell failed, "" where it did not; a stage that failed for good is put into `broken` by its signature."""
     if store.has_result(root, job.cell.key):
         return ""
+    if (job.process.returncode or 0) < 0:
+        return killed_by(-job.process.returncode)
     path = job.path.with_suffix(".report.json")
     report = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"stages": []}
     for stage in report["stages"]:

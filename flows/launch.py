@@ -1,5 +1,6 @@
 """A whole run, from the command line to the last line: where it works, what it brings along, what it then does."""
 
+import math
 import secrets
 import threading
 import time
@@ -9,9 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from ruamel.yaml import YAML
+
 from flows import champion, closing, dvc, guards, leftovers, profiles, server, sources, workspace, worktrees
 from flows.request import Report, Run, Start, Wish, commit_message
-from flows.runner import Place
+from flows.runner import SIDE_BY_SIDE, Place
 from flows.view import View
 from rlhf.errors import DependencyDown
 from tasks import tracking
@@ -29,6 +32,7 @@ def run(
     show: Callable[[Report, Path], None],
     say: Callable[[str], None],
     on_begin: Callable[[], None] = lambda: None,
+    on_tree: Callable[[Path], None] = lambda _: None,
     on_result: Callable[[StageResult, Path], None] = lambda *_: None,
 ) -> Report:
     """Do one run of `root` as wished.
@@ -38,6 +42,7 @@ def run(
         show: gets the finished report and the tree of the run, which may be gone afterwards.
         say: gets a line that a person should see at once.
         on_begin: called when `cancel` is heeded from now on; before, an exception is the way to end it.
+        on_tree: gets the tree of the run before its first stage; an exception ends the run there.
         on_result: gets what became of each stage as it ends, and the tree of the run.
 
     Raises:
@@ -45,19 +50,18 @@ def run(
             stages is in the report.
     """
     began = time.monotonic()
-    resolved = profiles.resolve(root, wish.profile, wish.settings)
-    if wish.start:
-        resolved = replace(resolved, label=wish.start.label)
+    resolved = _as_begun(wish.start) if wish.start else profiles.resolve(root, wish.profile, wish.settings)
     report = Report(run=wish.start.run if wish.start else new_name())
     with ExitStack() as stack:
-        if resolved.label:
+        if resolved.label and not wish.start:  # a comparison sweeps once for all its cells
             worktrees.sweep(root)
         lock = home(root) / ("worktrees" if resolved.label else ".") / f"{report.run if resolved.label else 'run'}.lock"
         stack.enter_context(guards.held(lock, report.run))
         prefect = server.start(root)
-        place, taken = _place(root, resolved, wish.start, report, say)
+        place, taken, whole = _place(root, resolved, wish.start, report, say)
+        on_tree(place.tree)
         this = Run(wish, resolved, report, place, load_graph(place.tree), cancel, taken)
-        this, todo = _todo(this, say)
+        this, todo = _todo(this, whole, say)
         if todo:
             guards.check_disk(root)
         server.wait(prefect, root, cancel)
@@ -80,10 +84,23 @@ def new_name() -> str:
     return time.strftime("%Y%m%d-%H%M%S-") + secrets.token_hex(2)
 
 
+def _as_begun(start: Start) -> profiles.Resolved:
+    """The configuration of a cell, whatever has become of the checkout's meanwhile."""
+    return profiles.Resolved(
+        text=start.params,
+        values=YAML(typ="safe").load(start.params) or {},
+        dvc_yaml=None,
+        further={},
+        label=start.label,
+        own_sources=start.own_sources,
+    )
+
+
 def _place(
     root: Path, resolved: profiles.Resolved, start: Start | None, report: Report, say: Callable[[str], None]
-) -> tuple[Place, workspace.Snapshot]:
-    """The tree that the run works in, with its sources, snapshotted on its ref."""
+) -> tuple[Place, workspace.Snapshot, bool]:
+    """The tree that the run works in, with its sources, snapshotted on its ref; False: not all outputs are there."""
+    whole = True
     message = commit_message(report.run, resolved.label)
     wanted = [Source.model_validate(source) for source in resolved.values.get("sources") or ()]
     shared = sources.shared_folder(root)
@@ -103,13 +120,14 @@ def _place(
             begin_with = _begin_with(root, resolved.label)
         base = start.commit if start else "HEAD"
         taken = workspace.snapshot(root, report.run, message, base=base, parent=base, extra=extra)
-        tree = worktrees.add(root, report.run, taken.commit, with_inbox=not resolved.own_sources)
+        cache = Path(start.cache) if start else dvc.cache(root)
+        tree = worktrees.add(root, report.run, taken.commit, with_inbox=not resolved.own_sources, cache=cache)
         sources.bring(wanted, tree / "data" / "inbox", shared)
-        worktrees.seed(tree, begin_with)
+        whole = worktrees.seed(tree, begin_with)
     report.ref, report.commit, report.left_out = taken.ref, taken.commit, taken.left_out
     if taken.left_out:
         say(f"not kept with this run, as they look like secrets or git ignores them: {', '.join(taken.left_out)}")
-    return Place(root, tree, report.run), taken
+    return Place(root, tree, report.run), taken, whole
 
 
 def _begin_with(root: Path, label: str) -> dict[str, bytes | None]:
@@ -124,11 +142,12 @@ def _begin_with(root: Path, label: str) -> dict[str, bytes | None]:
     return {"dvc.lock": present.read_bytes() if present.exists() else None}
 
 
-def _todo(this: Run, say: Callable[[str], None]) -> tuple[Run, set[str]]:
+def _todo(this: Run, whole: bool, say: Callable[[str], None]) -> tuple[Run, set[str]]:
     """Stages that may have to run; the champion is brought up to date on the way, where somebody knows it."""
-    if this.wish.start:
+    start = this.wish.start
+    if start:
         champion.hold_none(this.tree, this.graph)
-        return this, this.graph.descendants(set(dvc.status(this.tree)))
+        return this, this.graph.descendants(set(start.todo) if whole else set(dvc.status(this.tree)))
     changed = dvc.status(this.tree)
     try:
         renewed = champion.refresh(this.owner, this.tree, this.graph, this.resolved.registry, bool(changed))
@@ -171,6 +190,8 @@ def _stages(
             todo=todo,
             force=this.wish.rerun,
             cancel=this.cancel,
+            slots=this.wish.start.slots if this.wish.start else SIDE_BY_SIDE,
+            patience=math.inf if this.wish.start else 120.0,
             before=lambda name: champion.resample(this.place, this.graph, name, this.resolved.registry, this.cancel),
             on_start=view.start,
             on_line=view.line,
@@ -205,8 +226,9 @@ def _about(this: Run) -> dict[str, Any]:
 
 def _keep_books(this: Run, prefect: server.Server, done: threading.Event) -> None:
     """Tell MLflow what happens, while it happens, from a thread that may be slow; and keep our server awake."""
-    leftovers.mark_crashed(this.owner, prefect.url)
-    tracking.reconcile(this.owner)
+    if not this.wish.start:  # a cell leaves what is old to others
+        leftovers.mark_crashed(this.owner, prefect.url)
+        tracking.reconcile(this.owner)
     tracking.replay(this.owner, this.report.run)
     while not done.wait(2.0):
         tracking.replay(this.owner, this.report.run)

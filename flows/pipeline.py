@@ -36,6 +36,10 @@ class Work:
     """Stages to hand to DVC; the others are known to be unchanged and cost nothing."""
     force: bool = False
     cancel: threading.Event = field(default_factory=threading.Event)
+    slots: int = SIDE_BY_SIDE
+    """Stages side by side."""
+    patience: float = 120.0
+    """Seconds to wait for a stage that another process holds."""
     before: Callable[[str], None] = nothing
     """Called in a stage's turn, before DVC looks at it; its PreflowError fails the stage."""
     on_start: Callable[[str], None] = nothing
@@ -71,7 +75,7 @@ def execute(work: Work) -> Mapping[str, StageResult]:
 
 def pipeline(work: Work, results: dict[str, StageResult]) -> Any:
     """The flow of one run, with a task for each stage of its graph; fills `results` as they end."""
-    slots = threading.Semaphore(SIDE_BY_SIDE)
+    slots = threading.Semaphore(work.slots)
 
     def body(name: str) -> State[Any]:
         try:
@@ -82,7 +86,7 @@ def pipeline(work: Work, results: dict[str, StageResult]) -> Any:
         work.on_result(result)
         return _state(result)
 
-    # A thread a stage, of which SIDE_BY_SIDE work: with fewer, one that waits for its input could hold up another.
+    # A thread a stage, of which `slots` work: with fewer, one that waits for its input could hold up another.
     @flow(
         name="pipeline",
         flow_run_name=work.place.run,
@@ -129,7 +133,9 @@ def _one(work: Work, name: str, slots: threading.Semaphore) -> StageResult:
             work.before(name)
         except PreflowError as error:
             return StageResult(name, "failed", reason=str(error), exit_code=error.exit_code)
-        return run_stage(work.place, name, on_line=on_line, cancel=work.cancel, force=work.force)
+        return run_stage(
+            work.place, name, on_line=on_line, cancel=work.cancel, force=work.force, patience=work.patience
+        )
 
 
 def _state(result: StageResult) -> State[Any]:

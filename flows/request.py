@@ -28,6 +28,16 @@ class Start:
     """Text of dvc.yaml."""
     lock: str
     """Text of a dvc.lock, "" for none."""
+    todo: tuple[str, ...]
+    """Stages without an entry in it; DVC is not asked about the others."""
+    params: str
+    """Text of params.yaml, as it was when the comparison began."""
+    own_sources: bool
+    """Whether that names other sources than the checkout does."""
+    cache: str
+    """Folder of the DVC cache."""
+    slots: int
+    """Stages side by side."""
     comparison: str
     """What MLflow shows it below."""
 

@@ -125,14 +125,18 @@ def _explain(place: Place, name: str, before: set[Path], output: str) -> tuple[i
     found = _EXITED.search(output)
     code = int(found[1]) if found else 1
     if code < 0 or code > 128:
-        number = -code if code < 0 else code - 128
-        hint = "; that is also how the kernel ends what outgrows the memory" if number == 9 else ""
-        return 1, f"killed by signal {number}{hint}"
+        return 1, killed_by(-code if code < 0 else code - 128)
     lines = [line.strip() for line in output.splitlines() if line.strip() and not line.startswith(_NOISE)]
     errors = [line.removeprefix("ERROR: ") for line in output.splitlines() if line.startswith("ERROR: ")]
     known = {cls.exit_code for cls in PreflowError.__subclasses__()}
     reason = (lines if found else errors or lines)[-1:] or errors[-1:] or ["no output"]
     return (code if code in known else 1), reason[0].removeprefix(f"{name}: ")
+
+
+def killed_by(number: int) -> str:
+    """What to say of a process that a signal has ended."""
+    hint = "; that is also how the kernel ends what outgrows the memory" if number == 9 else ""
+    return f"killed by signal {number}{hint}"
 
 
 def last_event(folder: Path, kind: str) -> dict[str, object] | None:

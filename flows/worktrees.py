@@ -4,7 +4,9 @@ import fcntl
 import json
 import os
 import shutil
+import time
 from collections.abc import Mapping
+from configparser import ConfigParser
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,16 +15,19 @@ from flows.workspace import git
 from rlhf.errors import PreflowError
 from tasks.journal import home
 
+_ABOUT_TO_BEGIN = 3600.0  # seconds in which a lock without a worktree may be that of a run which is making one
 
-def add(root: Path, run: str, commit: str, with_inbox: bool) -> Path:
+
+def add(root: Path, run: str, commit: str, with_inbox: bool, cache: Path | None = None) -> Path:
     """A checkout of `commit` under `.preflow/worktrees/<run>` that shares the DVC cache and remotes of `root`.
 
-    `with_inbox` brings what lies in data/inbox along; a profile with sources of its own begins with an empty one.
+    `with_inbox` brings what lies in data/inbox along; a profile with sources of its own begins with an empty one. Who
+    knows where the DVC cache is says so, which saves the second that DVC needs to tell.
     """
     tree = home(root) / "worktrees" / run
     tree.parent.mkdir(parents=True, exist_ok=True)
     git(root, "worktree", "add", "--detach", "--quiet", str(tree), commit)
-    _share_dvc(root, tree)
+    _share_dvc(root, tree, cache or dvc.cache(root))
     if (root / "data" / "champion").is_dir():
         shutil.copytree(root / "data" / "champion", tree / "data" / "champion", dirs_exist_ok=True)
     if with_inbox and (root / "data" / "inbox").is_dir():
@@ -31,10 +36,10 @@ def add(root: Path, run: str, commit: str, with_inbox: bool) -> Path:
     return tree
 
 
-def seed(tree: Path, files: Mapping[str, bytes | None]) -> None:
+def seed(tree: Path, files: Mapping[str, bytes | None]) -> bool:
     """Start from these files (None: from none), among them dvc.lock, and from the outputs that it names.
 
-    What the cache does not have shows in `dvc status` and is made again.
+    What the cache does not have shows in `dvc status` and is made again; False says that something is missing.
     """
     for name, content in files.items():
         path = tree / name
@@ -43,8 +48,7 @@ def seed(tree: Path, files: Mapping[str, bytes | None]) -> None:
             path.unlink(missing_ok=True)
         else:
             path.write_bytes(content)
-    if files.get("dvc.lock"):
-        dvc.call(tree, "checkout", "--force", "--quiet")
+    return not files.get("dvc.lock") or dvc.call(tree, "checkout", "--force", "--quiet").returncode == 0
 
 
 def remove(root: Path, tree: Path) -> None:
@@ -75,6 +79,9 @@ def sweep(root: Path) -> None:
             except BlockingIOError:
                 continue  # its run is going on
             remove(root, tree)
+    for mark in [*folder.glob("*.lock"), *folder.glob("*.keep")]:  # of worktrees that somebody has removed
+        if not mark.with_suffix("").is_dir() and time.time() - mark.stat().st_mtime > _ABOUT_TO_BEGIN:
+            mark.unlink(missing_ok=True)
 
 
 def _forget_missing(root: Path, folder: Path) -> None:
@@ -85,18 +92,26 @@ def _forget_missing(root: Path, folder: Path) -> None:
             remove(root, tree)
 
 
-def _share_dvc(root: Path, tree: Path) -> None:
-    """DVC's local configuration: that of the main checkout, credentials too, with its cache by full path."""
+def _share_dvc(root: Path, tree: Path, cache: Path) -> None:
+    """DVC's local configuration: that of the main checkout, credentials too, with its cache by full path.
+
+    What DVC notes down of a checkout goes with the worktree: its usual place, outside, is never cleared.
+    """
     local = root / ".dvc" / "config.local"
     text = local.read_text(encoding="utf-8") if local.exists() else ""
+    config = ConfigParser(interpolation=None, delimiters=("=",), comment_prefixes=("#",), strict=False)
+    config.read_string(text)
+    for section, key, value in (("cache", "dir", cache), ("core", "site_cache_dir", tree / ".dvc" / "tmp" / "site")):
+        if not config.has_section(section):
+            config.add_section(section)
+        config[section][key] = str(value)
     (tree / ".dvc").mkdir(exist_ok=True)
-    (tree / ".dvc" / "config.local").write_text(text, encoding="utf-8")
-    (tree / ".dvc" / "config.local").chmod(0o600)
-    cache = dvc.cache(root)
+    path = tree / ".dvc" / "config.local"
+    path.touch(0o600)
+    path.chmod(0o600)
+    with path.open("w", encoding="utf-8") as file:
+        config.write(file)
     cache.mkdir(parents=True, exist_ok=True)
-    done = dvc.call(tree, "cache", "dir", "--local", str(cache))
-    if done.returncode != 0:
-        raise PreflowError(f"the worktree cannot use the cache {cache}: {done.stderr.strip()}")
 
 
 def _copy_inbox(inbox: Path, target: Path) -> None:

@@ -55,7 +55,9 @@ def micro_batches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
     batches: list[list[int]] = []
     for row in sorted(range(len(lengths)), key=lambda row: (lengths[row], row)):
         if lengths[row] > max_tokens:
-            raise ValueError(f"row {row} has {lengths[row]} tokens, a micro-batch holds {max_tokens}: raise max_tokens")
+            raise ValueError(
+                f"row {row} has {lengths[row]} tokens, a micro-batch holds {max_tokens}: raise max_batch_tokens"
+            )
         if not batches or (len(batches[-1]) + 1) * lengths[row] > max_tokens:
             batches.append([])
         batches[-1].append(row)

@@ -29,7 +29,8 @@ METRICS = (
 GIVEN = ("base", "sft", "champion")
 """Policies that every evaluation has, or may have."""
 JUDGED_BY = {"gold": "gold_reward", "held_out_rm": "held_out_reward"}
-"""Who may judge, and by which metric. The reward that was optimised is none of them."""
+"""Who may judge, and by which metric. The reward model that was optimised is none of them; a verifier of the embedded
+world shares correctness with gold, though, so after verifiable rewards gold says more of manners than of the method."""
 
 
 def pairs_of(policies: Sequence[str], further: Sequence[tuple[str, str]] = ()) -> list[tuple[str, str]]:

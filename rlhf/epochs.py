@@ -22,6 +22,29 @@ def rows_at(step: int, num_rows: int, batch_size: int, seed: int) -> list[int]:
     return [int(row) for row in order[batch * batch_size : (batch + 1) * batch_size]]
 
 
+def full_batch(step: int, num_rows: int, batch_size: int, seed: int) -> list[int]:
+    """As `rows_at`, but passes run on into each other: every batch is full, or all rows where there are fewer.
+
+    The batch with the last rows of a pass is filled up with the first of the next; those it has already come later in
+    that pass, so that no batch holds a row twice.
+    """
+    size = min(batch_size, num_rows)
+    first = step * size
+    # The rows that end a pass are those of its shuffle, unless the batch that began the pass reaches as far as them.
+    start = max(0, first // num_rows - 1) if num_rows >= 2 * size else 0
+    rows: list[int] = []
+    for epoch in range(start, (first + size - 1) // num_rows + 1):
+        order = np.random.default_rng(derive(seed, "epoch", epoch)).permutation(num_rows).tolist()
+        begun = epoch * num_rows % size  # rows of the pass before in the batch that this one fills up
+        if begun and rows:
+            there = set(rows[-begun:])
+            head = [row for row in order if row not in there][: size - begun]
+            taken = set(head)
+            order = head + [row for row in order if row not in taken]
+        rows += order
+    return rows[first - start * num_rows :][:size]
+
+
 WINDOW = 16
 
 

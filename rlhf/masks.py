@@ -30,8 +30,10 @@ def masked_var(values: Tensor, mask: Tensor) -> Tensor:
 def masked_whiten(values: Tensor, mask: Tensor, eps: float = 1e-8) -> Tensor:
     """(x − mean) / √(variance + eps) over the tokens in `mask`: mean 0, population variance 1; 0 elsewhere.
 
-    Padding neither shifts the moments nor receives a value.
+    Padding neither shifts the moments nor receives a value. Equal values give exactly 0: moments are taken of
+    differences to one of them, as their own mean may miss them by a rounding error, which 1/√eps would blow up.
     """
+    values = values - values[mask][:1].sum()
     mean, variance = masked_mean(values, mask), masked_var(values, mask)
     return (kept(values, mask) - mean) * torch.rsqrt(variance + eps) * mask
 

@@ -150,19 +150,24 @@ def loss_of(
     algorithm: Algorithm,
     policy: Callable[[Batch], tuple[Tensor, Tensor]],
     critic: Callable[[Batch], Tensor] | None,
+    demonstrated: Callable[[Batch], Tensor] | None = None,
 ) -> Callable[[Part], tuple[Tensor, Metrics]]:
     """`loss` for `fit`: the algorithm's, after one forward pass of policy and critic; of demonstrations their −log π.
 
-    `policy` gives log-probabilities and entropy [B, T], `critic` values [B, T]. On fresh rollouts the policy is the one
+    `policy` gives log-probabilities at the temperature of sampling and entropy [B, T], `critic` values [B, T].
+    `demonstrated` gives log-probabilities [B, T] at temperature 1, whatever the sampling's; needed where there are
+    demonstrations, else ValueError. On fresh rollouts the policy is the one
     that was sampled, so its log-probabilities must be the sampler's (`sampler_gap`); NumericsError where they are not.
     """
 
     def loss(part: Part) -> tuple[Tensor, Metrics]:
         mask = part.batch.loss_mask
-        logprobs, entropy = policy(part.batch)
         if isinstance(part, Demonstrations):
-            nll = -logprobs[mask]
+            if demonstrated is None:
+                raise ValueError("there are demonstrations and no `demonstrated` to give their log-probabilities")
+            nll = -demonstrated(part.batch)[mask]
             return part.scale * nll.sum(), {"ptx_nll": nll.detach()}
+        logprobs, entropy = policy(part.batch)
         losses, metrics = algorithm.loss(part, logprobs, critic(part.batch) if critic else None)
         metrics["entropy"] = entropy[mask]
         if part.fresh and part.importance is None:

@@ -1,9 +1,10 @@
-"""Judged completions as tokens: what direct alignment learns from, in pairs or one by one."""
+"""Labelled completions as tokens: what direct alignment learns from, in pairs or one by one."""
 
 from array import array
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
+from itertools import islice
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ from rlhf.chat import Chat
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class Labelled:
     """One completion: a side of a pair, or good or bad by itself."""
 
     prompt_ids: list[int]
@@ -35,7 +36,7 @@ class Judged:
         return sha256(ids.tobytes()).hexdigest()[:32]
 
 
-Example = tuple[Judged, ...]
+Example = tuple[Labelled, ...]
 """What was judged together, all after one prompt: (chosen, rejected), or one completion by itself."""
 
 
@@ -45,7 +46,7 @@ def encode_example(chat: Chat, row: Mapping[str, Any]) -> Example:
     sides = (
         [(row["chosen"], True), (row["rejected"], False)] if "chosen" in row else [(row["completion"], row["label"])]
     )
-    return tuple(Judged(prompt_ids, chat.encode_completion(text), bool(good)) for text, good in sides)
+    return tuple(Labelled(prompt_ids, chat.encode_completion(text), bool(good)) for text, good in sides)
 
 
 def example_batch(examples: Sequence[Example], pad_id: int) -> tuple[Batch, Tensor]:
@@ -72,16 +73,22 @@ def split_sides(values: Tensor) -> tuple[Tensor, Tensor]:
     return chosen, rejected
 
 
-def mismatched(judged: Sequence[Judged]) -> list[Judged]:
+def mismatched(judged: Sequence[Labelled], most_tokens: int | None = None) -> list[Labelled]:
     """Each prompt with the completion of the next one that belongs to another prompt; none where all prompts are equal.
 
-    Next in the order desirable, undesirable, and round: so both kinds of completion are met, in equal shares.
+    Next in the order desirable, undesirable, and round: so both kinds of completion are met, in equal shares. Of a long
+    prompt with a long completion, neither of which was too long by itself, a model may have no room: completions that
+    would make more than `most_tokens` with the prompt are passed over, and a prompt that none fits is left out.
     """
     ordered = sorted(judged, key=lambda one: not one.desirable)
-    found = []
+    found: list[Labelled] = []
     for place, one in enumerate(ordered):
         others = (ordered[(place + step) % len(ordered)] for step in range(1, len(ordered)))
-        other = next((other for other in others if other.prompt_ids != one.prompt_ids), None)
-        if other is not None:
-            found.append(Judged(one.prompt_ids, other.completion_ids, other.desirable))
+        crossed = (
+            Labelled(one.prompt_ids, other.completion_ids, other.desirable)
+            for other in others
+            if other.prompt_ids != one.prompt_ids
+        )
+        fits = (pair for pair in crossed if most_tokens is None or pair.tokens <= most_tokens)
+        found += list(islice(fits, 1))
     return found

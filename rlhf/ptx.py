@@ -2,7 +2,8 @@
 
     loss = loss of the rollouts + ptx_coef · (−1/N) Σ_{t ∈ answers} log π(x_t | x_<t)
 
-with N the answer tokens of this step's demonstrations (InstructGPT, 2203.02155, equation 2; RLHF book, chapter 15).
+with N the answer tokens of this step's demonstrations and π at temperature 1, whatever that of the rollouts is
+(InstructGPT, 2203.02155, equation 2; RLHF book, chapter 15).
 Differs from the paper: demonstrations take the place of pretraining text, and the mean is over tokens.
 """
 

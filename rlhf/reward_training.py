@@ -10,6 +10,7 @@ from rlhf.comparisons import ComparisonBatch, Comparisons, comparison_batch, com
 from rlhf.epochs import num_steps, rows_at
 from rlhf.losses.reward import bradley_terry
 from rlhf.models import RewardModel
+from rlhf.models.ensembles import RewardEnsemble
 from rlhf.optimizer import OptimizerSettings
 from rlhf.scoring import by_batch
 from rlhf.trainer import FitResult, Metrics, Progress, StepBatch, fit
@@ -75,7 +76,9 @@ def fit_reward_model(
 
 
 def normalise_on(
-    reward_model: RewardModel, texts: Sequence[tuple[Sequence[int], Sequence[int]]], max_batch_tokens: int
+    reward_model: RewardModel | RewardEnsemble,
+    texts: Sequence[tuple[Sequence[int], Sequence[int]]],
+    max_batch_tokens: int,
 ) -> None:
     """Shift and scale the scores to mean 0 and standard deviation 1 over these (prompt ids, completion ids)."""
     scores = by_batch(reward_model, texts, reward_model.chat.pad_id, max_batch_tokens)

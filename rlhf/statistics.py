@@ -52,7 +52,7 @@ def bootstrap_mean(values: ArrayLike, seed: int, samples: int = 2000) -> Interva
     """
     data = _vector(values, "values")
     means = np.concatenate([data[drawn].mean(axis=1) for drawn in _resamples(len(data), seed, samples)])
-    return _percentile_interval(float(data.mean()), means)
+    return percentile_interval(float(data.mean()), means)
 
 
 def paired_bootstrap(a: ArrayLike, b: ArrayLike, seed: int, samples: int = 2000) -> Interval:
@@ -82,20 +82,39 @@ def crossed_bootstrap(values: ArrayLike, seed: int, samples: int = 2000) -> Inte
     data = np.asarray(values, dtype=np.float64)
     if data.ndim != 2 or data.size == 0:
         raise ValueError(f"crossed_bootstrap needs [seeds, prompts] with at least one of each, got {data.shape}")
+    return percentile_interval(float(data.mean()), crossed_resamples(data[None], seed, samples)[0])
+
+
+def crossed_resamples(values: ArrayLike, seed: int, samples: int = 2000) -> Floats:
+    """Resampled means [R, samples] of R tables `values` [R, S, P], all from the same draws of `crossed_bootstrap`.
+
+    A resampled mean is linear in the values: row i minus row j are the resampled means of values[i] − values[j], so one
+    call serves every difference between R policies.
+    Raises ValueError when `values` is empty, not three-dimensional or not finite.
+    """
+    data = np.asarray(values, dtype=np.float64)
+    if data.ndim != 3 or data.size == 0:
+        raise ValueError(f"crossed_resamples needs [tables, seeds, prompts], at least one of each, got {data.shape}")
     _vector(data.ravel(), "values")
-    seeds, prompts = data.shape
-    mean = float(data.mean())
-    rows = data.mean(axis=1, keepdims=True)
-    wide = data + (_widening(seeds) - 1.0) * (rows - mean)
+    tables, seeds, prompts = data.shape
+    rows = data.mean(axis=2, keepdims=True)
+    wide = data + (_widening(seeds) - 1.0) * (rows - rows.mean(axis=1, keepdims=True))
+    flat = wide.reshape(tables * seeds, prompts).T
     pick = np.random.default_rng([seed, seeds])  # apart from the draws of prompts, which one seed has alone
     means = []
     for drawn in _resamples(prompts, seed, samples):
         places = drawn + prompts * np.arange(len(drawn))[:, None]
         counts = np.bincount(places.ravel(), minlength=drawn.size).reshape(drawn.shape)
-        by_seed = counts.astype(np.float64) @ wide.T / prompts  # [samples, S]
-        chosen = pick.integers(0, seeds, size=by_seed.shape)
-        means.append(np.take_along_axis(by_seed, chosen, axis=1).mean(axis=1))
-    return _percentile_interval(mean, np.concatenate(means))
+        by_seed = (counts.astype(np.float64) @ flat / prompts).reshape(len(drawn), tables, seeds)
+        chosen = pick.integers(0, seeds, size=(len(drawn), 1, seeds))
+        means.append(np.take_along_axis(by_seed, chosen, axis=2).mean(axis=2))
+    return np.concatenate(means).T
+
+
+def percentile_interval(mean: float, resampled: Floats) -> Interval:
+    """95% interval of a mean from its resampled ones [samples]."""
+    ends: Floats = np.percentile(resampled, [2.5, 97.5])
+    return Interval(mean, float(ends[0]), float(ends[1]))
 
 
 def win_rate(a: ArrayLike, b: ArrayLike) -> Floats:
@@ -163,11 +182,6 @@ def _resamples(count: int, seed: int, samples: int) -> Iterator[NDArray[np.int64
     rows = max(1, _CHUNK // count)
     for start in range(0, samples, rows):
         yield rng.integers(0, count, size=(min(rows, samples - start), count))
-
-
-def _percentile_interval(mean: float, resampled: Floats) -> Interval:
-    ends: Floats = np.percentile(resampled, [2.5, 97.5])
-    return Interval(mean, float(ends[0]), float(ends[1]))
 
 
 def _widening(count: int) -> float:

@@ -27,18 +27,20 @@ from rlhf.epochs import num_steps, rows_at
 from rlhf.errors import PreflowError
 from rlhf.losses.direct_alignment import kto_baseline
 from rlhf.models import Policy, load_policy, save_policy, token_logprobs
-from rlhf.preferences import Example, Judged, encode_example, example_batch, example_micro_batches, mismatched
+from rlhf.preferences import Example, Labelled, encode_example, example_batch, example_micro_batches, mismatched
 from rlhf.records import read_rows, write_json
 from rlhf.seeding import derive
 from rlhf.trainer import Metrics, OptimizerSettings, StepBatch, fit
 from tasks.config.algorithms.direct import DirectAlgorithm, Kto
 from tasks.config.dpo import DirectAlignment
 from tasks.dpo_losses import MicroBatch, loss_of
+from tasks.graph import digest
 from tasks.journal import Log
+from tasks.prompts import check_room
 from tasks.stage import main
 
 Reference = Mapping[str, float]
-"""log π_ref of whole completions by `Judged.key`; empty where the method has no reference."""
+"""log π_ref of whole completions by `Labelled.key`; empty where the method has no reference."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Lesson:
     """What one optimiser step, or the measurement at the end, goes by."""
 
     examples: list[Example]
-    mismatched: list[Judged]
+    mismatched: list[Labelled]
     """Of KTO: prompts with completions of others."""
 
 
@@ -66,11 +68,13 @@ def dpo(
     half = [row for row in read_rows(pairs / "train.jsonl") if row["half"] == "policy"]
     train = _encode(algorithm, learner.chat, _some(half, config.max_pairs, seed))
     val = _encode(algorithm, learner.chat, list(read_rows(pairs / "val.jsonl")))
+    most_tokens = _most_tokens(config, algorithm, learner, [*train, *val])
     steps = num_steps(len(train), config.batch_size, config.epochs)
-    measured = _lesson(algorithm, val)
+    measured = _lesson(algorithm, val, most_tokens)
 
     def lesson_at(step: int) -> Lesson:
-        return _lesson(algorithm, [train[row] for row in rows_at(step, len(train), config.batch_size, seed)])
+        chosen = [train[row] for row in rows_at(step, len(train), config.batch_size, seed)]
+        return _lesson(algorithm, chosen, most_tokens)
 
     reference: Reference = {}
     if algorithm.needs_reference:
@@ -125,16 +129,27 @@ def _encode(algorithm: DirectAlgorithm, chat: Chat, rows: Sequence[Mapping[str, 
     return examples
 
 
-def _lesson(algorithm: DirectAlgorithm, examples: list[Example]) -> Lesson:
+def _most_tokens(
+    config: DirectAlignment, algorithm: DirectAlgorithm, policy: Policy, examples: Sequence[Example]
+) -> int:
+    """Tokens of the longest sequence that can be asked about. Raises PreflowError where an example exceeds a pass."""
+    sides = 1 if isinstance(algorithm, Kto) else 2  # of a pair both go through together, as long as the longer one
+    longest = max((sides * one.tokens for example in examples for one in example), default=0)
+    check_room("the longest example", longest, config.max_batch_tokens, "dpo")
+    positions: int = policy.model.config.max_position_embeddings
+    return min(positions, config.max_batch_tokens)
+
+
+def _lesson(algorithm: DirectAlgorithm, examples: list[Example], most_tokens: int) -> Lesson:
     if not isinstance(algorithm, Kto):
         return Lesson(examples, [])
     judged = [one for example in examples for one in example]
-    return Lesson([(one,) for one in judged], mismatched(judged))
+    return Lesson([(one,) for one in judged], mismatched(judged, most_tokens))
 
 
-def _asked(lessons: Iterable[Lesson]) -> dict[str, Judged]:
+def _asked(lessons: Iterable[Lesson]) -> dict[str, Labelled]:
     """Every completion whose reference log-probability some lesson needs, once, in a fixed order."""
-    found: dict[str, Judged] = {}
+    found: dict[str, Labelled] = {}
     for lesson in lessons:
         for one in (*(one for example in lesson.examples for one in example), *lesson.mismatched):
             found.setdefault(one.key, one)
@@ -142,12 +157,11 @@ def _asked(lessons: Iterable[Lesson]) -> dict[str, Judged]:
 
 
 def _reference(
-    config: DirectAlignment, policy: Policy, asked: Mapping[str, Judged], folder: Path, scratch: Path
+    config: DirectAlignment, policy: Policy, asked: Mapping[str, Labelled], folder: Path, scratch: Path
 ) -> Reference:
     """log π_ref of every completion that is asked about, from `scratch` where these weights answered before."""
-    digest = sha256((folder / "model.safetensors").read_bytes())
-    digest.update("".join(asked).encode())
-    path = scratch / f"reference-{digest.hexdigest()[:16]}.safetensors"
+    key = sha256("".join([digest(folder), *asked]).encode()).hexdigest()[:16]
+    path = scratch / f"reference-{key}.safetensors"
     if not path.exists():
         draft = path.with_suffix(".tmp")
         save_file({"logprobs": _summed_logprobs(config, policy, list(asked.values()))}, draft)
@@ -156,7 +170,7 @@ def _reference(
 
 
 @torch.no_grad()
-def _summed_logprobs(config: DirectAlignment, policy: Policy, judged: Sequence[Judged]) -> Tensor:
+def _summed_logprobs(config: DirectAlignment, policy: Policy, judged: Sequence[Labelled]) -> Tensor:
     """log π(completion|prompt) of each, [len(judged)]."""
     singles = [(one,) for one in judged]
     found = torch.empty(len(singles))

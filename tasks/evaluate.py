@@ -14,22 +14,23 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rlhf.answers import Answers, from_rows, to_rows
+from rlhf.answers import to_rows
 from rlhf.comparison import GIVEN, candidates_of, differences, frontier, interval, pairs_of, standings
 from rlhf.errors import PreflowError
-from rlhf.evaluation import Exam, Values, mark
+from rlhf.evaluation import Exam, Values
 from rlhf.models import Policy, load_policy
 from rlhf.models.ensembles import load_reward_model
 from rlhf.records import Row, read_rows, val_half, write_json, write_rows
 from rlhf.scoring import Scorer
 from rlhf.statistics import correlation
 from tasks import champion as champions
+from tasks import champion_answers
 from tasks import evaluation_figures as figures
 from tasks.config.evaluate import Evaluate
 from tasks.config.generation import Generation
 from tasks.journal import Log
 from tasks.measurements import Measured, Measurements
-from tasks.prompts import Fitting, fitting, prefixed, usable_prompts
+from tasks.prompts import Fitting, check_answers, fitting, prefixed, usable_prompts
 from tasks.stage import main
 
 
@@ -59,6 +60,8 @@ def evaluate(
     exam, dropped = _exam(config, generation, seed, questions.prompts, models, demonstrations)
     held_out = val_half(_held_out(prompts, "val"), "selection")
     choice, choice_dropped = _usable(held_out, exam.reference, generation, config.num_selection_prompts)
+    for asked in (exam.questions, choice):
+        check_answers(asked, exam.reference, generation.max_new_tokens, config.max_batch_tokens, "evaluate")
     chosen_on, judge = exam.about(choice), exam.judge()
     candidates = candidates_of(folders)
     measurements = Measurements(shared, {"reference": champions.folder_digest(sft), **origin["scorers"]})
@@ -70,7 +73,7 @@ def evaluate(
         done()
     incumbent = champions.read_champion(champion)
     if incumbent is not None:
-        measured["champion"] = _champion(exam, incumbent, champion, questions.digest, origin["chat"])
+        measured["champion"] = champion_answers.measured(exam, incumbent, champion, questions.digest, origin["chat"])
     selected = {}
     for name in candidates:
         selected[name] = interval(measurements.selection(chosen_on, folders[name]), seed, config.bootstrap_samples)
@@ -83,7 +86,7 @@ def evaluate(
     scores["selection"] = {"split": "val", "judge": chosen_on.judge(), "prompts": len(choice), "policies": selected}
     scores["evaluation_set"] = _about_set(config, generation, questions.digest, len(exam.questions))
     scores["dropped"] = dropped | prefixed(choice_dropped, "val_prompts")
-    scores["champion"] = None if incumbent is None else _about_champion(incumbent)
+    scores["champion"] = None if incumbent is None else champion_answers.about(incumbent)
     curves = {"policies": frontier(scores["policies"]), "best_of_n": curve}
     rows = {name: _rows(exam, one) for name, one in measured.items()}
     write_json(out / "scores.json", scores)
@@ -193,33 +196,6 @@ def _rows(exam: Exam, measured: Measured) -> list[Row]:
     return to_rows(exam.questions, measured.answers, measured.greedy, kept)
 
 
-def _champion(exam: Exam, incumbent: champions.Champion, folder: Path, asked: str, chat: str) -> Measured:
-    """What the champion answered, by this run's scorers; what only its weights could tell is None."""
-    answers, greedy = _champions_answers(exam, incumbent, folder, asked, chat)
-    return Measured(answers, greedy, mark(exam, answers, greedy) | {"nll": None})
-
-
-def _champions_answers(
-    exam: Exam, incumbent: champions.Champion, folder: Path, asked: str, chat: str
-) -> tuple[Answers, Answers]:
-    """What the champion answered, to be scored by this run's scorers. Raises PreflowError for other prompts."""
-    answered = incumbent.digests["evaluation_set"]
-    if answered != asked:
-        raise PreflowError(
-            f"champion version {incumbent.version} answered evaluation set {answered}, this run asks {asked}; sample "
-            "it again: python -m tasks.champion --policy ITS_POLICY --eval-prompts data/03_validated/eval --champion "
-            f"{folder}"
-        )
-    kept = {row["id"]: row for row in champions.read_completions(folder)}
-    if missing := [question["id"] for question in exam.questions if question["id"] not in kept]:
-        raise PreflowError(
-            f"champion version {incumbent.version} has no answer to {len(missing)} of {len(exam.questions)} evaluation "
-            f"prompts (first: {missing[0]}), which were too long for it: lower validate.max_prompt_chars"
-        )
-    ordered = [kept[question["id"]] for question in exam.questions]
-    return from_rows(ordered, exam.chat, same_chat=incumbent.digests["chat"] == chat)
-
-
 def _scores(config: Evaluate, measured: Mapping[str, Mapping[str, Values]], judge: str, seed: int) -> dict[str, Any]:
     flat = {name: values.ravel() for name, values in measured["sft"].items() if values is not None}
     further = [(one, other) for one, other in (pair.split(" - ") for pair in config.differences)]
@@ -239,14 +215,6 @@ def _about_set(config: Evaluate, generation: Generation, digest: str, prompts: i
     settings = generation.model_dump(include={"temperature", "max_new_tokens"})
     about = {"digest": digest, "split": "eval", "prompts": prompts, "samples_per_prompt": config.samples_per_prompt}
     return about | settings
-
-
-def _about_champion(incumbent: champions.Champion) -> dict[str, Any]:
-    return {
-        "version": incumbent.version,
-        "resampled": incumbent.resampled,
-        "base": incumbent.digests["base"],
-    }
 
 
 def _counter(log: Log, total: int) -> Callable[[], None]:

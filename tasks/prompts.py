@@ -4,9 +4,9 @@ The data gate counts characters and knows no model; here is where its rows meet 
 and counted, never cut: half a question has another answer.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from rlhf.chat import Chat
 from rlhf.errors import PreflowError
@@ -88,6 +88,26 @@ def usable_prompts(
         f"what the model's {positions} leave beside generation.max_new_tokens={max_new_tokens}: lower it",
     )
     return [row for row, _ in fit.kept][:limit], fit.dropped
+
+
+def check_room(what: str, longest: int, max_batch_tokens: int, section: str) -> None:
+    """Whether the longest row that one pass must hold whole goes into it, before any work is done.
+
+    Raises PreflowError, which names the knob `<section>.max_batch_tokens`, where it does not.
+    """
+    if longest > max_batch_tokens:
+        raise PreflowError(
+            f"{what} may take {longest} tokens in one pass through the model, "
+            f"{section}.max_batch_tokens is {max_batch_tokens}: raise it to {longest} or more"
+        )
+
+
+def check_answers(
+    usable: Sequence[Mapping[str, Any]], policy: Policy, max_new_tokens: int, max_batch_tokens: int, section: str
+) -> None:
+    """`check_room` for prompts with the longest answers that they may get."""
+    longest = max((len(policy.chat.encode_prompt(row["messages"])) for row in usable), default=0)
+    check_room("a prompt with its answer", longest + max_new_tokens, max_batch_tokens, section)
 
 
 def prefixed(counts: Mapping[str, float], prefix: str) -> dict[str, float]:

@@ -28,6 +28,7 @@ from rlhf.seeding import derive
 from tasks.config.generation import Generation
 from tasks.config.reward_model import RewardModel as Config
 from tasks.journal import Log
+from tasks.prompts import check_answers, check_room, usable_prompts
 from tasks.reward_checks import checks, reason
 from tasks.reward_figures import show
 from tasks.sampling import sample_prompts
@@ -57,7 +58,10 @@ def reward_model(
     """Train both models and report on both; the first lines of the module name the files."""
     rows = {split: list(read_rows(pairs / f"{split}.jsonl")) for split in ("train", "val", "eval")}
     measured_on, judged_on = _splits(rows)
-    samples = _samples(generation, load_policy(policy), prompts, seed)
+    start = load_policy(policy)
+    asked = list(read_rows(prompts / "train.jsonl"))
+    _check_room(config, generation, start, rows, asked)
+    samples = _samples(generation, start, asked, seed)
     reports: dict[str, dict[str, Any]] = {}
     verdicts: list[dict[str, Any]] = []
     for name, half in HALVES.items():
@@ -90,9 +94,21 @@ def _splits(rows: Mapping[str, Sequence[Row]]) -> tuple[str, str]:
     return held_out[0], held_out[-1]
 
 
-def _samples(generation: Generation, policy: Policy, prompts: Path, seed: int) -> Samples:
+def _check_room(
+    config: Config, generation: Generation, policy: Policy, rows: Mapping[str, Sequence[Row]], asked: Sequence[Row]
+) -> None:
+    """Raises PreflowError where the completions of one prompt, which train together, or a sample exceed a pass."""
+    halves = [[row for row in rows["train"] if row["half"] == half] for half in HALVES.values()]
+    together = [len(one.completions) * one.longest for half in halves for one in by_prompt(policy.chat, half)]
+    check_room("a prompt with all its completions", max(together, default=0), config.max_batch_tokens, "reward_model")
+    alone = [one.longest for split in ("val", "eval") for one in by_prompt(policy.chat, rows[split])]
+    check_room("a held-out completion", max(alone, default=0), config.max_batch_tokens, "reward_model")
+    usable, _ = usable_prompts(asked, policy, generation.max_new_tokens, limit=NUM_SAMPLES)
+    check_answers(usable, policy, generation.max_new_tokens, config.max_batch_tokens, "reward_model")
+
+
+def _samples(generation: Generation, policy: Policy, rows: Sequence[Row], seed: int) -> Samples:
     """Finished completions of the SFT policy, one a prompt."""
-    rows = read_rows(prompts / "train.jsonl")
     sampled = sample_prompts(
         policy, rows, generation, group_size=1, seed=derive(seed, "normalisation"), limit=NUM_SAMPLES
     )
@@ -124,7 +140,11 @@ def _train(
         )
     names = [name, *(f"{name}-{number}" for number in range(1, config.ensemble))]
     members = [_member(config, policy, rows, samples, member, seed, scratch, log) for member in names]
-    return members[0] if config.ensemble == 1 else RewardEnsemble(members, config.combine)
+    if config.ensemble == 1:
+        return members[0]
+    together = RewardEnsemble(members, config.combine)
+    normalise_on(together, samples, config.max_batch_tokens)
+    return together
 
 
 def _member(

@@ -9,6 +9,7 @@ from rlhf.judge import Server
 from rlhf.models.ensembles import load_reward_model
 from tasks.config.generation import Generation
 from tasks.config.rewards import Rewards
+from tasks.redact import redacted
 
 
 def build(
@@ -44,4 +45,12 @@ def build(
 
 def _server(config: Rewards) -> Server:
     about = config.judge_server
-    return Server(about.url, about.model, about.key_variable, about.timeout_seconds, about.attempts)
+    return Server(
+        about.url,
+        about.model,
+        about.key_variable,
+        about.timeout_seconds,
+        about.attempts,
+        max_tokens=about.max_tokens,
+        redact=redacted,
+    )

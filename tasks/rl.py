@@ -12,7 +12,6 @@ completion.
     python -m tasks.rl --help
 """
 
-import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -27,30 +26,20 @@ from rlhf.batching import Batch
 from rlhf.checkpoints import Checkpoints
 from rlhf.errors import PreflowError
 from rlhf.kl import adapt_kl_coef
-from rlhf.models import Policy, ValueModel, load_policy, logprobs_and_entropy, save_policy
+from rlhf.models import Policy, ValueModel, load_policy, logprobs_and_entropy, save_policy, token_logprobs
 from rlhf.models.ensembles import load_reward_model
 from rlhf.ptx import Demonstrations, demonstrations_at
 from rlhf.records import read_rows, write_json
 from rlhf.rewards import Component
 from rlhf.trainer import OptimizerSettings, fit
-from tasks.config.algorithms.on_policy import (
-    Cispo,
-    Dapo,
-    DrGrpo,
-    Grpo,
-    Gspo,
-    OnlineDpo,
-    Ppo,
-    Reinforce,
-    ReinforcePlusPlus,
-    Rloo,
-)
+from tasks.config.algorithms.on_policy import OnPolicyAlgorithm, Ppo
 from tasks.config.generation import Generation
 from tasks.config.rl import Rl
 from tasks.journal import Log
 from tasks.prompts import fitting, prefixed
 from tasks.rewards import build
-from tasks.rl_looks import best, folder_of, look, parted
+from tasks.rl_looks import best, best_folder, folder_of, look, parted
+from tasks.rl_refusals import refuse_blind_choice, refuse_idle_target, refuse_untrusted
 from tasks.rl_rollouts import Run, asked_prompts, experience_of
 from tasks.stage import main
 
@@ -59,7 +48,7 @@ def rl(
     config: Rl,
     *,
     generation: Generation,
-    algorithm: Reinforce | Rloo | Ppo | Grpo | DrGrpo | Dapo | Gspo | Cispo | ReinforcePlusPlus | OnlineDpo,
+    algorithm: OnPolicyAlgorithm,
     seed: int,
     policy: Path,
     reference: Path,
@@ -73,7 +62,9 @@ def rl(
     demonstrations: Path | None = None,
 ) -> None:
     """Sample, score, learn, look at val prompts; the first lines of the module name the files."""
-    _refuse_untrusted(config, reward_metrics)
+    refuse_untrusted(config, reward_metrics)
+    refuse_blind_choice(config, held_out)
+    refuse_idle_target(config, algorithm)
     learner = load_policy(policy)
     method = ALGORITHMS[config.algorithm](**algorithm.knobs(), fixed_length=generation.max_new_tokens)
     train, dropped = asked_prompts(learner, generation, prompts / "train.jsonl", "prepare.val_share and eval_share")
@@ -105,22 +96,6 @@ def rl(
     write_json(out / "metrics.json", {"algorithm": config.algorithm} | counts | state)
 
 
-def _refuse_untrusted(config: Rl, reward_metrics: Path | None) -> None:
-    if not config.rewards.reward_model or config.allow_untrusted:
-        return
-    if reward_metrics is None:
-        raise PreflowError(
-            "the reward model's own checks are not given: add --reward-metrics, set rl.rewards.reward_model to 0, or "
-            "set rl.allow_untrusted to optimise it all the same"
-        )
-    verdict = json.loads(reward_metrics.read_text(encoding="utf-8"))
-    if not verdict["trusted"]:
-        raise PreflowError(
-            f"the reward model failed its own checks ({'; '.join(verdict['reasons'])}): "
-            "improve its data, or set rl.allow_untrusted to optimise it all the same"
-        )
-
-
 def _critic(policy: Path, reward_model: Path | None) -> ValueModel:
     """A critic that starts from the reward model, and from the policy where there is none."""
     return ValueModel(load_policy(policy).model if reward_model is None else load_reward_model(reward_model).model)
@@ -145,7 +120,7 @@ def _ptx(
             "--demonstrations a folder with train.jsonl, or set rl.ptx_coef to 0"
         )
     positions = min(policy.model.config.max_position_embeddings, config.max_batch_tokens)
-    fit = fitting(
+    usable = fitting(
         "demonstrations",
         rows,
         policy.chat,
@@ -155,7 +130,7 @@ def _ptx(
         "the model's positions, or rl.max_batch_tokens",
     )
     return demonstrations_at(
-        fit.tokens,
+        usable.tokens,
         ptx_coef=config.ptx_coef,
         batch_size=config.ptx_batch_size,
         pad_id=policy.chat.pad_id,
@@ -187,7 +162,7 @@ def _train(
             config.max_batch_tokens,
             demonstrations,
         ),
-        loss=online.loss_of(run.method, forward, run.critic),
+        loss=online.loss_of(run.method, forward, run.critic, lambda batch: token_logprobs(run.policy.model, batch)),
         optimizer=OptimizerSettings(
             lr=rates,
             warmup_steps=config.warmup_steps,
@@ -206,7 +181,10 @@ def _train(
 
 
 def _collect(run: Run, state: dict[str, Any], update: int) -> tuple[Experience | None, Mapping[str, float]] | None:
-    """What an update learns from; None where training ends here, as the val looks say."""
+    """What an update learns from; None where training ends here, as the val looks say.
+
+    An adaptive kl_coef goes by the KL of the completions that are learnt from: with dynamic sampling, the groups kept.
+    """
     if update % run.config.val_every == 0:
         look(run, state["val"], update)
         if run.config.stop_early and parted(state["val"], run.config.patience):
@@ -226,8 +204,9 @@ def _save(run: Run, state: Mapping[str, Any], out: Path) -> int:
     if not run.config.select_best:
         save_policy(run.policy, out / "policy")
         return int(state["val"][-1]["update"])
-    shutil.copytree(run.scratch / "best", out / "policy")
-    return int(best(state["val"])["update"])
+    kept = int(best(state["val"])["update"])
+    shutil.copytree(best_folder(run.scratch, kept), out / "policy")
+    return kept
 
 
 if __name__ == "__main__":

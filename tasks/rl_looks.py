@@ -1,6 +1,7 @@
 """Looks of stage `rl` at the val prompts: how the policy does, which one is kept, when training had better stop.
 
-Nothing here, nor anywhere in the stage, sees the eval prompts or gold.
+Nothing here, nor anywhere in the stage, sees the eval prompts, nor gold where a model is the reward. With the verifier
+`world` it is the correctness part of gold that is optimised, and looked at on val: gold is then no independent judge.
 """
 
 import shutil
@@ -34,10 +35,12 @@ def look(run: Run, looks: list[dict[str, Any]], update: int) -> None:
     }
     components = {f"reward_{name}": one.mean().item() for name, one in answered.scored.components.items()}
     shown = {f"rl/val_{name}": value for name, value in (figures | components).items() if value is not None}
+    shown |= {f"rl/val_{name}": value for name, value in answered.scored.figures.items()}
     run.log(shown, update * run.batches.inner_steps)
     looks.append({"update": update} | figures)
     if best(looks) is looks[-1]:
-        _keep(run.policy, run.scratch / "best")
+        _keep(run.policy, best_folder(run.scratch, update))
+        _forget(run, looks, update)
     if run.config.keep_looks:
         _keep(run.policy, folder_of(run.scratch, update))
 
@@ -67,6 +70,24 @@ def parted(looks: Sequence[Look], patience: int) -> bool:
 def folder_of(parent: Path, update: int) -> Path:
     """Where the policy of a look is kept."""
     return parent / "looks" / f"{update:04d}"
+
+
+def best_folder(scratch: Path, update: int) -> Path:
+    """Where the policy of a look is kept that was the best so far."""
+    return scratch / f"best-{update:04d}"
+
+
+def _forget(run: Run, looks: Sequence[Look], update: int) -> None:
+    """Remove what no checkpoint can name as best again.
+
+    Two checkpoints stay; training may go on from the older one, with the looks before it, and rewards need not come out
+    the same: a judge may change its mind.
+    """
+    every = run.config.checkpoint_every
+    settled = [one for one in looks if one["update"] < (update // every - 1) * every]
+    for folder in run.scratch.glob("best-*") if settled else ():
+        if folder.name < best_folder(run.scratch, best(settled)["update"]).name:
+            shutil.rmtree(folder)
 
 
 def _merit(one: Look) -> float:

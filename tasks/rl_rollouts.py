@@ -11,7 +11,7 @@ from torch import Tensor
 from rlhf import online
 from rlhf.algorithms import Algorithm, Experience, Rollouts
 from rlhf.dynamic_sampling import Answered, fill
-from rlhf.epochs import rows_at
+from rlhf.epochs import full_batch
 from rlhf.errors import PreflowError
 from rlhf.models import Policy, ValueModel, token_logprobs
 from rlhf.records import in_pool, read_rows, val_half
@@ -70,6 +70,8 @@ def asked_prompts(
 
 def experience_of(run: Run, kl_coef: float, update: int) -> tuple[Experience | None, Mapping[str, float]]:
     """What one update learns from, sampled from the policy as it is now, and its metrics.
+
+    With dynamic sampling the metrics are of the groups kept, but for `reward_sampled` and `dropped_groups`.
 
     None where dynamic sampling found no group with anything to teach: such an update is passed over. At the very first
     one it is an error, as the reward then cannot tell completions apart at all.
@@ -130,11 +132,16 @@ def measure(run: Run, answered: Answered, critic: ValueModel | None) -> Rollouts
 
 
 def _gather(run: Run, update: int) -> tuple[Answered | None, dict[str, float]]:
-    """The update's own prompts answered; with dynamic sampling, those that teach nothing replaced by others."""
-    rows = rows_at(update, len(run.train), run.batches.prompts_per_update, run.seed)
+    """The update's own prompts answered; with dynamic sampling, those that teach nothing replaced by others.
+
+    The metrics are of all that was sampled: seconds, what the scorers say of themselves (a judge's share of replies
+    without a verdict), and with dynamic sampling those of `fill`.
+    """
+    rows = full_batch(update, len(run.train), run.batches.prompts_per_update, run.seed)
     if not run.method.dynamic_sampling:
         prompts = [run.train[row] for row in rows]
-        return answer(run, prompts, run.batches.group_size, derive(run.seed, "rollouts", update))
+        answered, seconds = answer(run, prompts, run.batches.group_size, derive(run.seed, "rollouts", update))
+        return answered, seconds | answered.scored.figures
     shuffled = np.random.default_rng(derive(run.seed, "more prompts", update)).permutation(len(run.train))
     own = set(rows)
     order = [*rows, *(int(row) for row in shuffled if row not in own)]
@@ -145,10 +152,10 @@ def _gather(run: Run, update: int) -> tuple[Answered | None, dict[str, float]]:
         if not prompts:
             return None
         seed = derive(run.seed, "rollouts", update, attempt)
-        answered, seconds = answer(run, prompts, run.batches.group_size, seed)
+        some, seconds = answer(run, prompts, run.batches.group_size, seed)
         for name in spent:
             spent[name] += seconds[name]
-        return answered
+        return some
 
-    answered, dropped = fill(next_ones, len(rows), TRIES)
-    return answered, {"dropped_groups": dropped} | spent
+    filled, sampled = fill(next_ones, len(rows), TRIES)
+    return filled, sampled | spent

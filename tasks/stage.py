@@ -10,6 +10,7 @@ import ctypes
 import fcntl
 import hashlib
 import inspect
+import json
 import os
 import select
 import shutil
@@ -28,7 +29,7 @@ from rlhf.errors import Busy, PreflowError
 from tasks import environment
 from tasks.arguments import inputs_of, parser
 from tasks.config import Section, read_yaml
-from tasks.graph import load_graph, stage_key
+from tasks.graph import digest, load_graph, stage_key
 from tasks.journal import Log, home, new_folder
 from tasks.witness import by_hand, follow, origin, outputs, used
 
@@ -69,7 +70,9 @@ def _run(function: Callable[..., None], arguments: argparse.Namespace) -> int:
     root = Path.cwd()
     environment.check(root)
     inputs = inputs_of(function, arguments, read_yaml(root / "params.yaml"))
-    place = _place(root, name, arguments.params)
+    place = _place(root, name, arguments.params, inputs)
+    if _under_dvc():
+        _refuse_unversioned(inputs["config"], arguments, place)
     log = Log(place.journal, place.stage)
     with _held(place.scratch):
         if _forced():
@@ -85,6 +88,8 @@ def _run(function: Callable[..., None], arguments: argparse.Namespace) -> int:
             log.event("end", status="FAILED", exit_code=code, reason=str(error) or type(error).__name__)
             raise
         log.event("end", status="FINISHED", exit_code=0, reason="", outs=outputs(root, place.outs), used=used())
+        if not _under_dvc():  # under a flow the scratch stays until the run is closed
+            shutil.rmtree(place.scratch)
     return 0
 
 
@@ -105,15 +110,41 @@ def _work(function: Callable[..., None], inputs: dict[str, Any], out: Path, plac
     staging.rmdir()
 
 
-def _place(root: Path, name: str, section: str) -> Place:
+def _under_dvc() -> bool:
+    return "DVC_STAGE" in os.environ
+
+
+def _refuse_unversioned(config: Any, arguments: argparse.Namespace, place: Place) -> None:
+    """What a setting has the stage write beyond the usual must be among its outs: DVC would not know of it."""
+    further: Mapping[str, str] = config.further_outs() if hasattr(config, "further_outs") else {}
+    for name, knob in further.items():
+        path = (Path(arguments.out) / name).as_posix()
+        if path not in place.outs:
+            raise PreflowError(
+                f"{arguments.params}.{knob} writes {path}, which is not among the outs of stage `{place.stage}`: add "
+                f"it there in dvc.yaml, or set {arguments.params}.{knob} to false"
+            )
+
+
+def _content(value: Any) -> Any:
+    """An input as what it holds, not as what it is called."""
+    if isinstance(value, Path):
+        return digest(value)
+    if isinstance(value, Section):
+        return value.model_dump(mode="json")
+    return {name: _content(path) for name, path in value.items()} if isinstance(value, Mapping) else value
+
+
+def _place(root: Path, name: str, section: str, inputs: Mapping[str, Any]) -> Place:
     """Where module `name` works, as the stage that DVC says it is, else as the one named like its section."""
     graph = load_graph(root)
     stage = os.environ.get("DVC_STAGE", section if section in graph.stages else name).split(":")[-1]
     node = graph.stages.get(stage)
     key = stage_key(node, root) if node else ""
-    if "DVC_STAGE" not in os.environ:
+    if not _under_dvc():
         # Typed by hand, with arguments of its own: it must not share checkpoints with what DVC runs.
-        key = hashlib.sha256(f"{key} {sys.argv}".encode()).hexdigest()
+        typed = json.dumps([key, sys.argv, _content(inputs)], sort_keys=True)
+        key = hashlib.sha256(typed.encode()).hexdigest()
     scratch = home(root) / "scratch" / f"{stage}-{key[:16]}"
     scratch.parent.mkdir(parents=True, exist_ok=True)
     run = os.environ.get("PREFLOW_RUN") or by_hand(root)

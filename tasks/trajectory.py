@@ -124,7 +124,8 @@ def _looks(folder: Path | None, rl_metrics: Path | None) -> dict[str, Path]:
         raise PreflowError("--looks and --rl-metrics belong together: give both, or neither")
     if folder is None:
         return {}
-    found = {path.name: path for path in sorted(folder.iterdir()) if path.name.isdigit()}
+    looks = sorted((path for path in folder.iterdir() if path.name.isdigit()), key=lambda path: int(path.name))
+    found = {path.name: path for path in looks}
     if not found:
         raise PreflowError(f"{folder} holds 0 policies, expected one a look: set rl.keep_looks to true")
     return found
@@ -141,7 +142,7 @@ def _verdict(
         return None
     told = json.loads(rl_metrics.read_text(encoding="utf-8"))
     gold = {name: float(by_prompt(values["gold_reward"]).mean()) for name, values in looks.items()}
-    kept, last, highest = f"{int(told['kept']):04d}", max(looks), max(gold, key=lambda name: gold[name])
+    kept, last, highest = f"{int(told['kept']):04d}", max(looks, key=int), max(gold, key=lambda name: gold[name])
 
     def beside(name: str, metric: str) -> dict[str, float]:
         one, other = (by_prompt(looks[which][metric]) for which in (name, highest))

@@ -34,6 +34,7 @@ SHORT: dict[str, Any] = {
     "reward_model.min_accuracy": 0.5,
     "reward_model.max_calibration_error": 0.5,
     "reward_model.max_length_correlation": 1.0,
+    "reward_model.min_length_bin_accuracy": 0.0,
 }
 STAGES = list(load_graph(REPO).stages)
 

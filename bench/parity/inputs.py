@@ -17,7 +17,7 @@ from torch import Tensor
 from rlhf.chat import Chat
 from rlhf.models import Policy, new_policy
 from rlhf.models.policy import save_policy
-from rlhf.preferences import Judged, mismatched
+from rlhf.preferences import Labelled, mismatched
 
 SEED = 7
 WORDS = [f"w{number}" for number in range(40)]
@@ -97,7 +97,7 @@ def batches(chat: Chat, draw: torch.Generator) -> dict[str, Any]:
 
 def mismatched_completions(rows: list[dict[str, Any]]) -> list[list[int]]:
     """The completion that our KTO gives to each row's prompt; all prompts are different."""
-    found = mismatched([Judged(row["prompt"], row["completion"], row["label"]) for row in rows])
+    found = mismatched([Labelled(row["prompt"], row["completion"], row["label"]) for row in rows])
     by_prompt = {tuple(one.prompt_ids): one.completion_ids for one in found}
     return [by_prompt[tuple(row["prompt"])] for row in rows]
 

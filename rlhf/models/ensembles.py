@@ -1,6 +1,7 @@
 """Several reward models as one, scored completion by completion."""
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,11 @@ from rlhf.records import write_json
 
 
 class RewardEnsemble(nn.Module):
-    """Reward models that were normalised on the same samples, and how their scores become one (`combine`)."""
+    """Reward models that were normalised on the same samples, and how their scores become one.
+
+    score = (combine(members) − shift) / scale. The members' mean has less than their spread, the worst of them lies
+    below 0: so the combined score has a normalisation of its own.
+    """
 
     def __init__(self, members: Sequence[RewardModel], how: Combination) -> None:
         """Take over the members. Raises ValueError without any."""
@@ -24,6 +29,7 @@ class RewardEnsemble(nn.Module):
             raise ValueError("an ensemble of 0 reward models, expected at least 1")
         self.members = nn.ModuleList(members)
         self.how = how
+        self.shift, self.scale = 0.0, 1.0
         self.chat = members[0].chat
 
     @property
@@ -33,18 +39,27 @@ class RewardEnsemble(nn.Module):
 
     @property
     def std(self) -> Tensor:
-        """Mean over members of the deviation they were normalised by: the unit of their margins."""
-        return torch.stack([member.std for member in self.members]).mean()
+        """What a margin is multiplied by to be in the units of training: the members' mean deviation · scale."""
+        return torch.stack([member.std for member in self.members]).mean() * self.scale
 
     def forward(self, batch: Batch) -> Tensor:
         """Scores [B]."""
-        return combine(torch.stack([member(batch) for member in self.members]), self.how)
+        combined = combine(torch.stack([member(batch) for member in self.members]), self.how)
+        return (combined - self.shift) / self.scale
+
+    def normalise(self, mean: float, std: float) -> None:
+        """Shift and scale the combined scores, as `RewardModel.normalise` does one model's."""
+        if not (math.isfinite(mean) and math.isfinite(std) and std > 0):
+            raise ValueError(f"scores have mean {mean} and std {std}, expected finite and std above 0: all equal?")
+        self.shift += mean * self.scale
+        self.scale *= std
 
     def save(self, folder: Path) -> None:
         """Write ensemble.json, and each member as a reward model under members/."""
         for number, member in enumerate(self.members):
             member.save(folder / "members" / str(number))
-        write_json(folder / "ensemble.json", {"combine": self.how, "members": len(self.members)})
+        about = {"combine": self.how, "members": len(self.members), "shift": self.shift, "scale": self.scale}
+        write_json(folder / "ensemble.json", about)
 
 
 def load_reward_model(folder: Path) -> RewardModel | RewardEnsemble:
@@ -53,4 +68,6 @@ def load_reward_model(folder: Path) -> RewardModel | RewardEnsemble:
         return RewardModel.load(folder)
     about = json.loads((folder / "ensemble.json").read_text(encoding="utf-8"))
     members = [RewardModel.load(folder / "members" / str(number)) for number in range(about["members"])]
-    return RewardEnsemble(members, about["combine"]).eval()
+    ensemble = RewardEnsemble(members, about["combine"])
+    ensemble.shift, ensemble.scale = about["shift"], about["scale"]
+    return ensemble.eval()

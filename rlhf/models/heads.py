@@ -1,6 +1,5 @@
-"""Scalar heads on a causal language model: the reward model, and the critic that starts as its copy."""
+"""Scalar heads on a causal language model: the reward model, and the critic, which starts as another."""
 
-import copy
 import math
 from pathlib import Path
 from typing import Any
@@ -102,20 +101,18 @@ class RewardModel(nn.Module):
 
 
 class ValueModel(nn.Module):
-    """The critic: a backbone of its own and a linear head that starts at zero."""
+    """The critic: a backbone of its own and a linear head that starts at zero, so that every first value is 0.
+
+    The backbone starts as that of the reward model, loaded again, as in InstructGPT (2203.02155).
+    """
 
     def __init__(self, model: Any) -> None:
-        """Take over `model`, a causal language model."""
+        """Take over `model`, a causal language model (not a copy)."""
         super().__init__()
         self.model = model
         self.head = nn.Linear(model.config.hidden_size, 1)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
-
-    @classmethod
-    def from_reward_model(cls, reward_model: RewardModel) -> "ValueModel":
-        """A critic on a copy of the reward model's backbone, with every value 0 (as in InstructGPT, zero head)."""
-        return cls(copy.deepcopy(reward_model.model).requires_grad_(True))
 
     def forward(self, batch: Batch) -> Tensor:
         """Values [B, T], aligned with log-probabilities: values[b, t] is what the state *before* token t is worth.

@@ -2,7 +2,7 @@
 
 from rlhf.rewards.base import Asked, Component, Score, Scored, compose
 from rlhf.rewards.judged import Judged
-from rlhf.rewards.models import claims, ensemble, reward_model
+from rlhf.rewards.models import claims, reward_model
 from rlhf.rewards.rules import form, length, missing_stop, verifier
 
 __all__ = [
@@ -13,7 +13,6 @@ __all__ = [
     "Scored",
     "claims",
     "compose",
-    "ensemble",
     "form",
     "length",
     "missing_stop",

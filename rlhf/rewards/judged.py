@@ -22,11 +22,12 @@ MAX_UNPARSABLE = 0.5
 class Judged:
     """Win share in [0, 1] of each completion against the prompt's others; equal texts tie, and so does a lone one.
 
-    Every two different completions of a prompt are compared in both orders: G·(G − 1) requests a group of G. The mean
-    over a group is ½ whatever the policy, so this tells completions apart and never policies: keep the best checkpoint
-    by something else. `figures` has the shares of the last call's replies that were `judge_unparsable` (counted as
-    ties) or `judge_tie`, that chose what was shown first (`judge_first_place`), and of comparisons whose two orders
-    gave no winner (`judge_undecided`).
+    Every two different completions of a prompt are compared in both orders: G·(G − 1) requests a group of G. One that
+    was cut off is not shown to the judge: it loses to every one that came to its end, and ties with other cut ones. The
+    mean over a group is ½ whatever the policy, so this tells completions apart and never policies: keep the best
+    checkpoint by something else. `figures` has the shares of the last call's replies that were `judge_unparsable`
+    (counted as ties) or `judge_tie`, that chose what was shown first (`judge_first_place`), and of comparisons whose
+    two orders gave no winner (`judge_undecided`).
     """
 
     def __init__(self, ask: Ask, decode: Decode, parallel: int = 8) -> None:
@@ -36,15 +37,14 @@ class Judged:
 
     def __call__(self, prompts: Sequence[Asked], completions: Sequence[Completion]) -> Tensor:
         """[B]. Raises PreflowError where more than half of the replies hold no verdict."""
-        texts = [self._decode(one.ids) for one in completions]
+        texts = [self._decode(one.ids) if one.stop_reason == "stop" else None for one in completions]
         rows: dict[int, list[int]] = {}
-        for row, one in enumerate(completions):
+        finished: dict[int, dict[str, None]] = {}  # different texts of each prompt, in their order
+        for row, (one, text) in enumerate(zip(completions, texts, strict=True)):
             rows.setdefault(one.prompt_index, []).append(row)
-        asked = [
-            (index, *pair)
-            for index, group in rows.items()
-            for pair in combinations(dict.fromkeys(texts[row] for row in group), 2)
-        ]
+            if text is not None:
+                finished.setdefault(one.prompt_index, {})[text] = None
+        asked = [(index, *pair) for index, different in finished.items() for pair in combinations(different, 2)]
 
         failed = threading.Event()
 
@@ -60,14 +60,18 @@ class Judged:
         with ThreadPoolExecutor(self._parallel) as pool:
             verdicts = list(pool.map(one_pair, asked))
         self._count(verdicts)
-        shares: dict[tuple[int, str, str], float] = {}
+        shares: dict[tuple[int, str | None, str | None], float] = {}
         for (index, first, second), verdict in zip(asked, verdicts, strict=True):
             shares[index, first, second] = verdict.share
             shares[index, second, first] = 1.0 - verdict.share
         rewards = torch.full((len(completions),), 0.5)
         for index, group in rows.items():
             for row in group:
-                others = [shares.get((index, texts[row], texts[other]), 0.5) for other in group if other != row]
+                others = [
+                    shares.get((index, texts[row], texts[other]), _by_end(texts[row], texts[other]))
+                    for other in group
+                    if other != row
+                ]
                 if others:
                     rewards[row] = sum(others) / len(others)
         return rewards
@@ -85,3 +89,8 @@ class Judged:
             )
         undecided = sum(verdict.share == 0.5 for verdict in verdicts) / len(verdicts)
         self.figures = {f"judge_{name}": value for name, value in share.items()} | {"judge_undecided": undecided}
+
+
+def _by_end(one: str | None, other: str | None) -> float:
+    """The share without a judge: None was cut off, and what came to its end beats it; else a tie."""
+    return 0.5 + 0.5 * ((one is not None) - (other is not None))

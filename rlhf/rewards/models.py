@@ -1,11 +1,10 @@
-"""Rewards that were learnt: one reward model, or several as one."""
+"""Rewards that were learnt: a reward model (or an ensemble, which scores as one), and claims of token models."""
 
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
-from rlhf.losses.reward import Combination, combine
 from rlhf.losses.verification import Aggregation
 from rlhf.models.token_rewards import TokenRewardModel
 from rlhf.rewards.base import Asked, Component
@@ -23,19 +22,6 @@ def reward_model(model: Scorer, unfinished_reward: float, max_tokens: int) -> Co
         texts = [(prompts[one.prompt_index].ids, one.ids) for one in completions]
         stopped = [one.stop_reason == "stop" for one in completions]
         return rewards_of(model, texts, stopped, unfinished_reward, max_tokens)
-
-    return component
-
-
-def ensemble(members: Sequence[Component], how: Combination = "mean") -> Component:
-    """Several rewards as one, completion by completion (Coste et al., "Reward Model Ensembles", 2310.02743).
-
-    Members must be on one scale (reward models are, once normalised on the same samples); `how` is explained in
-    `rlhf.losses.reward.combine`.
-    """
-
-    def component(prompts: Sequence[Asked], completions: Sequence[Completion]) -> Tensor:
-        return combine(torch.stack([member(prompts, completions) for member in members]), how)
 
     return component
 

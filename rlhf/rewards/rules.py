@@ -36,9 +36,10 @@ def verifier(decode: Decode, name: str | None = None) -> Component:
 
 
 def form(decode: Decode, pattern: str) -> Component:
-    """1 where the whole completion has the form of the regular expression `pattern`, else 0; the dot takes line breaks.
+    """1 where a finished completion has, as a whole, the form of the regular expression `pattern`, else 0.
 
-    For example `<think>.*</think>.*` (DeepSeek-R1, 2501.12948). Raises PreflowError where the pattern is none.
+    For example `<think>.*</think>.*` (DeepSeek-R1, 2501.12948); the dot takes line breaks. A completion that was cut
+    off has no form yet: 0. Raises PreflowError where the pattern is none.
     """
     try:
         compiled = re.compile(pattern, re.DOTALL)
@@ -46,7 +47,8 @@ def form(decode: Decode, pattern: str) -> Component:
         raise PreflowError(f"format_pattern {pattern!r} is no regular expression: {error}") from None
 
     def component(prompts: Sequence[Asked], completions: Sequence[Completion]) -> Tensor:
-        return torch.tensor([float(compiled.fullmatch(decode(one.ids)) is not None) for one in completions])
+        fits = [one.stop_reason == "stop" and compiled.fullmatch(decode(one.ids)) is not None for one in completions]
+        return torch.tensor(fits, dtype=torch.float32)
 
     return component
 

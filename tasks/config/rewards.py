@@ -18,6 +18,7 @@ class Judge(Section):
     )
     timeout_seconds: float = Field(60.0, gt=0, description="wait for one reply")
     attempts: int = Field(4, ge=1, description="requests until the server counts as away")
+    max_tokens: int = Field(512, ge=1, description="most tokens of one reply; the verdict is its last line")
     parallel: int = Field(8, ge=1, description="comparisons asked at a time")
 
 
@@ -26,9 +27,15 @@ class Rewards(Section):
 
     reward_model: float = Field(1.0, description="weight of the reward model's score, in its standard deviations")
     verifier: float = Field(0.0, description="weight of 1 for a right answer, else 0")
-    format: float = Field(0.0, description="weight of 1 where the whole completion has the form of format_pattern")
+    format: float = Field(
+        0.0, description="weight of 1 where a completion came to its end in the form of format_pattern"
+    )
     length: float = Field(0.0, description="weight of −1 for each token beyond length_budget")
-    missing_stop: float = Field(0.0, description="weight of −1 for a completion that was cut off")
+    missing_stop: float = Field(
+        0.0,
+        description="weight of −1 for a completion that was cut off; beside reward_model, which gives it "
+        "generation.unfinished_reward, that is a second charge unless one of them is 0",
+    )
     judge: float = Field(
         0.0, description="weight of the share of the prompt's other completions that the judge puts below"
     )

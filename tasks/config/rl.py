@@ -18,7 +18,9 @@ class Rl(Section):
     num_updates: int = Field(50, ge=1, description="batches of rollouts, at most")
     kl_coef: float = Field(0.1, ge=0, description="price of a nat of KL to the reference, in units of reward")
     kl_target: float | None = Field(
-        None, gt=0, description="nats a completion that kl_coef is adapted to hold; null keeps kl_coef as it is"
+        None,
+        gt=0,
+        description="nats a completion learnt from that kl_coef is adapted to hold; null keeps kl_coef as it is",
     )
     ptx_coef: float = Field(0.0, ge=0, description="weight of the demonstrations' NLL per token (PPO-ptx); 0: none")
     ptx_batch_size: int = Field(32, ge=1, description="demonstrations of one optimiser step, where ptx_coef is not 0")
@@ -37,9 +39,17 @@ class Rl(Section):
         True, description="end where held-out reward on val stays below its best while the reward is above it"
     )
     patience: int = Field(2, ge=1, description="looks in a row at which they must be apart for an early stop")
-    keep_looks: bool = Field(False, description="also write the policy of every look, to looks/NNNN")
+    keep_looks: bool = Field(
+        False,
+        description="also write the policy of every look, to looks/NNNN; the stage must have the folder looks among "
+        "its outs, as in profile over-optimisation",
+    )
     allow_untrusted: bool = Field(
         False, description="optimise a reward model that failed its own checks (the gate will still refuse the result)"
     )
     checkpoint_every: int = Field(10, ge=1, description="updates between two checkpoints")
     max_batch_tokens: int = Field(4096, ge=1, description="tokens of one pass through a model, padding counted")
+
+    def further_outs(self) -> dict[str, str]:
+        """What only some settings write, in the stage's folder, with the knob that makes it so (see `tasks.stage`)."""
+        return {"looks": "keep_looks"} if self.keep_looks else {}

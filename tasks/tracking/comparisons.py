@@ -27,6 +27,11 @@ def place(root: Path, key: str) -> Path:
     return home(root) / "compare" / "runs" / key
 
 
+def has_begun(root: Path, key: str) -> bool:
+    """Whether there is a record of it."""
+    return "about" in (_read(place(root, key) / "comparison.json") or {})
+
+
 def begin(root: Path, key: str, about: Facts) -> None:
     """Write down that a comparison has begun, or goes on.
 
@@ -61,10 +66,11 @@ def waiting(root: Path) -> list[str]:
     found = []
     for path in sorted(folder.glob("*/comparison.json")):
         if not (path.parent / "shipped").exists():
-            owner = (_read(path) or {})["owner"]
-            gone = owner["host"] == platform.node() and not alive(owner["pid"], owner["started"])
-            if gone or (path.parent / "finish.json").exists():
-                found.append(path.parent.name)
+            with suppress(KeyError, TypeError, ValueError):  # a record that a full disk has torn is nobody's
+                owner = (_read(path) or {})["owner"]
+                gone = owner["host"] == platform.node() and not alive(owner["pid"], owner["started"])
+                if gone or (path.parent / "finish.json").exists():
+                    found.append(path.parent.name)
     return found
 
 
@@ -185,8 +191,11 @@ def _state(root: Path, key: str) -> dict[str, Any]:
 
 
 def _read(path: Path) -> dict[str, Any] | None:
-    found: dict[str, Any] | None = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
-    return found
+    """A record; None where there is none that can be read."""
+    with suppress(OSError, ValueError):
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return found if isinstance(found, dict) else None
+    return None
 
 
 @contextmanager

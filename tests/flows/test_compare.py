@@ -62,6 +62,8 @@ def test_stopped_failed_and_done_it_runs_nothing_twice(toy: Path, api: str) -> N
     assert counts == {
         "collect": 1, "sft": 1, "rejection_sampling": 1, "rl": 1, "dpo": 3, "evaluate": 2, "gate": 2
     }  # fmt: skip
+    # The cells began with what the comparison did: what they share needs no ref of its own.
+    assert "compare-" not in git(toy, "for-each-ref", "refs/preflow")
     # Nothing of the user's was touched, nothing is left but results, refs and the report.
     assert git(toy, "status", "--porcelain") == before
     assert not [path for path in (toy / ".preflow" / "worktrees").iterdir() if path.is_dir()]
@@ -111,6 +113,17 @@ def test_a_plan_runs_nothing(toy: Path) -> None:
     assert lines[-1] == "8 of 8 cells to run; nothing like it was measured yet"
     assert not ran(toy)
     assert not (toy / ".preflow").exists()
+
+
+def test_a_file_that_no_run_can_have_is_refused_before_anything_runs(toy: Path) -> None:
+    (toy / ".gitignore").write_text((toy / ".gitignore").read_text() + "/own.txt\n")
+    (toy / "own.txt").write_text("rows")
+    graph = (toy / "dvc.yaml").read_text()
+    (toy / "dvc.yaml").write_text(graph.replace("    - data/inbox\n", "    - data/inbox\n    - own.txt\n"))
+    process = start(toy, *WORDS)
+    _, err = process.communicate()
+    assert (process.returncode, "own.txt: stages read it" in err) == (1, True), err
+    assert not ran(toy)
 
 
 def test_mistakes_are_one_sentence(toy: Path) -> None:

@@ -8,7 +8,7 @@ import pytest
 from flows.compare_grid import Asked, Cell, grid, parse_seeds, values_of
 from tasks.config import ConfigError
 from tests.flows.compare_toy import make_toy
-from tests.flows.toy import git
+from tests.flows.toy import REPO, git
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +114,13 @@ def test_the_gate_is_not_asked_for_a_policy_that_was_left_out(toy: Path) -> None
         (Asked(("ppo",), settings=("rl.kl_coef=0.1,high",)), "rl.kl_coef: .* valid number"),
         (Asked(("ppo",), settings=("seed=1,2",)), "--set seed=1,2: a comparison takes this from --seeds"),
         (Asked(("ppo",), settings=("rl.algorithm=ppo,grpo",)), "takes this from --algorithm"),
+        (Asked(("ppo",), settings=("rl={algorithm: grpo}",)), r"rl.algorithm grpo in a cell of ppo: .* --algorithm"),
+        (Asked(("ppo",), settings=("rl.kl_coef=1", "rl.kl_coef=2")), "--set rl.kl_coef: given twice; give .* commas"),
+        (Asked(("ppo",), settings=("rl.kl_coef=1", "rl={kl_coef: 2}")), "--set rl.kl_coef and rl: one holds the other"),
+        (
+            Asked(("ppo",), settings=("algorithms.ppo.lr=1",), rates=("2",)),
+            r"--set algorithms.ppo.lr: given twice \(--lr sets it too\); give the values with commas",
+        ),
         (Asked(("ppo",), profile="plite"), "--profile plite: no such profile"),
     ],
 )
@@ -132,3 +139,69 @@ def test_a_profile_with_an_order_of_its_own_brings_its_methods(toy: Path) -> Non
         grid(toy, Asked(("reinforce",), profile="direct"))
     (cell,) = grid(toy, Asked(("dpo",), profile="direct"))
     assert "rl" in cell.signatures  # no method there, so no alternative
+
+
+def test_the_same_algorithm_at_another_stage_is_another_cell(toy: Path) -> None:
+    """Both stages run in either cell; what differs is whose policy the cell is about."""
+    text = (toy / "dvc.yaml").read_text()
+    again = """  rl_again:
+    cmd: python -m tasks.rl --params rl --policy data/10_rl/policy --out data/10_again
+    deps:
+    - data/10_rl/policy
+    - stage.py
+    params:
+    - rl
+    - algorithms.${rl.algorithm}
+    outs:
+    - data/10_again/policy
+"""
+    text = text.replace("  evaluate:", again + "  evaluate:")
+    text = text.replace("rl=data/10_rl/policy", "rl=data/10_rl/policy rl_again=data/10_again/policy")
+    (toy / "dvc.yaml").write_text(
+        text.replace(
+            "    - data/10_rl/policy\n    - data/11",
+            "    - data/10_rl/policy\n    - data/10_again/policy\n    - data/11",
+        )
+    )
+    one, two = (grid(toy, Asked(("ppo",), stage=stage))[0] for stage in ("rl", "rl_again"))
+    assert one.signatures == two.signatures
+    assert one.key != two.key
+    assert (one.policy, two.policy) == ("rl", "rl_again")
+    # What goes on from the method's policy is another one for another algorithm.
+    ppo, grpo = grid(toy, Asked(("ppo", "grpo"), stage="rl"))
+    assert (ppo.policies["rl_again"], grpo.policies["rl_again"]) == (("with ppo",), ("with grpo",))
+    assert ppo.policies["sft"] == grpo.policies["sft"] == ppo.policies["rl"] == ()
+
+
+def test_words_about_a_stage_are_no_part_of_a_key(toy: Path) -> None:
+    (before,) = grid(toy, Asked(("ppo",)))
+    text = (toy / "dvc.yaml").read_text()
+    told = text.replace(
+        "  evaluate:\n", "  # all of them\n  evaluate:\n    desc: everybody\n    meta: {shown: first}\n"
+    )
+    (toy / "dvc.yaml").write_text(told)
+    (after,) = grid(toy, Asked(("ppo",)))
+    assert after.graph != before.graph
+    assert after.key == before.key
+
+
+def test_what_a_policy_is_measured_with_reaches_it_too(toy: Path) -> None:
+    """The toy's evaluation reads no section of its own; here it does, and rejection sampling has a setting too."""
+    text = (toy / "dvc.yaml").read_text()
+    head, tail = text.split("  evaluate:")
+    (toy / "dvc.yaml").write_text(
+        f"{head}  evaluate:{tail.replace('    - seed', '    - seed' + chr(10) + '    - evaluate', 1)}"
+    )
+    settings = ("evaluate.num_prompts=100,200", "rl.kl_coef=0.02,0.05")
+    cell = grid(toy, Asked(("ppo",), settings=settings))[0]
+    assert cell.policies == {
+        **dict.fromkeys(("sft", "rejection_sampling", "random_control"), ("evaluate.num_prompts=100",)),
+        "rl": ("evaluate.num_prompts=100", "rl.kl_coef=0.02"),
+    }
+
+
+def test_a_reward_model_reaches_every_policy_of_the_real_graph() -> None:
+    settings = ("reward_model.epochs=1,2", "rl.kl_coef=0.02,0.05")
+    cell = grid(REPO, Asked(("ppo",), settings=settings))[0]
+    assert set(cell.policies) == {"base", "sft", "rejection_sampling", "random_control", "rl"}
+    assert {cell.policies[name] for name in cell.policies if name != "rl"} == {("reward_model.epochs=1",)}

@@ -6,9 +6,11 @@ from typing import Any
 import pytest
 from rich.console import Console
 
+from flows import compare_rows
 from flows.compare_figures import frontier, scores
 from flows.compare_grid import Asked, Cell
 from flows.compare_table import markdown, show, summary
+from rlhf.statistics import crossed_resamples
 
 PROMPTS = [f"q{n}" for n in range(6)]
 BASE = [0.1, 0.9, 0.3, 0.7, 0.5, 0.5]
@@ -52,6 +54,12 @@ def found(cells: list[Cell] = CELLS, without: tuple[int, ...] = (), failed: dict
     return summary(Asked(("ppo", "grpo"), seeds=(0, 1)), cells, results, failed or {})
 
 
+def printed(told: Any) -> str:
+    out = io.StringIO()
+    show(told, Console(file=out, width=160, no_color=True))
+    return out.getvalue()
+
+
 def exactly(interval: dict[str, float], value: float) -> bool:
     return list(interval.values()) == pytest.approx([value] * 3, abs=1e-9)
 
@@ -59,7 +67,7 @@ def exactly(interval: dict[str, float], value: float) -> bool:
 def test_each_is_set_against_the_sft_of_its_own_seed() -> None:
     """Seeds are 0.1 apart, prompts up to 0.8; paired, nothing of that is left."""
     rows = {row["name"]: row for row in found()["rows"]}
-    assert list(rows) == ["sft", "random_control", "rejection_sampling", "ppo", "grpo"]
+    assert list(rows) == ["base", "sft", "random_control", "rejection_sampling", "ppo", "grpo"]
     assert exactly(rows["ppo"]["gain"], 0.3) and exactly(rows["grpo"]["gain"], 0.25)
     assert rows["sft"]["gain"] is None
     assert rows["ppo"]["by_seed"] == {"0": pytest.approx(0.8), "1": pytest.approx(0.9)}
@@ -84,7 +92,7 @@ def test_only_seeds_that_both_have_are_paired_and_a_failure_is_told() -> None:
     assert [cell["state"] for cell in told["cells"]] == ["done", "done", "done", "failed"]
     text = markdown(told)
     assert "* grpo seed 1: failed: rl: not finite" in text
-    assert "| grpo | 0.750 | 0.75 – | +0.250 [+0.250, +0.250] |" in text
+    assert "| grpo (1 of 2 seeds) | 0.750 | 0.75 – | +0.250 [+0.250, +0.250] |" in text
 
 
 def test_settings_of_what_is_shared_give_each_variant_its_own_start() -> None:
@@ -101,7 +109,7 @@ def test_settings_of_what_is_shared_give_each_variant_its_own_start() -> None:
     cells = [cell("ppo", 0, f"{LEASH}=1"), cell("ppo", 0, f"{LEASH}=2")]
     told = summary(Asked(("ppo",)), cells, {one.key: result(0, 0.3) for one in cells}, {})
     names = [row["name"] for row in told["rows"]]
-    assert names == ["sft", "random_control", "rejection_sampling", f"ppo {LEASH}=1", f"ppo {LEASH}=2"]
+    assert names == ["base", "sft", "random_control", "rejection_sampling", f"ppo {LEASH}=1", f"ppo {LEASH}=2"]
 
 
 def test_other_prompts_leave_the_common_ones_and_none_leaves_no_interval() -> None:
@@ -118,24 +126,93 @@ def test_nothing_done_is_told_too() -> None:
     told = found(without=(0, 1, 2, 3), failed=dict.fromkeys((one.key for one in CELLS), "no disk"))
     assert told["rows"] == []
     assert markdown(told).count("failed: no disk") == 4
+    assert "|" not in markdown(told)
+    assert "policy" not in printed(told)
 
 
 def test_the_terminal_gets_all_of_it_in_plain_lines() -> None:
-    out = io.StringIO()
-    show(found(), Console(file=out, width=160, no_color=True))
-    lines = {" ".join(line.split()) for line in out.getvalue().splitlines()}
+    lines = {" ".join(line.split()) for line in printed(found()).splitlines()}
     assert "ppo 0.850 0.80 0.90 +0.300 [+0.300, +0.300] 3.00 12.0 1.00 2.00 – 60" in lines
-    assert "rejection_sampling - random_control +0.090 [+0.090, +0.090]" in lines
-    assert "ppo - grpo +0.050 [+0.050, +0.050]" in lines
+    assert "rejection_sampling − random_control +0.090 [+0.090, +0.090]" in lines
+    assert "ppo − grpo +0.050 [+0.050, +0.050]" in lines
 
 
 def test_pictures_show_every_row_and_only_rewards_that_are_known() -> None:
     results = {one.key: result(one.seed, GAINS[one.algorithm]) for one in CELLS}
     figure = scores(found())
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()][::-1] == [
-        *("sft", "random_control", "rejection_sampling", "ppo", "grpo")
+        *("base", "sft", "random_control", "rejection_sampling", "ppo", "grpo")
     ]
     figure = frontier(found(), CELLS, results)
     assert [axes.get_title() for axes in figure.axes] == ["gold", "reward"]
     assert figure.axes[0].get_legend_handles_labels()[1] == ["ppo", "grpo"]
     assert frontier(found(without=(0, 1, 2, 3)), CELLS, {}).axes == []
+
+
+def test_a_gain_is_over_the_sft_of_its_own_evaluation() -> None:
+    """Two reward models judge the same SFT policy 1.0 apart; each method gained 0.3 by its own judge."""
+    cells = [cell("ppo", 0, f"reward_model.epochs={n}", shared=()) for n in (1, 2)]
+    results = {cells[0].key: result(0, 0.3), cells[1].key: result(0, 0.3, sft=1.0)}
+    for number, one in enumerate(results.values()):
+        one["scores"] |= {"judge": "held_out_rm", "scorers": {"policy_rm": "p", "held_out_rm": f"rm{number}"}}
+        for policy in one["values"]["policies"].values():
+            policy["held_out_reward"] = policy.pop("gold_reward")
+    told = summary(Asked(("ppo",)), cells, results, {})
+    gains = {row["name"]: row["gain"] for row in told["rows"]}
+    assert exactly(gains["ppo reward_model.epochs=1"], 0.3) and exactly(gains["ppo reward_model.epochs=2"], 0.3)
+    assert told["differences"][0]["difference"] is None
+    for text in (markdown(told), printed(told)):
+        assert "epochs=1 − ppo" not in text
+        assert text.count("1 pairs have no difference here") == 1
+    # Gold is the same judge whichever reward model was trained, as long as the questions are the same.
+    for one in results.values():
+        one["scores"] |= {"judge": "gold", "evaluation_set": {"digest": "same"}}
+        for policy in one["values"]["policies"].values():
+            policy["gold_reward"] = policy.pop("held_out_reward")
+    assert exactly(summary(Asked(("ppo",)), cells, results, {})["differences"][0]["difference"], -1.0)
+    results[cells[1].key]["scores"]["evaluation_set"] = {"digest": "other"}
+    assert summary(Asked(("ppo",)), cells, results, {})["differences"][0]["difference"] is None
+
+
+def test_controls_are_those_of_the_same_evaluation() -> None:
+    one, two = ("with ppo",), ("with grpo",)
+    cells = [cell("ppo", 0, shared=one), cell("grpo", 0, shared=two)]
+    results = {cells[0].key: result(0, 0.3), cells[1].key: result(0, 0.3, sft=1.0)}
+    told = summary(Asked(("ppo", "grpo")), cells, results, {})["controls"]
+    assert {(pair["a"], pair["b"]) for pair in told} == {
+        (f"{a} with {name}", f"{b} with {name}")
+        for a, b in (("rejection_sampling", "random_control"), ("random_control", "sft"))
+        for name in ("ppo", "grpo")
+    }
+    assert all(exactly(pair["difference"], 0.09 if pair["a"].startswith("rej") else 0.01) for pair in told)
+
+
+def test_names_are_text_and_are_never_cut() -> None:
+    setting = "evaluate.differences=[rl - dpo]"
+    long = f"a.key={'z' * 150}"
+    cells = [cell("ppo", 0, setting), cell("ppo", 0, long), cell("ppo", 0, "a.b=x|y")]
+    told = summary(Asked(("ppo",)), cells, {one.key: result(0, 0.3) for one in cells}, {})
+    text = printed(told)
+    assert f"ppo {setting}" in text
+    assert "…" not in text
+    assert text.count("z") == 3 * 150  # its row and two pairs
+    assert "a.b=x\\|y" in markdown(told)
+    assert text.count("none is adjusted for their number: of 3 differences") == 1
+
+
+def test_one_pair_needs_no_adjusting() -> None:
+    assert "adjusted" not in markdown(found())
+
+
+def test_many_rows_share_their_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def counted(values: Any, seed: int) -> Any:
+        calls.append(len(values))
+        return crossed_resamples(values, seed)
+
+    monkeypatch.setattr(compare_rows, "crossed_resamples", counted)
+    cells = [cell(f"a{n}", seed) for n in range(12) for seed in (0, 1)]
+    results = {one.key: result(one.seed, 0.1) for one in cells}
+    assert len(summary(Asked(("a0",)), cells, results, {})["differences"]) == 66
+    assert len(calls) == 1

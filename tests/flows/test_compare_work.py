@@ -11,6 +11,7 @@ import pytest
 from flows import compare_store as store
 from flows import compare_work
 from flows.compare_grid import Cell
+from flows.compare_start import free_name, heeding
 from flows.compare_work import Job, work
 from rlhf.errors import Preempted
 
@@ -66,6 +67,7 @@ class World:
 class Process:
     cell: Cell
     code: int | None = None
+    returncode: int | None = None
 
     def poll(self) -> int | None:
         return self.code
@@ -142,6 +144,54 @@ def test_without_a_report_the_last_line_is_the_reason(world: World) -> None:
     job.path.with_suffix(".log").write_text("first\nPrefect does not answer\n")
     job.process.code = 87  # type: ignore[attr-defined]
     assert compare_work._reason(world.root, job, {}) == "Prefect does not answer"
+
+
+def test_a_cell_that_was_killed_says_by_what_not_what_it_said_last(world: World) -> None:
+    job = world.start(CELLS[0])
+    job.path.with_suffix(".log").write_text("rl: > python -m tasks.rl --params rl\n")
+    job.process.returncode = -9  # type: ignore[misc]
+    assert compare_work._reason(world.root, job, {}).startswith("killed by signal 9; that is also how the kernel ends")
+
+
+def test_a_stage_whose_outputs_have_left_the_cache_has_no_entry(tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    kept, listed, folder, lost = "aa11", "cc33", "bb22.dir", "dd44"
+    store.write(cache / "files" / "md5" / "aa" / "11", 1)
+    store.write(cache / "files" / "md5" / "cc" / "33", 1)
+    store.write(cache / "files" / "md5" / "bb" / "22.dir", [{"md5": listed, "relpath": "x"}])
+    for name, outs in (("whole", [kept, folder]), ("gone", [kept, lost])):
+        entry = {"entry": {"outs": [{"path": "x", "md5": md5} for md5 in outs]}}
+        store.write(store.folder(tmp_path) / "stages" / f"{name}.json", entry)
+    store.forget_lost(tmp_path, cache, ["whole", "gone", "never made"])
+    assert [store.has_entry(tmp_path, name) for name in ("whole", "gone")] == [True, False]
+    (cache / "files" / "md5" / "cc" / "33").unlink()
+    store.forget_lost(tmp_path, cache, ["whole"])
+    assert not store.has_entry(tmp_path, "whole")
+
+
+def test_what_does_not_end_is_left_when_asked_to_stop() -> None:
+    cancel, forever = threading.Event(), threading.Event()
+    assert heeding(cancel, lambda: 7) == 7
+    with pytest.raises(KeyError):
+        heeding(cancel, lambda: {}["x"])
+    with pytest.raises(Preempted):
+        heeding(cancel, lambda: (cancel.set(), forever.wait()))
+    forever.set()
+
+
+def test_another_grid_does_not_write_over_a_report(tmp_path: Path) -> None:
+    def named(*algorithms: str) -> str:
+        return free_name(tmp_path, "two", [cell(name, 0) for name in algorithms])
+
+    def report(name: str, *algorithms: str) -> None:
+        cells = [{"algorithm": name, "settings": []} for name in algorithms]
+        store.write(tmp_path / "reports" / "compare" / name / "compare.json", {"cells": cells})
+
+    assert named("ppo") == "two"
+    report("two", "ppo")
+    assert (named("ppo", "dpo"), named("dpo")) == ("two", "two-2")
+    report("two-2", "dpo")
+    assert (named("dpo"), named("grpo"), named("ppo")) == ("two-2", "two-3", "two")
 
 
 def test_a_stop_ends_what_runs(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

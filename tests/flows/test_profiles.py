@@ -136,6 +136,8 @@ def test_a_penalty_that_is_no_leash_is_refused(root: Path) -> None:
     with pytest.raises(ConfigError, match=r"algorithms\.grpo: .*k3 is no leash.*use k1 there, or kl_in loss"):
         profiles.resolve(root, settings=["algorithms.grpo.kl_in=reward"])
     profiles.resolve(root, settings=["algorithms.grpo.kl_in=reward", "algorithms.grpo.kl_estimator=k1"])
+    with pytest.raises(ConfigError, match=r"algorithms\.rloo: .*k1 is no leash.*expected gradient"):
+        profiles.resolve(root, settings=["algorithms.rloo.kl_in=loss"])
 
 
 def test_unknown_sections_are_listed_by_the_names_that_params_yaml_has(root: Path) -> None:

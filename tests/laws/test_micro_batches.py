@@ -218,7 +218,10 @@ def test_demonstrations_beside_rollouts(gradients: Any) -> None:
         fit(
             {"policy": learner.model}, steps=1, optimizer=LR, seed=0, name="t",
             batch_at=online.step_batches(lambda update: (experience, {}), algorithm, 1, max_tokens, ptx),
-            loss=online.loss_of(algorithm, lambda batch: logprobs_and_entropy(learner.model, batch), None),
+            loss=online.loss_of(
+                algorithm, lambda batch: logprobs_and_entropy(learner.model, batch), None,
+                lambda batch: token_logprobs(learner.model, batch),
+            ),
         )  # fmt: skip
 
     one, whole = gradients(run, WIDE)

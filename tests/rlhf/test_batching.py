@@ -49,5 +49,5 @@ def test_micro_batches_hold_every_row_once_and_fit(lengths: list[int], max_token
 
 
 def test_a_row_too_long_names_the_knob() -> None:
-    with pytest.raises(ValueError, match="row 1 has 9 tokens, a micro-batch holds 8: raise max_tokens"):
+    with pytest.raises(ValueError, match="row 1 has 9 tokens, a micro-batch holds 8: raise max_batch_tokens"):
         micro_batches([3, 9], 8)

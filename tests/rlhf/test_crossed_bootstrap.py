@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from rlhf import statistics
-from rlhf.statistics import bootstrap_mean, crossed_bootstrap
+from rlhf.statistics import bootstrap_mean, crossed_bootstrap, crossed_resamples
 
 
 def test_with_one_seed_it_is_the_bootstrap_over_prompts() -> None:
@@ -71,3 +71,14 @@ def test_it_is_cut_into_chunks_without_a_trace(monkeypatch: pytest.MonkeyPatch) 
 def test_what_is_no_table_of_numbers_is_refused(values: list[float]) -> None:
     with pytest.raises(ValueError, match=r"seeds, prompts|not finite"):
         crossed_bootstrap(values, seed=0)
+
+
+def test_one_draw_serves_every_difference() -> None:
+    tables = np.random.default_rng(3).normal(size=(3, 4, 25))
+    means = crossed_resamples(tables, seed=7)
+    for i, j in ((0, 1), (2, 0), (1, 1)):
+        ends = np.percentile(means[i] - means[j], [2.5, 97.5])
+        whole = crossed_bootstrap(tables[i] - tables[j], seed=7)
+        assert list(ends) == pytest.approx([whole.ci_low, whole.ci_high], abs=1e-12)
+    with pytest.raises(ValueError, match="tables, seeds, prompts"):
+        crossed_resamples(tables[0], seed=7)

@@ -1,6 +1,6 @@
 import pytest
 
-from rlhf.epochs import epoch_batches, num_steps, rows_at
+from rlhf.epochs import epoch_batches, full_batch, num_steps, rows_at
 
 
 def test_each_pass_takes_every_row_once_in_another_order() -> None:
@@ -28,3 +28,15 @@ def test_batches_by_length_take_every_row_once_and_pad_little() -> None:
     assert padded < 1.15 * sum(lengths)  # 8 at random: about 1.7
     assert batches == epoch_batches(lengths, batch_size=8, seed=1, epoch=0)
     assert batches != epoch_batches(lengths, batch_size=8, seed=1, epoch=1)
+
+
+@pytest.mark.parametrize(("rows", "size"), [(130, 128), (10, 4), (9, 4), (8, 4), (7, 4), (4, 4), (3, 8), (1, 1)])
+def test_passes_that_run_on_give_full_batches_without_a_row_twice(rows: int, size: int) -> None:
+    full = min(rows, size)
+    batches = [full_batch(step, rows, size, seed=3) for step in range(3 * rows)]
+    assert {len(batch) for batch in batches} == {full}
+    assert all(len(set(batch)) == full for batch in batches)
+    flat = [row for batch in batches for row in batch]
+    for start in range(0, len(flat) - rows + 1, rows):
+        assert sorted(flat[start : start + rows]) == list(range(rows))
+    assert rows == 1 or batches != [full_batch(step, rows, size, seed=4) for step in range(3 * rows)]

@@ -1,5 +1,6 @@
 """Reward and value heads: read at the right token, saved whole, started where they should."""
 
+import copy
 import math
 from pathlib import Path
 
@@ -51,14 +52,15 @@ def test_language_model_loss_shares_the_forward_pass(policy: Policy) -> None:
 
 
 def test_token_head_adds_what_it_sees_on_completions(policy: Policy) -> None:
-    """With g(h, l) = l the token head adds the sequence's log-probability and nothing else."""
+    """With g(h, l) = l the token head adds ten times the mean log-probability of the completion, and nothing else."""
     reward_model, batch = RewardModel(policy, seed=0), collate(SEQUENCES, pad_id=0)
     before = reward_model(batch)
     reward_model.token_head = torch.nn.Linear(policy.model.config.hidden_size + 1, 1, bias=False)
     with torch.no_grad():
         reward_model.token_head.weight.zero_()
         reward_model.token_head.weight[0, -1] = 1.0
-    torch.testing.assert_close(reward_model(batch) - before, token_logprobs(policy.model, batch).sum(dim=1))
+    mean = token_logprobs(policy.model, batch).sum(dim=1) / batch.loss_mask.sum(dim=1)
+    torch.testing.assert_close(reward_model(batch) - before, 10.0 * mean)
 
 
 def test_save_load_and_bytes(policy: Policy, tmp_path: Path) -> None:
@@ -81,7 +83,7 @@ def test_a_policy_is_no_reward_model(llama: Policy, tmp_path: Path) -> None:
 
 def test_values_start_at_zero_on_a_copy(llama: Policy) -> None:
     reward_model, batch = RewardModel(llama, seed=0), collate(SEQUENCES, pad_id=0)
-    critic = ValueModel.from_reward_model(reward_model)
+    critic = ValueModel(copy.deepcopy(reward_model.model))
     assert not critic(batch).any()
     before = reward_model(batch)
     with torch.no_grad():
@@ -91,7 +93,7 @@ def test_values_start_at_zero_on_a_copy(llama: Policy) -> None:
 
 
 def test_a_value_sees_what_is_before_its_token(policy: Policy) -> None:
-    critic = ValueModel.from_reward_model(RewardModel(policy, seed=0))
+    critic = ValueModel(policy.model)
     torch.nn.init.normal_(critic.head.weight, generator=torch.Generator().manual_seed(0))
     batch = collate(SEQUENCES, pad_id=0)
     values = critic(batch)

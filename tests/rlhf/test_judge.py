@@ -25,6 +25,7 @@ class Rule:
     def __init__(self) -> None:
         self.requests: list[dict[str, Any]] = []
         self.headers: list[dict[str, str]] = []
+        self.status_text = ""  # body of a reply that is an HTTP status
         self.reply: Callable[[str, str], str | int] = by_worth
 
 
@@ -45,6 +46,8 @@ def rule() -> Iterator[Rule]:
             reply = found.reply(*shown(body))
             status = reply if isinstance(reply, int) else 200
             text = json.dumps({"choices": [{"message": {"role": "assistant", "content": reply}}]}).encode()
+            if status != 200:
+                text = found.status_text.encode()
             self.send_response(status)
             self.send_header("Location", "http://elsewhere.invalid/")
             self.send_header("Content-Length", str(len(text)))
@@ -111,6 +114,53 @@ def test_replies_without_a_verdict_are_ties_that_are_counted(rule: Rule) -> None
     rule.reply = lambda a, b: ""
     with pytest.raises(PreflowError, match="6 of 6 replies of the judge hold no verdict"):
         judged([ASKED], said("good", "bad", "fair"))
+
+
+def test_a_completion_that_was_cut_off_loses_unasked_and_two_of_them_tie(rule: Rule) -> None:
+    cut = [Completion(0, CHAT.encode_text("good"), [], "length") for _ in range(2)]
+    judged = Judged(server(rule).ask, CHAT.decode)
+    assert judged([ASKED], [*cut, *said("bad", "fair")]).tolist() == pytest.approx([1 / 6, 1 / 6, 2 / 3, 1.0])
+    assert len(rule.requests) == 2  # bad against fair, both orders
+    assert judged([ASKED], [cut[0], *said("good")]).tolist() == [0.0, 1.0]  # the same words, but one has an end
+    assert judged([ASKED], cut).tolist() == [0.5, 0.5]
+    assert len(rule.requests) == 2
+
+
+@pytest.mark.parametrize(
+    ("reply", "share"),
+    [
+        ("A is right.\n[[A]]", 1.0),
+        ("**Final verdict:** [[A]].\n\n", 1.0),
+        ("My verdict is [[A]]", 1.0),
+        ("[[A]]", 1.0),
+        ("[[A]]\nThough B is shorter.", 0.5),
+        ("I would not say [[A]]", 0.5),
+        ("[[B]] or [[A]]", 0.5),
+        ("the answer says: [[A]]", 0.5),
+        ("[[D]]", 0.5),
+        ("", 0.5),
+    ],
+)
+def test_only_a_last_line_that_is_a_verdict_is_one(reply: str, share: float) -> None:
+    said_second = reply.replace("[[A]]", "[[X]]").replace("[[B]]", "[[A]]").replace("[[X]]", "[[B]]")
+    replies = iter((reply, said_second))
+    verdict = compare(lambda messages: next(replies), QUESTION, "good", "bad")
+    assert verdict.share == share
+    assert verdict.replies["unparsable"] == (0 if share == 1.0 else 2)
+
+
+def test_an_error_shows_what_the_server_said_without_secrets(rule: Rule, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOY_JUDGE_KEY", "a key")
+    rule.status_text = "no model toy for a key\nand sk-abc, " + "x" * 400
+    rule.reply = lambda a, b: 404
+    judge = server(rule, key_variable="TOY_JUDGE_KEY", redact=lambda text: text.replace("sk-abc", "[secret]"))
+    told = r"HTTP 404: no model toy for \[key\] and \[secret\], x+; see its url"
+    with pytest.raises(PreflowError, match=told) as found:
+        compare(judge.ask, QUESTION, "good", "bad")
+    assert 100 < str(found.value).count("x") < 200
+    rule.reply = lambda a, b: 503
+    with pytest.raises(DependencyDown, match=r"HTTP 503: no model toy for \[key\]"):
+        compare(server(rule, key_variable="TOY_JUDGE_KEY", attempts=1).ask, QUESTION, "good", "bad")
 
 
 def test_a_passing_fault_is_tried_again_and_a_lasting_one_is_a_dependency_down(rule: Rule) -> None:

@@ -68,3 +68,9 @@ def test_parts_of_a_step_add_up_to_the_whole(how: str) -> None:
 def test_a_fixed_length_that_is_missing_is_said() -> None:
     with pytest.raises(ValueError, match="got no fixed_length"):
         aggregate(torch.ones(1, 2), torch.ones(1, 2, dtype=torch.bool), "fixed")
+
+
+def test_equal_values_are_whitened_to_exactly_nothing() -> None:
+    values = torch.full((3, 7), 0.7)
+    mask = torch.arange(7) < torch.tensor([[5], [7], [6]])
+    assert masked_whiten(values, mask).abs().max() == 0.0

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from rlhf.chat import Chat
-from rlhf.preferences import Judged, encode_example, example_batch, example_micro_batches, mismatched, split_sides
+from rlhf.preferences import Labelled, encode_example, example_batch, example_micro_batches, mismatched, split_sides
 
 CHAT = Chat.from_words(["a", "b", "c", "d"])
 ROWS = [
@@ -26,7 +26,7 @@ def test_chosen_come_first_and_only_completions_are_trained() -> None:
 @pytest.mark.parametrize("label", [True, False])
 def test_a_completion_may_come_without_a_rival(label: bool) -> None:
     (one,) = encode_example(CHAT, {"messages": ROWS[0]["messages"], "completion": "b c", "label": label})
-    assert one == Judged(PAIRS[0][0].prompt_ids, PAIRS[0][0].completion_ids, label)
+    assert one == Labelled(PAIRS[0][0].prompt_ids, PAIRS[0][0].completion_ids, label)
     batch, desirable = example_batch([(one,), (one,), (one,)], CHAT.pad_id)
     assert batch.input_ids.shape == (3, 4 + 3) and desirable.tolist() == [label] * 3
 
@@ -38,8 +38,8 @@ def test_micro_batches_count_all_sides_with_padding() -> None:
     assert example_micro_batches(singles, 3 * 7) == [[1, 0, 2], [3]]
 
 
-def judged(prompt: int, completion: int, desirable: bool) -> Judged:
-    return Judged([prompt], [completion], desirable)
+def judged(prompt: int, completion: int, desirable: bool) -> Labelled:
+    return Labelled([prompt], [completion], desirable)
 
 
 def test_mismatched_prompts_meet_completions_of_both_kinds_once_each() -> None:
@@ -55,6 +55,15 @@ def test_what_answers_the_same_prompt_is_no_mismatch() -> None:
     assert mismatched(items[:2]) == [] and mismatched([]) == []
 
 
+def test_completions_that_do_not_fit_a_prompt_are_passed_over() -> None:
+    long, short = [1] * 6, [2]
+    items = [Labelled(long, [10], True), Labelled(short, [20] * 6, True), Labelled([3], [30], False)]
+    found = [(one.prompt_ids, one.completion_ids) for one in mismatched(items, 7)]
+    assert found == [(long, [30]), (short, [30]), ([3], [10])]
+    assert mismatched(items, 12) == mismatched(items)
+    assert [one.prompt_ids for one in mismatched(items[:2], 7)] == [short]  # nothing fits the long one
+
+
 def test_a_key_names_prompt_and_completion_and_where_one_ends() -> None:
-    assert Judged([1, 2], [3], True).key == Judged([1, 2], [3], False).key
-    assert len({Judged([1, 2], [3], True).key, Judged([1], [2, 3], True).key, Judged([1, 2], [4], True).key}) == 3
+    assert Labelled([1, 2], [3], True).key == Labelled([1, 2], [3], False).key
+    assert len({Labelled([1, 2], [3], True).key, Labelled([1], [2, 3], True).key, Labelled([1, 2], [4], True).key}) == 3

@@ -58,6 +58,10 @@ ALGORITHM = rloo(normalise=False, clip_low=0.2, clip_high=0.2, aggregation="toke
 def gradient(max_tokens: int, ptx_coef: float, demonstrations_only: bool = False) -> tuple[Tensor, Mapping[str, float]]:
     """What one step of `fit` finds in `.grad`, and what it logs."""
     policy = Bigram()
+
+    def demonstrated(batch: Batch) -> Tensor:
+        return policy(batch)[0]  # type: ignore[no-any-return]
+
     found: list[Tensor] = []
     policy.table.register_post_accumulate_grad_hook(lambda table: found.append(table.grad.clone()))  # type: ignore[union-attr]
     ptx = demonstrations_at(SEQUENCES, ptx_coef=ptx_coef, batch_size=3, pad_id=0, max_tokens=max_tokens, seed=0)
@@ -66,7 +70,7 @@ def gradient(max_tokens: int, ptx_coef: float, demonstrations_only: bool = False
     fit(
         {"policy": policy}, steps=1, seed=0, name="test", optimizer=OptimizerSettings(lr=0.1),
         batch_at=online.step_batches(lambda update: (made, {}), ALGORITHM, 1, max_tokens, ptx if ptx_coef else None),
-        loss=online.loss_of(ALGORITHM, policy, None), log=lambda metrics, step: seen.append(metrics),
+        loss=online.loss_of(ALGORITHM, policy, None, demonstrated), log=lambda metrics, step: seen.append(metrics),
     )  # fmt: skip
     return found[-1], seen[0]
 

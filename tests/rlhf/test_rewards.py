@@ -1,8 +1,5 @@
 """Components and their weighted sum, on completions made by hand."""
 
-from collections.abc import Sequence
-from typing import Any
-
 import pytest
 import torch
 from torch import Tensor
@@ -47,7 +44,7 @@ def test_what_is_no_reward_is_refused() -> None:
 def test_rules_by_hand() -> None:
     completions = [said("it is 4"), said("it is 4", stopped=False), said("4 5"), said("yes")]
     assert rewards.verifier(CHAT.decode)([PROMPT], completions).tolist() == [1.0, 0.0, 0.0, 0.0]
-    assert rewards.form(CHAT.decode, r"it is \d")([PROMPT], completions).tolist() == [1.0, 1.0, 0.0, 0.0]
+    assert rewards.form(CHAT.decode, r"it is \d")([PROMPT], completions).tolist() == [1.0, 0.0, 0.0, 0.0]
     assert rewards.length(3)([PROMPT], completions).tolist() == [-1.0, 0.0, 0.0, 0.0]  # 4, 3, 3 and 2 tokens
     assert rewards.missing_stop([PROMPT], completions).tolist() == [0.0, -1.0, 0.0, 0.0]
 
@@ -90,10 +87,7 @@ class Model:
         return self.factor * batch.loss_mask.sum(dim=1).float()
 
 
-def test_learnt_rewards_and_their_ensemble() -> None:
+def test_learnt_rewards() -> None:
     completions = [said("yes"), said("it is", stopped=False), said("it is 4")]
-    members: Sequence[Any] = [rewards.reward_model(Model(factor), -7.0, 64) for factor in (1.0, 3.0)]
-    assert members[0]([PROMPT], completions).tolist() == [2.0, -7.0, 4.0]
-    assert rewards.ensemble(members)([PROMPT], completions).tolist() == [4.0, -7.0, 8.0]
-    assert rewards.ensemble(members, "min")([PROMPT], completions).tolist() == [2.0, -7.0, 4.0]
-    assert rewards.ensemble(members, "mean_minus_std")([PROMPT], completions).tolist() == [2.0, -7.0, 4.0]
+    scored = rewards.reward_model(Model(3.0), -7.0, 64)
+    assert scored([PROMPT], completions).tolist() == [6.0, -7.0, 12.0]

@@ -1,5 +1,6 @@
 """Outcome and process reward models: where they speak, that they learn, that their heads survive the disk."""
 
+import math
 import shutil
 from pathlib import Path
 from typing import Any
@@ -147,6 +148,14 @@ def test_an_ensemble_is_its_members_and_comes_back_from_disk(tmp_path: Path) -> 
     ensemble = RewardEnsemble(members, "min")
     torch.testing.assert_close(ensemble(batch), torch.minimum(members[0](batch), members[1](batch)))
     assert ensemble.std.item() == 2.0
+    ensemble.normalise(-0.5, 0.25)
+    torch.testing.assert_close(ensemble(batch), 4 * torch.minimum(members[0](batch), members[1](batch)) + 2)
+    ensemble.normalise(1.0, 2.0)
+    torch.testing.assert_close(ensemble(batch), 2 * torch.minimum(members[0](batch), members[1](batch)) + 0.5)
+    assert ensemble.std.item() == 1.0  # a margin of 1 is one of ½ between members, of deviation 2
+    for mean, std in ((0.0, 0.0), (math.nan, 1.0)):
+        with pytest.raises(ValueError, match="all equal"):
+            ensemble.normalise(mean, std)
     ensemble.save(tmp_path / "several")
     loaded = load_reward_model(tmp_path / "several")
     assert torch.equal(loaded(batch), ensemble(batch))

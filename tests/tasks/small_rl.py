@@ -1,11 +1,16 @@
 """Stage `rl` on models of a few thousand weights, for the tests of it."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-from tasks.config.algorithms.on_policy import OnPolicy, Ppo
+import torch
+from torch import Tensor
+
+from rlhf.rewards import Asked
+from rlhf.sampler import Completion
+from tasks.config.algorithms.on_policy import Ppo
 from tasks.config.generation import Generation
 from tasks.config.rl import Rl
 from tasks.journal import Log
@@ -17,8 +22,8 @@ QUICK: dict[str, Any] = {
     "max_batch_tokens": 256, "stop_early": False,
 }  # fmt: skip
 GENERATION = Generation(max_new_tokens=6)
-SMALL: dict[str, Any] = {"prompts_per_update": 8, "group_size": 4, "lr": 0.02}
-BLOCKS: dict[str, OnPolicy] = {
+SMALL: dict[str, Any] = {"prompts_per_update": 8, "group_size": 4, "lr": 0.01}
+BLOCKS: dict[str, Any] = {
     block.name: block(**(SMALL | {"value_lr": 0.02} if block is Ppo else SMALL))
     for block in get_args(get_type_hints(rl)["algorithm"])
 }
@@ -49,6 +54,10 @@ def save_inputs(folder: Path) -> dict[str, Path]:
         "reward_metrics": folder / "reward_metrics.json",
         "prompts": folder / "prompts",
     }
+
+
+def stopped(prompts: Sequence[Asked], completions: Sequence[Completion]) -> Tensor:
+    return torch.tensor([float(one.stop_reason == "stop") for one in completions])
 
 
 def run(

@@ -116,7 +116,7 @@ def lesson_of(algorithm: DirectAlgorithm, policy: Policy) -> stage.Lesson:
         row | {"chosen": " ".join(["yes"] * (1 + number % 3)), "rejected": " ".join(["no"] * (1 + number % 4))}
         for number, row in enumerate(rows(tiny.WORDS[:8]))
     ]
-    return stage._lesson(algorithm, [encode_example(policy.chat, row) for row in pairs])
+    return stage._lesson(algorithm, [encode_example(policy.chat, row) for row in pairs], 1000)
 
 
 def reference_of(policy: Policy, lesson: stage.Lesson) -> dict[str, float]:
@@ -184,7 +184,7 @@ def test_kto_s_baseline_is_that_of_the_whole_step_on_mismatched_completions() ->
     """By hand: prompt 1 with the completion of prompt 2, and so on round, good ones first."""
     policy, start = tiny.policy(1), tiny.policy(0)
     good = [encode_example(policy.chat, row)[0] for row in unpaired(rows(["red", "blue one"]))]
-    lesson = stage._lesson(Kto(), [(one,) for one in good])
+    lesson = stage._lesson(Kto(), [(one,) for one in good], 1000)
     ratios = []
     for prompt, answer in ((0, 1), (1, 2), (2, 3), (3, 0)):
         crossed = encode_example(
@@ -214,6 +214,37 @@ def test_kto_learns_from_completions_without_rivals_what_it_learns_from_pairs(
     alone = run(inputs, tmp_path / "alone", algorithm=Kto(lr=0.02), batch_size=14, max_batch_tokens=1000)
     assert alone["pairs"] == 14 and alone["steps"] == paired["steps"]
     assert alone["val_accuracy"] == 1.0 and alone["val_loss"] == pytest.approx(paired["val_loss"], rel=0.05)
+
+
+def test_kto_crosses_only_what_a_pass_has_room_for(inputs: dict[str, Path], tmp_path: Path) -> None:
+    """A long prompt, and a long completion of another: either fits, but not the one with the other."""
+    talk = " ".join(["red"] * 27)
+    long = [
+        {"messages": [{"role": "user", "content": talk}], "chosen": "yes", "rejected": "no", "half": "policy"},
+        {"messages": [{"role": "user", "content": "red"}], "chosen": talk, "rejected": "no", "half": "policy"},
+    ]
+    write_rows(inputs["pairs"] / "train.jsonl", long)
+    metrics = run(inputs, tmp_path / "run", algorithm=Kto(lr=0.01), max_batch_tokens=40)
+    assert metrics["pairs"] == 2
+
+
+def test_a_pair_that_does_not_go_into_a_pass_is_said_with_the_knob(inputs: dict[str, Path], tmp_path: Path) -> None:
+    """<bos> <user> word <bot> yes please <end>: 7 tokens a side."""
+    with pytest.raises(PreflowError, match=r"may take 14 tokens .*dpo\.max_batch_tokens is 13: raise it to 14"):
+        run(inputs, tmp_path / "pairs", max_batch_tokens=13)
+    run(inputs, tmp_path / "alone", algorithm=Kto(lr=0.01), max_batch_tokens=13, epochs=1)
+    with pytest.raises(PreflowError, match=r"may take 7 tokens .*dpo\.max_batch_tokens is 6"):
+        run(inputs, tmp_path / "singles", algorithm=Kto(lr=0.01), max_batch_tokens=6)
+
+
+def test_the_kept_reference_is_that_of_the_whole_policy(inputs: dict[str, Path], tmp_path: Path) -> None:
+    """Weights may have other names or lie in several files."""
+    start = load_policy(inputs["policy"])
+    asked = stage._asked([lesson_of(Kto(), start)])
+    for content in (b"1", b"2"):
+        (inputs["policy"] / "more.safetensors").write_bytes(content)
+        stage._reference(DirectAlignment(), start, asked, inputs["policy"], tmp_path)
+    assert len(list(tmp_path.glob("reference-*"))) == 2
 
 
 def test_other_methods_refuse_completions_without_rivals(inputs: dict[str, Path], tmp_path: Path) -> None:

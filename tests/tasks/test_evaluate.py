@@ -316,6 +316,16 @@ def test_what_the_model_has_no_room_for_is_dropped_and_counted(world: dict[str, 
     assert scores["dropped"]["demonstrations_dropped_long"] == 1
 
 
+def test_answers_that_may_not_go_into_a_pass_are_said_before_anything_is_sampled(
+    world: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """<bos> <user> evening , <bot>, and 6 tokens of an answer."""
+    monkeypatch.setattr("tasks.measurements.answer", None)
+    config = CONFIG.model_copy(update={"max_batch_tokens": 9})
+    with pytest.raises(PreflowError, match=r"may take 11 tokens .*evaluate\.max_batch_tokens is 9: raise it to 11"):
+        run(world, tmp_path / "out", config)
+
+
 def test_a_champion_without_an_answer_is_said(
     world: dict[str, Path], first: tuple[dict[str, Any], Path], tmp_path: Path
 ) -> None:

@@ -74,7 +74,8 @@ def test_saved_models_score_as_reported_and_are_normalised_on_fresh_samples(
     assert {check["check"] for check in metrics["checks"]} == {
         "accuracy", "length_bin_accuracy", "calibration_error", "length_correlation", "padding_gap",
     }  # fmt: skip
-    samples = _samples(GENERATION, load_policy(inputs["policy"]), inputs["prompts"], 0)
+    asked = list(read_rows(inputs["prompts"] / "train.jsonl"))
+    samples = _samples(GENERATION, load_policy(inputs["policy"]), asked, 0)
     assert 2 <= len(samples) == metrics["normalised_on"] < 60  # the rest was cut off
     for name in ("policy_rm", "held_out_rm"):
         model = RewardModel.load(tmp_path / "run/out" / name)
@@ -116,10 +117,38 @@ def test_an_ensemble_is_trained_saved_and_reported_as_one(inputs: dict[str, Path
     assert (one.head.weight - other.head.weight).abs().max() > 0.01  # they start apart
     scores = score_pairs(load_reward_model(folder), rows(tiny.WORDS[8:], swapped=True), -2.0, 64)
     assert float((scores[:, 0] - scores[:, 1]).mean()) == pytest.approx(metrics["policy_rm"]["margin_mean"], abs=1e-5)
+    assert metrics["policy_rm"]["sample_mean"] == pytest.approx(0.0, abs=1e-4)
+    assert metrics["policy_rm"]["sample_std"] == pytest.approx(1.0, abs=1e-4)
     alone = run(inputs, tmp_path / "alone", epochs=1)
     single = RewardModel.load(tmp_path / "alone/out/policy_rm")
     assert torch.equal(one.head.weight, single.head.weight)  # more members leave the first as it was
     assert alone["policy_rm"]["margin_mean"] != metrics["policy_rm"]["margin_mean"]
+
+
+@pytest.mark.parametrize("how", ["min", "mean_minus_std"])
+def test_a_cautious_ensemble_has_mean_0_and_std_1_too(inputs: dict[str, Path], tmp_path: Path, how: str) -> None:
+    about = run(inputs, tmp_path / "run", ensemble=3, epochs=1, combine=how)["held_out_rm"]
+    assert (about["sample_mean"], about["sample_std"]) == (pytest.approx(0.0, abs=1e-4), pytest.approx(1.0, abs=1e-4))
+
+
+@pytest.mark.parametrize(
+    ("max_batch_tokens", "max_new_tokens", "message"),
+    [
+        (13, 2, r"all its completions may take 14 tokens .*reward_model\.max_batch_tokens is 13"),
+        (50, 54, r"a prompt with its answer may take \d+ tokens .*reward_model\.max_batch_tokens is 50"),
+    ],
+)
+def test_what_does_not_go_into_a_pass_is_said_before_anything_is_sampled(
+    inputs: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    max_batch_tokens: int,
+    max_new_tokens: int,
+    message: str,
+) -> None:
+    monkeypatch.setattr("tasks.reward_model.sample_prompts", None)
+    with pytest.raises(PreflowError, match=message):
+        run(inputs, tmp_path / "run", Generation(max_new_tokens=max_new_tokens), max_batch_tokens=max_batch_tokens)
 
 
 def test_margins_are_used_where_pairs_have_them(inputs: dict[str, Path], tmp_path: Path) -> None:

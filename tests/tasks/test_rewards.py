@@ -12,7 +12,7 @@ from rlhf.sampler import Completion
 from tasks.config import ConfigError
 from tasks.config.generation import Generation
 from tasks.config.rewards import Rewards
-from tasks.rewards import build
+from tasks.rewards import _server, build
 from tests.tasks import tiny
 
 CHAT = tiny.chat()
@@ -33,7 +33,14 @@ def test_every_weight_reaches_its_component() -> None:
     score = build(config, Generation(), None, CHAT)
     found = score(ASKED, [said("yes"), said("yes no thanks", stopped=False), said("no")])
     assert list(found.components) == ["verifier", "format", "length", "missing_stop"]
-    assert found.total.tolist() == [11.0, 10.0 - 100.0 - 1000.0, 0.0]
+    assert found.total.tolist() == [11.0, -100.0 - 1000.0, 0.0]
+
+
+def test_the_judge_s_settings_reach_it() -> None:
+    about = {"model": "toy", "max_tokens": 7, "timeout_seconds": 3.0, "attempts": 2}
+    server = _server(Rewards.parse({"judge": 1, "judge_server": about}, "rl.rewards"))
+    assert (server.model, server.max_tokens, server.timeout_seconds, server.attempts) == ("toy", 7, 3.0, 2)
+    assert server.redact("see sk-" + "a" * 20) == "see [OpenAI-style key]"
 
 
 def test_the_default_is_the_reward_model_alone(tmp_path: Path) -> None:

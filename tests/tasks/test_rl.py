@@ -1,16 +1,20 @@
 import json
 import shutil
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from rlhf import online
 from rlhf.algorithms import ALGORITHMS
 from rlhf.errors import PreflowError
 from rlhf.models import load_policy
 from rlhf.records import read_rows, val_half, write_rows
+from rlhf.rewards import Asked
+from rlhf.sampler import Completion
 from tasks.arguments import inputs_of
 from tasks.config import read_yaml
 from tasks.config.algorithms.on_policy import Ppo, Reinforce
@@ -48,7 +52,7 @@ def test_reward_rises_and_the_vocabulary_of_metrics_is_complete(
     wanted += "" if name in ("reinforce", "online_dpo") else " ratio_max clip_fraction approx_kl"
     wanted += " zero_std_groups" + " kl_loss" * (name in ("grpo", "gspo", "cispo"))
     wanted += " value_loss explained_variance return return_std lr_value grad_norm_value" * (name == "ppo")
-    wanted += " dropped_groups" * (name == "dapo")
+    wanted += " dropped_groups reward_sampled" * (name == "dapo")
     assert {f"rl/{key}" for key in wanted.split()} <= set(log.steps[0])
     assert log.steps[0]["rl/sampler_gap"] < 1e-5
     assert load_policy(tmp_path / name / "out" / "policy").chat.vocab_size == tiny.chat().vocab_size
@@ -64,7 +68,12 @@ class Killed(BaseException):
         ("rloo", "rlhf.online.rollout_metrics", 1, {}),  # before the first checkpoint
         ("rloo", "rlhf.online.rollout_metrics", 6, {"keep_looks": True}),
         ("ppo", "rlhf.online.rollout_metrics", 6, {"ptx_coef": 0.5, "ptx_batch_size": 5}),
-        ("dapo", "rlhf.online.rollout_metrics", 4, {"rewards": {"missing_stop": 1.0, "reward_model": 0.0}}),
+        (
+            "dapo",
+            "rlhf.online.rollout_metrics",
+            4,
+            {"rewards": {"missing_stop": 1.0, "reward_model": 0.0}, "kl_target": None},
+        ),
         ("rloo", "tasks.rl_looks._keep", 2, {}),  # while the best policy so far is put away
         ("rloo", "tasks.rl._save", 1, {"keep_looks": True}),  # after the last update
     ],
@@ -78,8 +87,8 @@ def test_killed_and_run_again_gives_the_same_bytes(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    settings = {"num_updates": 6, "val_every": 3, "checkpoint_every": 2, **settings}
-    settings["kl_target"] = 0.5  # an adaptive coefficient has to come back too
+    # an adaptive coefficient has to come back too
+    settings = {"num_updates": 6, "val_every": 3, "checkpoint_every": 2, "kl_target": 0.5, **settings}
     inputs["demonstrations"] = tiny.save_demonstrations(tmp_path / "demonstrations")
     block = BLOCKS[name].model_copy(update={"importance_cap": 1.5})
     run(inputs, tmp_path / "unbroken", name, block, **settings)
@@ -110,6 +119,49 @@ def test_the_policy_kept_is_the_one_the_held_out_model_likes_best(inputs: dict[s
     assert metrics["last"]["kept"] == 12 and metrics["last"]["val"] == looks
     policies = [tiny.contents(tmp_path / name / "out/policy") for name in ("best", "last")]
     assert (policies[0] == policies[1]) == (metrics["best"]["kept"] == 12)
+
+
+def test_the_kept_policy_is_the_one_named_where_rewards_came_out_otherwise_the_second_time(
+    inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run is killed after a look that was the best so far and goes on from before it; the look is now the worst."""
+    merits = iter([1.0, 2.0, 0.0, 0.5])
+
+    def made_up(prompts: Sequence[Asked], completions: Sequence[Completion]) -> torch.Tensor:
+        return torch.full((len(completions),), next(merits))
+
+    monkeypatch.setattr("tasks.rl._witness", lambda *_: made_up)
+    settings: dict[str, Any] = {"num_updates": 6, "val_every": 3, "checkpoint_every": 2}
+    calls = [0]
+
+    def dying(*arguments: Any) -> Any:
+        calls[0] += 1
+        if calls[0] == 4:  # the update right after the second look
+            raise Killed
+        return original(*arguments)
+
+    original = online.rollout_metrics
+    with monkeypatch.context() as patch:
+        patch.setattr("rlhf.online.rollout_metrics", dying)
+        with pytest.raises(Killed):
+            run(inputs, tmp_path / "run", **settings)
+    shutil.rmtree(tmp_path / "run" / "out")
+    run(inputs, tmp_path / "run", **settings)
+    assert metrics_of(tmp_path / "run")["kept"] == 0
+    assert tiny.contents(tmp_path / "run/out/policy") == tiny.contents(inputs["policy"])
+
+
+def test_policies_that_no_checkpoint_can_name_as_best_are_removed(
+    inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    merits = iter(range(100))
+    monkeypatch.setattr(
+        "tasks.rl._witness", lambda *_: lambda _, completions: torch.full((len(completions),), float(next(merits)))
+    )
+    run(inputs, tmp_path / "run", num_updates=8, val_every=1, checkpoint_every=2)
+    # Checkpoints of update 8 and 6 are there; that of 6 holds the looks up to 5.
+    kept = sorted(folder.name for folder in (tmp_path / "run/scratch").glob("best-*"))
+    assert kept == ["best-0005", "best-0006", "best-0007", "best-0008"]
 
 
 def test_a_leash_that_is_tight_keeps_the_policy_near(inputs: dict[str, Path], tmp_path: Path) -> None:

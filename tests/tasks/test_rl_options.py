@@ -1,10 +1,9 @@
 """Stage `rl` beside its plain loop: other rewards, early stop, looks kept, demonstrations, fresh prompts."""
 
 import math
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 import torch
@@ -16,18 +15,14 @@ from rlhf.records import read_rows
 from rlhf.rewards import Asked, Component, compose
 from rlhf.sampler import Completion
 from rlhf.supervised import mean_nll
-from tasks.rl_looks import parted
-from tests.tasks import tiny
-from tests.tasks.small_rl import BLOCKS, NO_MODEL, metrics_of, run, save_inputs
+from tasks.config.generation import Generation
+from tests.tasks import small_rl, tiny
+from tests.tasks.small_rl import BLOCKS, NO_MODEL, metrics_of, run, save_inputs, stopped
 
 
 @pytest.fixture
 def inputs(tmp_path: Path) -> dict[str, Path]:
     return save_inputs(tmp_path)
-
-
-def stopped(prompts: Sequence[Asked], completions: Sequence[Completion]) -> Tensor:
-    return torch.tensor([float(one.stop_reason == "stop") for one in completions])
 
 
 # Rewards
@@ -69,90 +64,70 @@ def test_a_reward_model_without_a_report_is_refused(inputs: dict[str, Path], tmp
     run(inputs, tmp_path / "allowed", num_updates=1, allow_untrusted=True)
 
 
-# Early stop
+def test_a_judge_alone_cannot_choose_the_policy_to_keep(inputs: dict[str, Path], tmp_path: Path) -> None:
+    held_out = {"held_out": inputs.pop("held_out")}
+    alone = {"reward_model": 0.0, "judge": 1.0, "judge_server": {"model": "judge", "attempts": 1}}
+    with pytest.raises(PreflowError, match=r"rl\.select_best to false, or .* --held-out"):
+        run(inputs, tmp_path / "alone", rewards=alone)
+
+    def reach(where: str, given: dict[str, Path], select_best: bool, also: dict[str, float]) -> None:
+        with pytest.raises(Reached):
+            run(given, tmp_path / where, rewards=alone | also, select_best=select_best)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tasks.rl.load_policy", reached)
+        reach("last", inputs, False, {})
+        reach("watched", inputs | held_out, True, {})
+        reach("another", inputs, True, {"missing_stop": 0.5})
 
 
-def looks(*pairs: tuple[float, float | None]) -> list[dict[str, Any]]:
-    return [{"update": 10 * number, "reward": one, "held_out_reward": two} for number, (one, two) in enumerate(pairs)]
+class Reached(Exception):
+    """Everything was accepted so far."""
 
 
-@pytest.mark.parametrize(
-    ("pairs", "expected"),
-    [
-        ([(0, 0), (1, 1), (2, 0.9), (3, 0.8)], True),
-        ([(0, 0), (1, 1), (2, 0.9)], False),  # only one look so far
-        ([(0, 0), (1, 1), (2, 0.9), (3, 1.1)], False),  # a new best
-        ([(0, 0), (1, 1), (0.9, 0.9), (2, 0.9)], False),  # the reward fell too: no parting
-        ([(0, 0), (1, 1), (0.9, 0.9), (2, 0.9), (2, 0.8)], True),
-        ([(0, 0), (1, 1), (2, 1), (3, 1)], False),  # as good as the best is not below it
-        ([(0, 1), (1, 0.9), (2, 0.8)], True),  # the start was the best
-        ([(0, None), (1, None), (2, None), (3, None)], False),
-    ],
-)
-def test_reward_and_held_out_part(pairs: list[tuple[float, float | None]], expected: bool) -> None:
-    assert parted(looks(*pairs), patience=2) is expected
+def reached(*_: Any) -> Any:
+    raise Reached
 
 
-@pytest.fixture
-def contrary(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A held-out reward that is lost as the other one is won."""
-    against: Component = lambda prompts, completions: -stopped(prompts, completions)  # noqa: E731
-    monkeypatch.setattr("tasks.rl._witness", lambda *_: against)
-
-
-@pytest.mark.usefixtures("contrary")
-def test_training_ends_where_the_held_out_reward_parts_from_the_reward(inputs: dict[str, Path], tmp_path: Path) -> None:
-    run(inputs, tmp_path / "on", rewards=NO_MODEL, stop_early=True, patience=2, val_every=2)
-    metrics = metrics_of(tmp_path / "on")
-    assert metrics["stopped_early"] == metrics["val"][-1]["update"] < 12
-    assert parted(metrics["val"], 2) and not parted(metrics["val"][:-1], 2)
-    assert metrics["kept"] == max(metrics["val"], key=lambda look: look["held_out_reward"])["update"]
-    run(inputs, tmp_path / "off", rewards=NO_MODEL, stop_early=False, val_every=2)
-    assert metrics_of(tmp_path / "off")["stopped_early"] is None
-    assert metrics_of(tmp_path / "off")["val"][: len(metrics["val"])] == metrics["val"]
-
-
-class Killed(BaseException):
-    """Stands for a kill."""
-
-
-@pytest.mark.usefixtures("contrary")
-@pytest.mark.parametrize("place", ["tasks.rl.parted", "tasks.rl._save"])
-def test_a_run_killed_around_its_early_stop_gives_the_same_bytes(
-    place: str, inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("algorithm", "kl_coef"), [("ppo", 0.0), ("dapo", 0.1), ("online_dpo", 0.1)])
+def test_a_target_that_nothing_would_hold_to_is_refused(
+    inputs: dict[str, Path], tmp_path: Path, algorithm: str, kl_coef: float
 ) -> None:
-    settings: dict[str, Any] = {"rewards": NO_MODEL, "stop_early": True, "patience": 2, "val_every": 2}
-    run(inputs, tmp_path / "unbroken", select_best=False, **settings)
-
-    def dying(looks: Any, *_: Any) -> bool:
-        if place.endswith("_save") or len(looks) > 2:
-            raise Killed
-        return False
-
-    with monkeypatch.context() as patch:
-        patch.setattr(place, dying)
-        with pytest.raises(Killed):
-            run(inputs, tmp_path / "broken", select_best=False, **settings)
-    shutil.rmtree(tmp_path / "broken" / "out")
-    run(inputs, tmp_path / "broken", select_best=False, **settings)
-    assert tiny.contents(tmp_path / "broken" / "out") == tiny.contents(tmp_path / "unbroken" / "out")
-    assert metrics_of(tmp_path / "broken")["kept"] == metrics_of(tmp_path / "broken")["stopped_early"]
+    with pytest.raises(PreflowError, match=r"rl\.kl_target is 3\.0, and .* charges no KL"):
+        run(inputs, tmp_path / "run", algorithm, kl_target=3.0, kl_coef=kl_coef)
 
 
-# Looks
+def test_what_scorers_say_of_themselves_is_logged(
+    inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Judging:
+        figures: ClassVar[dict[str, float]] = {"judge_unparsable": 0.125}
+
+        def __call__(self, prompts: Sequence[Asked], completions: Sequence[Completion]) -> Tensor:
+            return stopped(prompts, completions)
+
+    monkeypatch.setattr("tasks.rl.build", lambda *_, **__: compose({"judge": (1.0, Judging())}))
+    for name in ("rloo", "dapo"):
+        log = run(inputs, tmp_path / name, name, num_updates=1)
+        assert log.steps[0]["rl/judge_unparsable"] == log.steps[0]["rl/val_judge_unparsable"] == 0.125
 
 
-def test_the_policy_of_every_look_can_be_kept(inputs: dict[str, Path], tmp_path: Path) -> None:
-    run(inputs, tmp_path / "run", keep_looks=True, select_best=False)
-    out = tmp_path / "run" / "out"
-    assert sorted(folder.name for folder in (out / "looks").iterdir()) == ["0000", "0004", "0008", "0012"]
-    assert tiny.contents(out / "looks" / "0000") == tiny.contents(inputs["policy"])
-    assert tiny.contents(out / "looks" / "0012") == tiny.contents(out / "policy")
-    run(inputs, tmp_path / "none", num_updates=1)
-    assert not (tmp_path / "none" / "out" / "looks").exists()
+def test_passes_over_the_prompts_run_on_so_that_updates_are_full(inputs: dict[str, Path], tmp_path: Path) -> None:
+    count = len(list(read_rows(inputs["prompts"] / "train.jsonl")))
+    block = BLOCKS["reinforce"].model_copy(update={"prompts_per_update": count - 2, "group_size": 1, "lr": 1e-9})
+    seen: list[int] = []
+
+    def counting(prompts: Sequence[Asked], completions: Sequence[Completion]) -> Tensor:
+        seen.append(len({tuple(prompt.ids) for prompt in prompts}))
+        return stopped(prompts, completions)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("tasks.rl.build", lambda *_, **__: compose({"made_up": (1.0, counting)}))
+        run(inputs, tmp_path / "run", "reinforce", block, num_updates=4, val_every=4)
+    assert seen[1:-1] == [count - 2] * 4
 
 
-# Demonstrations
+# Early stop
 
 
 def test_demonstrations_are_remembered_for_a_price(inputs: dict[str, Path], tmp_path: Path) -> None:
@@ -171,6 +146,19 @@ def test_demonstrations_are_remembered_for_a_price(inputs: dict[str, Path], tmp_
 def test_demonstrations_that_are_asked_for_and_missing_are_said(inputs: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(PreflowError, match=r"ptx_coef is 0\.5 and there are 0 demonstrations"):
         run(inputs, tmp_path / "run", ptx_coef=0.5)
+
+
+def test_demonstrations_are_learnt_at_temperature_1(
+    inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rollouts are sampled and learnt at T = 2; at step 0 the NLL of all demonstrations is that of the plain policy."""
+    inputs["demonstrations"] = tiny.save_demonstrations(tmp_path / "demonstrations")
+    monkeypatch.setattr(small_rl, "GENERATION", Generation(max_new_tokens=6, temperature=2.0))
+    rows = list(read_rows(inputs["demonstrations"] / "train.jsonl"))
+    log = run(inputs, tmp_path / "run", num_updates=1, ptx_coef=0.5, ptx_batch_size=len(rows))
+    policy = load_policy(inputs["policy"])
+    expected = mean_nll(policy, [policy.chat.encode_conversation(row["messages"]) for row in rows], 256)
+    assert log.steps[0]["rl/ptx_nll"] == pytest.approx(expected, rel=1e-5)
 
 
 # Dynamic sampling

@@ -29,6 +29,9 @@ class Toy(Section):
     lr: float = Field(1e-3, description="a number")
     mode: str = Field("ok", description="what to do")
 
+    def further_outs(self) -> dict[str, str]:
+        return {"looks": "mode"} if self.mode == "kept" else {}
+
 
 def toy(
     config: Toy, *, seed: int, common: Common, source: Path, other: Path | None = None, parts: dict[str, Path],
@@ -41,8 +44,14 @@ def toy(
         (scratch / "here").write_text(str(os.getpid()))
         print("ready", flush=True)
         time.sleep(600)
+    if config.mode == "kept":
+        (out / "looks").mkdir()
     log({"toy/loss": 0.5}, step=1)
     (out / "model").mkdir()
+    (out / "model" / "resumed").write_text(str((scratch / "progress").exists()))
+    (scratch / "progress").touch()
+    if os.environ.get("DIE"):
+        raise SystemExit(9)
     (out / "model" / "weights").write_text(f"{source.read_text()} {seed} {config.lr} {common.length}")
     (out / "model" / "parts").write_text(" ".join(f"{name}:{path}" for name, path in parts.items()))
     (out / "model" / "seen").write_text(" ".join(path.name for path in shared.iterdir()))
@@ -109,6 +118,58 @@ def test_a_shared_folder_outlives_the_key_and_belongs_to_the_module(root: Path) 
     assert run(root).returncode == 0
     assert (root / "data/toy/model/seen").read_text() == "kept"
     assert (root / ".preflow" / "shared" / "toy" / "kept").exists()
+
+
+def resumed(root: Path) -> bool:
+    assert run(root).returncode == 0
+    return (root / "data/toy/model/resumed").read_text() == "True"
+
+
+def test_a_stage_typed_again_after_its_end_starts_anew(root: Path) -> None:
+    assert not resumed(root)
+    assert not list((root / ".preflow/scratch").glob("toy-*/"))
+    assert not resumed(root)
+
+
+@pytest.mark.parametrize("changed", ["nothing", "a file", "a file in a folder", "its section", "a shared section"])
+def test_a_stage_typed_again_after_a_kill_goes_on_if_its_inputs_are_the_same(root: Path, changed: str) -> None:
+    """The command line is the same each time: it holds names of files, not what is in them."""
+    (root / "data/a").mkdir(parents=True)
+    (root / "data/a/rows").write_text("1")
+    (root / "dvc.yaml").write_text(GRAPH.replace("[rows.jsonl]", "[environment.json]").replace("[seed, toy]", "[seed]"))
+    done = subprocess.run(command(), cwd=root, env=environ() | {"DIE": "1"}, check=False)
+    assert done.returncode == 9
+    params = (root / "params.yaml").read_text()
+    if changed == "a file":
+        (root / "rows.jsonl").write_text("other rows")
+    elif changed == "a file in a folder":
+        (root / "data/a/rows").write_text("2")
+    elif changed == "its section":
+        (root / "params.yaml").write_text(params.replace("5e-6", "6e-6"))
+    elif changed == "a shared section":
+        (root / "params.yaml").write_text(params.replace("length: 6", "length: 7"))
+    assert resumed(root) is (changed == "nothing")
+
+
+def test_what_dvc_runs_keeps_its_scratch_until_the_run_is_closed(root: Path) -> None:
+    done = subprocess.run(command(), cwd=root, env=environ() | {"DVC_STAGE": "toy"}, check=False)
+    assert done.returncode == 0
+    assert len(list((root / ".preflow/scratch").glob("toy-*/progress"))) == 1
+
+
+def test_under_dvc_a_setting_that_writes_more_must_find_it_among_the_outs(root: Path) -> None:
+    (root / "params.yaml").write_text("seed: 7\ntoy: {mode: kept}\n")
+
+    def ask(**further: str) -> subprocess.CompletedProcess[str]:
+        env = environ() | further
+        return subprocess.run(command(), cwd=root, env=env, text=True, capture_output=True, check=False)
+
+    refused = ask(DVC_STAGE="toy")
+    assert refused.returncode == 1
+    assert "toy.mode writes data/toy/looks, which is not among the outs of stage `toy`" in refused.stderr
+    assert ask().returncode == 0  # by hand nothing is versioned
+    (root / "dvc.yaml").write_text(GRAPH.replace("[data/toy/model]", "[data/toy/model, data/toy/looks]"))
+    assert ask(DVC_STAGE="toy").returncode == 0
 
 
 @pytest.mark.parametrize(

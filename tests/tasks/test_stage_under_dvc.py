@@ -27,7 +27,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def start(root: Path, *words: str) -> subprocess.Popen[str]:
-    environ = {**os.environ, "PYTHONPATH": str(REPO), "PREFLOW_RUN": "test"}
+    environ = {**os.environ, "PYTHONPATH": str(REPO), "PREFLOW_RUN": "test", "DVC_STAGE": "toy"}
     argv = [sys.executable, str(root / "dvc"), "repro", *words]
     return subprocess.Popen(argv, cwd=root, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 

@@ -126,6 +126,17 @@ def test_what_mlflow_did_not_hear_is_told_later(root: Path, monkeypatch: pytest.
     assert comparisons.waiting(root) == []
 
 
+def test_a_broken_record_is_in_nobodys_way(root: Path) -> None:
+    assert not comparisons.has_begun(root, "c1")
+    tracking.begin_comparison(root, "c1", ABOUT)
+    assert comparisons.has_begun(root, "c1")
+    for text in ("", "{", "[]", "{}", '{"owner": 1}'):
+        (comparisons.place(root, "c1") / "comparison.json").write_text(text)
+        assert (comparisons.waiting(root), comparisons.has_begun(root, "c1")) == ([], False)
+    run_cell(root, "r1", "c1")
+    assert [run.info.run_name for run in runs(root, "tags.`preflow.kind` = 'pipeline'")] == ["r1"]
+
+
 def test_a_comparison_that_was_killed_is_closed_and_goes_on_in_the_same_run(root: Path) -> None:
     program = "from pathlib import Path; from tasks.tracking import comparisons; "
     program += f"comparisons.begin(Path({str(root)!r}), 'c1', {ABOUT!r})"

@@ -11,7 +11,7 @@ from bench.parity.ours.common import MAX_TOKENS, STEP, Inputs, Result, one_step,
 from rlhf.comparisons import Comparisons
 from rlhf.losses.direct_alignment import kto_baseline
 from rlhf.models import token_logprobs
-from rlhf.preferences import Example, Judged, example_batch, example_micro_batches, mismatched
+from rlhf.preferences import Example, Labelled, example_batch, example_micro_batches, mismatched
 from rlhf.reward_training import fit_reward_model
 from rlhf.supervised import fit_supervised
 from rlhf.trainer import StepBatch
@@ -60,9 +60,9 @@ def directly(case: Case, inputs: Inputs) -> Result:
     policy, reference = inputs.policy(), inputs.policy("reference")
     algorithm = DIRECT[case.method](case.knobs)
     rows = inputs.batches[case.batch]
-    judged = [Judged(row["prompt"], row["completion"], row["label"]) for row in rows if "label" in row]
+    judged = [Labelled(row["prompt"], row["completion"], row["label"]) for row in rows if "label" in row]
     examples: list[Example] = [(one,) for one in judged] or [
-        (Judged(row["prompt"], row["chosen"], True), Judged(row["prompt"], row["rejected"], False)) for row in rows
+        (Labelled(row["prompt"], row["chosen"], True), Labelled(row["prompt"], row["rejected"], False)) for row in rows
     ]
 
     def summed(model: Any, some: list[Example]) -> Tensor:

@@ -32,17 +32,22 @@ class OnPolicy(Section):
 
     @model_validator(mode="after")
     def _leash_holds(self) -> Self:
-        estimator = getattr(self, "kl_estimator", "k1")
-        if getattr(self, "kl_in", "none") == "reward" and estimator != "k1":
+        where, estimator = getattr(self, "kl_in", "none"), getattr(self, "kl_estimator", "k1")
+        if where == "reward" and estimator != "k1":
             raise ValueError(
                 f"kl_in reward with kl_estimator {estimator} is no leash (what is rarer than in the reference is "
                 "charged for it, and becomes rarer still): use k1 there, or kl_in loss"
             )
+        if where == "loss" and estimator == "k1":
+            raise ValueError(
+                "kl_in loss with kl_estimator k1 is no leash (its expected gradient is 0): use k2 or k3 there, or "
+                "kl_in reward; kl_in none leaves KL out"
+            )
         return self
 
 
-def _group(least: int = 2) -> Any:
-    return Field(4, ge=least, description="completions sampled for each of them")
+def _group() -> Any:
+    return Field(4, ge=2, description="completions sampled for each of them")
 
 
 def _one_step(why: str) -> Any:
@@ -223,3 +228,6 @@ class OnlineDpo(OnPolicy):
     group_size: int = _group()
     inner_steps: int = _one_step("the gradient is DPO's at the policy that sampled")
     beta: float = Field(0.4, gt=0, description="strength of the pull to the reference; larger stays nearer")
+
+
+OnPolicyAlgorithm = Reinforce | Rloo | Ppo | Grpo | DrGrpo | Dapo | Gspo | Cispo | ReinforcePlusPlus | OnlineDpo

@@ -1,0 +1,46 @@
+"""What stage `rl` refuses before it trains: rewards that nobody vouches for, and settings that would do nothing."""
+
+import json
+from pathlib import Path
+
+from rlhf.errors import PreflowError
+from tasks.config.algorithms.on_policy import OnPolicyAlgorithm
+from tasks.config.rl import Rl
+
+
+def refuse_untrusted(config: Rl, reward_metrics: Path | None) -> None:
+    """A reward model must have passed its own checks; those that it failed are named."""
+    if not config.rewards.reward_model or config.allow_untrusted:
+        return
+    if reward_metrics is None:
+        raise PreflowError(
+            "the reward model's own checks are not given: add --reward-metrics, set rl.rewards.reward_model to 0, or "
+            "set rl.allow_untrusted to optimise it all the same"
+        )
+    verdict = json.loads(reward_metrics.read_text(encoding="utf-8"))
+    if not verdict["trusted"]:
+        raise PreflowError(
+            f"the reward model failed its own checks ({'; '.join(verdict['reasons'])}): "
+            "improve its data, or set rl.allow_untrusted to optimise it all the same"
+        )
+
+
+def refuse_blind_choice(config: Rl, held_out: Path | None) -> None:
+    """A judge compares completions of one prompt, so its mean is ½ for every policy: every look would be the best."""
+    weights = config.rewards
+    others = (weights.reward_model, weights.verifier, weights.format, weights.length, weights.missing_stop)
+    if weights.judge and config.select_best and held_out is None and not any(others):
+        raise PreflowError(
+            "the judge is the only reward and is the same for every policy, so the best one on val cannot be told: "
+            "set rl.select_best to false, or give a held-out reward model with --held-out"
+        )
+
+
+def refuse_idle_target(config: Rl, algorithm: OnPolicyAlgorithm) -> None:
+    """A coefficient that is not used, or is 0, cannot be adapted to a target."""
+    where = getattr(algorithm, "kl_in", "none")
+    if config.kl_target is not None and (where == "none" or not config.kl_coef):
+        raise PreflowError(
+            f"rl.kl_target is {config.kl_target}, and {config.algorithm} charges no KL (rl.kl_coef {config.kl_coef}, "
+            f"kl_in {where}): nothing would hold to it; set rl.kl_target to null, or charge KL"
+        )
