@@ -33,6 +33,8 @@ app = typer.Typer(
     "85 stopped, 86 numerics, 87 a service is down.",
 )
 
+_PROFILE = typer.Option(metavar="NAME", help="overlay on params.yaml; `ls profiles` lists the names")
+
 _RUN_HELP = """Run the pipeline: what is unchanged is not run again.
 
 A run with a profile or settings works in a worktree of its own and is kept as a git ref: your files stay as they are.
@@ -49,26 +51,34 @@ A run with a profile or settings works in a worktree of its own and is kept as a
 
 @app.command(help=_RUN_HELP)
 def run(
-    profile: Annotated[str, typer.Option(help="overlay on params.yaml, from profiles/")] = "",
+    profile: Annotated[list[str] | None, _PROFILE] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="one value over everything; repeatable")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="one JSON object on stdout, all else on stderr")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", metavar="", help="one JSON object on stdout, all else on stderr")
+    ] = False,
     promote: Annotated[
         bool | None,
-        typer.Option("--promote/--no-promote", help="default: promote, but not a run with --set", show_default=False),
+        typer.Option(
+            "--promote/--no-promote", metavar="", help="default: promote, but not a run with --set", show_default=False
+        ),
     ] = None,
     require_promotion: Annotated[
-        bool, typer.Option("--require-promotion", help="end with 4 when nothing is promoted")
+        bool, typer.Option("--require-promotion", metavar="", help="end with 4 when nothing is promoted")
     ] = False,
-    rerun: Annotated[bool, typer.Option("--rerun", help="run every stage, also unchanged ones, from nothing")] = False,
-    keep: Annotated[bool, typer.Option("--keep", help="keep the worktree of a run with a profile or settings")] = False,
+    rerun: Annotated[
+        bool, typer.Option("--rerun", metavar="", help="run every stage, also unchanged ones, from nothing")
+    ] = False,
+    keep: Annotated[
+        bool, typer.Option("--keep", metavar="", help="keep the worktree of a run with a profile or settings")
+    ] = False,
 ) -> None:
     from flows import launch, workspace
     from flows.request import Wish
 
     wish = Wish(
-        profile=profile,
+        profile=_once("--profile", profile),
         settings=tuple(settings or ()),
         promote=promote,
         require_promotion=require_promotion,
@@ -87,8 +97,8 @@ def run(
 
 _COMPARE_HELP = """Compare algorithms and settings over seeds: one table, with intervals.
 
-Every combination is a run of its own; what they share runs once. What is done is never run again: give the same command
-after a stop, or a longer one, and only what is missing runs. Nothing is promoted.
+Every combination is a run of its own; what they share runs once. What is done is never run again: \
+give the same command after a stop, or a longer one, and only what is missing runs. Nothing is promoted.
 
 [bold]Examples[/bold]
 
@@ -104,41 +114,54 @@ after a stop, or a longer one, and only what is missing runs. Nothing is promote
 
 @app.command(help=_COMPARE_HELP)
 def compare(
-    algorithm: Annotated[str, typer.Option("--algorithm", metavar="NAME[,NAME…]", help="blocks of `algorithms`")],
-    seeds: Annotated[str, typer.Option(metavar="N|S,S…", help="how many from 0 on, or which")] = "1",
-    profile: Annotated[str, typer.Option(help="overlay on params.yaml, from profiles/")] = "",
+    algorithm: Annotated[
+        list[str], typer.Option("--algorithm", metavar="NAME[,NAME…]", help="blocks of `algorithms`; repeatable")
+    ],
+    seeds: Annotated[
+        list[str] | None, typer.Option(metavar="N|S,S…", help="how many from 0 on, or which; default: 1")
+    ] = None,
+    profile: Annotated[list[str] | None, _PROFILE] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE[,VALUE…]", help="values to try, or one for all; repeatable"),
     ] = None,
     rates: Annotated[
-        str, typer.Option("--lr", metavar="RATE[,RATE…]", help="learning rates, of each cell's own algorithm")
-    ] = "",
-    stage: Annotated[str, typer.Option(help="the stage to vary, where several have the algorithm")] = "",
-    name: Annotated[str, typer.Option(help="of the report, in reports/compare")] = "",
-    as_json: Annotated[bool, typer.Option("--json", help="one JSON object on stdout, all else on stderr")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="print the cells, what is done and how long it takes")] = (
-        False
-    ),
+        list[str] | None,
+        typer.Option("--lr", metavar="RATE[,RATE…]", help="learning rates, of each cell's own algorithm; repeatable"),
+    ] = None,
+    stage: Annotated[
+        list[str] | None,
+        typer.Option(metavar="STAGE", help="the stage to vary; default: the last one that has the algorithm"),
+    ] = None,
+    name: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="folder of the report in reports/compare; default: algorithms and a digest"),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", metavar="", help="one JSON object on stdout, all else on stderr")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", metavar="", help="print what would run, what is done and how long it takes")
+    ] = (False),
 ) -> None:
     from flows import compare as comparing
     from flows import workspace
     from flows.compare_grid import Asked, parse_seeds
 
     asked = Asked(
-        algorithms=tuple(_words(algorithm)),
-        seeds=parse_seeds(seeds),
-        profile=profile,
+        algorithms=_words(algorithm),
+        seeds=parse_seeds(_once("--seeds", seeds, "1")),
+        profile=_once("--profile", profile),
         settings=tuple(settings or ()),
-        rates=tuple(_words(rates)),
-        stage=stage,
-        name=name,
+        rates=_words(rates or []),
+        stage=_once("--stage", stage),
+        name=_once("--name", name),
         command=shlex.join(["preflow", *sys.argv[1:]]),
     )
     root = workspace.find_root(Path.cwd())
     planned = comparing.plan(root, asked, _say)
     if dry_run:
-        _show_plan(planned, as_json)
+        _show_plan(root, planned, as_json)
         return
     with _stoppable() as (cancel, begun):
         begun.set()
@@ -151,18 +174,39 @@ def compare(
     raise typer.Exit(0 if all(cell["state"] == "done" for cell in found["cells"]) else 1)
 
 
-def _words(text: str) -> list[str]:
-    return [word.strip() for word in text.split(",") if word.strip()]
+def _words(texts: list[str]) -> tuple[str, ...]:
+    """`a,b` and `c` as a, b, c; an empty word stays one, so that it can be refused."""
+    return tuple(word.strip() for text in texts for word in text.split(","))
 
 
-def _show_plan(planned: "Plan", as_json: bool) -> None:
+def _once(option: str, given: list[str] | None, default: str = "") -> str:
+    """The one value of an option, where the last of several would win unsaid."""
+    from tasks.config import ConfigError
+
+    if given and len(given) > 1:
+        raise ConfigError(f"{option}: given {len(given)} times ({', '.join(given)}); give it once")
+    return given[0] if given else default
+
+
+def _show_plan(root: Path, planned: "Plan", as_json: bool) -> None:
+    from flows.compare_outlook import shared, untimed
+
     todo = {cell.key for cell in planned.todo}
+    unknown = untimed(root, planned.todo)
+    often = shared(planned.cells)
     if as_json:
         cells = [{"name": cell.name, "key": cell.key, "done": cell.key not in todo} for cell in planned.cells]
-        print(json.dumps({"name": planned.name, "cells": cells, "seconds": planned.seconds}))
+        told = {"name": planned.name, "report": str(planned.folder(root)), "cells": cells, "stages": often}
+        print(json.dumps(told | {"seconds": planned.seconds, "not_timed": unknown}))
         return
     for cell in planned.cells:
         print(f"{cell.name:60} {'to run' if cell.key in todo else 'done'}")
+    print()
+    for how, names in often.items():
+        print(f"{how}: {', '.join(names)}")
+    print(f"report: {planned.folder(root)}")
+    if unknown:
+        print(f"no estimate, as never timed here: {', '.join(unknown)}")
     took = "nothing like it was measured yet" if planned.seconds is None else f"about {planned.seconds / 60:.0f} min"
     print(f"{len(todo)} of {len(planned.cells)} cells to run; {took if todo else 'nothing to do'}")
 
@@ -186,7 +230,9 @@ def stop() -> None:
 
 
 @app.command()
-def status(as_json: Annotated[bool, typer.Option("--json", help="one JSON object on stdout")] = False) -> None:
+def status(
+    as_json: Annotated[bool, typer.Option("--json", metavar="", help="one JSON object on stdout")] = False,
+) -> None:
     """What `preflow run` would run, and why."""
     from flows import champion, dvc, guards, server, workspace
     from tasks import tracking

@@ -19,6 +19,7 @@ from flows import compare_table as table
 from flows import guards, launch, profiles, worktrees
 from flows.compare_cell import job
 from flows.compare_grid import Asked, Cell, grid
+from flows.compare_outlook import refuse_idle
 from flows.compare_start import begin_with, forget_snapshots, free_name, heeding
 from flows.compare_work import Job, begin, doing, seconds_left, work
 from flows.request import Start
@@ -52,15 +53,12 @@ def plan(root: Path, asked: Asked, say: Callable[[str], None]) -> Plan:
     """What a comparison would do.
 
     Raises:
-        ConfigError: as `compare_grid.grid`, or a name that is none for a folder.
+        ConfigError: as `compare_grid.grid`, a name that is none for a folder, or values that change no policy.
     """
     if asked.name and not re.fullmatch(r"\w[\w.-]*", asked.name):
         raise ConfigError(f"--name {asked.name}: letters, digits, `_`, `-` and `.` only, as a folder is named so")
     cells = grid(root, asked)
-    for setting in asked.settings:
-        key = setting.partition("=")[0]
-        if not any(one.startswith(f"{key}=") for cell in cells for one in cell.settings):
-            say(f"--set {setting}: no stage of these cells reads it")
+    refuse_idle(root, asked, cells, say)
     parts = json.dumps([asked.name, sorted(cell.key for cell in cells)])
     key = hashlib.sha256(parts.encode()).hexdigest()[:12]
     name = f"{'-'.join(dict.fromkeys(cell.algorithm for cell in cells))[:60]}-{key[:6]}"

@@ -2,20 +2,22 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from itertools import product
 from pathlib import Path
 from typing import Any
 
 from flows import champion, profiles
-from flows.compare_graph import Method, behind, method_of, methods, read, reads, signatures, trimmed
+from flows.compare_checks import choose, key_of, refuse_both, refuse_empty, refuse_other, refuse_own
+from flows.compare_graph import Method, behind, methods, read, reads, signatures, trimmed
 from tasks.config import ConfigError
-from tasks.graph import Graph, digest, graph_of, lookup
+from tasks.graph import Graph, digest, graph_of
 from tasks.lineage import policies_of
 
 INBOX = "data/inbox"
+MAX_SEEDS = 100
 FORMAT = 1  # of what a finished cell leaves; another one has other keys
 
 
@@ -78,7 +80,7 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     """`5` is five seeds from 0 on, `0,3,7` are those.
 
     Raises:
-        ConfigError: neither.
+        ConfigError: neither, or more than a hundred.
     """
     try:
         numbers = [int(word) for word in text.split(",") if word.strip()]
@@ -87,6 +89,10 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     listed = "," in text
     if not numbers or min(numbers) < (0 if listed else 1):
         raise ConfigError(f"--seeds {text}: expected a count (--seeds 5) or a list (--seeds 0,3,7)")
+    if (len(numbers) if listed else numbers[0]) > MAX_SEEDS:
+        raise ConfigError(
+            f"--seeds {text}: at most {MAX_SEEDS} seeds a comparison"
+        )
     return tuple(dict.fromkeys(numbers)) if listed else tuple(range(numbers[0]))
 
 
@@ -117,9 +123,10 @@ def grid(root: Path, asked: Asked) -> list[Cell]:
     plain = profiles.resolve(root, asked.profile)
     text = (plain.dvc_yaml or root / "dvc.yaml").read_text(encoding="utf-8")
     known = methods(text)
-    chosen = {name: method_of(name, known, asked.stage) for name in dict.fromkeys(asked.algorithms)}
-    _refuse_own(asked.settings, known)
-    _refuse_twice([*asked.settings, *(f"algorithms.{name}.lr=" for name in chosen if asked.rates)])
+    chosen = choose(asked.algorithms, known, asked.stage, asked.profile)
+    refuse_own(asked.settings, known)
+    refuse_empty("--lr", asked.rates)
+    refuse_both([*asked.settings, *(f"algorithms.{name}.lr=" for name in chosen if asked.rates)])
     axes = [values_of(setting) for setting in asked.settings]
     make = _Maker(plain, text, outside(root, plain.values, not plain.own_sources), known)
     cells: dict[str, Cell] = {}
@@ -129,8 +136,7 @@ def grid(root: Path, asked: Asked) -> list[Cell]:
         swept = {setting for values in lists if len(values) > 1 for setting in values}
         swept |= {f"with {algorithm}"} if len(chosen) > 1 else set()
         for picked in product(*lists):
-            for seed in asked.seeds:
-                cell = make.cell(algorithm, method, picked, swept, seed)
+            for cell in make.cells(algorithm, method, picked, swept, asked.seeds):
                 cells.setdefault(cell.key, cell)
     return list(cells.values())
 
@@ -167,13 +173,30 @@ class _Maker:
     outside: Callable[[str], str]
     known: Sequence[Method]
 
-    def cell(self, algorithm: str, method: Method, picked: Sequence[str], swept: set[str], seed: int) -> Cell:
+    def cells(
+        self, algorithm: str, method: Method, picked: Sequence[str], swept: set[str], seeds: Sequence[int]
+    ) -> Iterator[Cell]:
+        """One for each seed; the graph is read once for all of them, unless it names the seed."""
+        first, graph, values = self.cell(algorithm, method, picked, swept, seeds[0])
+        yield first
+        for seed in seeds[1:]:
+            if "${seed}" in self.text:
+                yield self.cell(algorithm, method, picked, swept, seed)[0]
+                continue
+            settings = (first.settings[0], f"seed={seed}", *first.settings[2:])
+            own = signatures(graph, {**values, "seed": seed}, self.outside)
+            yield replace(first, seed=seed, settings=settings, signatures=own)
+
+    def cell(
+        self, algorithm: str, method: Method, picked: Sequence[str], swept: set[str], seed: int
+    ) -> tuple[Cell, Graph, Mapping[str, Any]]:
+        """A cell, its graph and its configuration."""
         chosen = [f"{method.section}.algorithm={algorithm}", f"seed={seed}"]
         values = profiles.with_settings(self.plain, [*chosen, *picked])
-        _hold_own(values, {f"{method.section}.algorithm": algorithm, "seed": seed})
+        refuse_other(values, {f"{method.section}.algorithm": algorithm, "seed": seed})
         text, described = _trimmed(self.text, method.stage)
         graph = graph_of(described, values)
-        heeded = [setting for setting in picked if reads(graph, text, _key(setting))]
+        heeded = [setting for setting in picked if reads(graph, text, key_of(setting))]
         policies = policies_of(graph)
         candidate = (values.get("gate") or {}).get("candidate", "best")
         own = [] if candidate in ("best", *policies) else ["gate.candidate=best"]
@@ -184,7 +207,7 @@ class _Maker:
         shown = [one for one in (f"with {algorithm}", *varied) if one in swept]
         own_policy = _policy(policies, graph, method.stage)
         reached = {name: behind(graph, path, shown, method.stage) for name, path in policies.items()}
-        return Cell(
+        cell = Cell(
             algorithm=algorithm,
             seed=seed,
             varied=varied,
@@ -195,6 +218,7 @@ class _Maker:
             graph=text,
             signatures=signatures(graph, values, self.outside),
         )
+        return cell, graph, values
 
 
 @cache
@@ -210,37 +234,3 @@ def _policy(policies: Mapping[str, str], graph: Graph, stage: str) -> str:
     if not found:
         raise ConfigError(f"stage {stage}: no stage evaluates its policy; add NAME=PATH to --policies of `evaluate`")
     return found[0]
-
-
-def _refuse_own(settings: Sequence[str], known: Sequence[Method]) -> None:
-    taken = {"seed": "--seeds"} | {f"{method.section}.algorithm": "--algorithm" for method in known}
-    for setting in settings:
-        if _key(setting) in taken:
-            raise ConfigError(f"--set {setting}: a comparison takes this from {taken[_key(setting)]}")
-
-
-def _refuse_twice(settings: Sequence[str]) -> None:
-    keys = [_key(setting) for setting in settings]
-    for number, key in enumerate(keys):
-        for other in keys[:number]:
-            if key == other:
-                also = " (--lr sets it too)" if not settings[number].partition("=")[2] else ""
-                raise ConfigError(f"--set {key}: given twice{also}; give the values with commas: --set {key}=1,2")
-            if key.startswith(f"{other}.") or other.startswith(f"{key}."):
-                raise ConfigError(
-                    f"--set {other} and {key}: one holds the other, and the last would win; give only one"
-                )
-
-
-def _hold_own(values: Mapping[str, Any], own: Mapping[str, Any]) -> None:
-    """A whole section in `--set` may bring another algorithm along."""
-    for key, wanted in own.items():
-        if (found := lookup(values, key)) != wanted:
-            raise ConfigError(
-                f"--set makes {key} {found} in a cell of {wanted}: leave it out; a comparison takes it from "
-                f"{'--seeds' if key == 'seed' else '--algorithm'}"
-            )
-
-
-def _key(setting: str) -> str:
-    return setting.partition("=")[0].strip()

@@ -10,6 +10,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from flows.hints import hinted
 from tasks.config import ConfigError, read_yaml
 from tasks.graph import further_sections
 from tasks.redact import redacted, secret_in
@@ -121,7 +122,11 @@ def check(values: Mapping[str, Any], further: Mapping[str, str]) -> None:
     """
     from tasks.config.params import with_sections
 
-    with_sections(further).parse(values, "")
+    kind = with_sections(further)
+    try:
+        kind.parse(values, "")
+    except ConfigError as error:
+        raise ConfigError("\n".join(hinted(line, values, further) for line in str(error).splitlines())) from None
 
 
 def _sections(dvc_yaml: Path) -> dict[str, str]:
@@ -164,6 +169,8 @@ def _parse(setting: str) -> dict[str, Any]:
         value = YAML(typ="safe").load(text)
     except Exception:
         raise ConfigError(f"--set {setting}: `{text}` is not readable as YAML") from None
+    if isinstance(value, Mapping) and not value:
+        raise ConfigError(f"--set {setting}: sets nothing; expected --set {key}.NAME=VALUE or '{key}={{NAME: VALUE}}'")
     for name in reversed(keys):
         value = {name: value}
     return value  # type: ignore[no-any-return]

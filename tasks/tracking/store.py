@@ -1,8 +1,12 @@
 """The one place that opens MLflow: where the store is, and that it runs no pickles and calls nobody."""
 
+import fcntl
 import logging
 import os
+import sqlite3
 import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -58,20 +62,75 @@ def _open(uri: str) -> Store:
     # A dead server is found out in seconds: whatever it misses is in the journal.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
-    database = Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
-    fresh = database is not None and not database.exists()
-    if fresh:
-        assert database is not None
-        database.parent.mkdir(parents=True, exist_ok=True)
-        print("MLflow: making its database (once, some seconds)", file=sys.stderr, flush=True)
     for name in ("mlflow.store.db.utils", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    database = Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+    if database and not _is_whole(database):
+        _make_whole(database)
     from mlflow import MlflowClient
 
     client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-    if fresh:
-        client.search_experiments(max_results=1)
     return Store(uri, client, database.parent / "artifacts" if database else None)
+
+
+def _is_whole(database: Path) -> bool:
+    """Whether it is there with all tables of the installed MLflow, which opens no other and mends none."""
+    if not database.exists():
+        return False
+    from mlflow.store.db.utils import _get_latest_schema_revision
+
+    with closing(sqlite3.connect(database)) as there:
+        return bool(_first(there, "select version_num from alembic_version") == _get_latest_schema_revision())
+
+
+def _make_whole(database: Path) -> None:
+    """Make it, or make it again where a making was interrupted; where it holds runs, upgrade it.
+
+    All of that is done beside it, so that another interruption harms nothing.
+    """
+    with _alone(database) as part:
+        if _is_whole(database):  # another process was faster
+            return
+        what = "making its database"
+        if database.exists():
+            with closing(sqlite3.connect(database)) as old:
+                what = "its database was left half made; making it again"
+                if _first(old, "select 1 from runs limit 1"):
+                    what = "upgrading its database to the installed version"
+                    with closing(sqlite3.connect(part)) as new:
+                        old.backup(new)
+        print(f"MLflow: {what} (once, some seconds)", file=sys.stderr, flush=True)
+        _upgrade(part)
+        part.replace(database)
+
+
+def _upgrade(path: Path) -> None:
+    """All tables of the installed MLflow, whatever was there: what `mlflow db upgrade` does."""
+    from mlflow.db import upgrade
+
+    upgrade.callback(f"sqlite:///{path}")
+
+
+@contextmanager
+def _alone(database: Path) -> Iterator[Path]:
+    """A free path beside `database`; one process at a time has it."""
+    database.parent.mkdir(parents=True, exist_ok=True)
+    part = database.with_name(f"{database.name}.part")
+    with part.with_suffix(".lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        for leftover in (part, part.with_name(f"{part.name}-journal")):
+            leftover.unlink(missing_ok=True)
+        yield part
+
+
+def _first(database: sqlite3.Connection, query: str) -> Any:
+    """The first value that a query finds; None also where there is no such table."""
+    try:
+        return next((row[0] for row in database.execute(query)), None)
+    except sqlite3.OperationalError as error:
+        if "no such table" in str(error):
+            return None
+        raise
 
 
 def _main_checkout(root: Path) -> Path:

@@ -6,8 +6,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from flows import guards
+from flows import cli, guards
+from flows import compare as comparing
 from rlhf.errors import PreflowError
 from tests.flows.toy import REPO, dvc_repro
 
@@ -25,6 +27,26 @@ def test_help_shows_every_command_and_imports_nothing_heavy() -> None:
     assert done.returncode == 0, done.stderr
     for word in ("run", "stop", "status", "--profile", "preflow run --set rl.kl_coef=0.05", "compare --algorithm rloo"):
         assert word in done.stdout
+
+
+def test_options_given_twice_lose_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def plan(_: Path, one: object, __: object) -> None:
+        asked.append(one)
+        raise PreflowError("enough")
+
+    monkeypatch.setattr(comparing, "plan", plan)
+    words = ["compare", "--algorithm", "ppo,rloo", "--algorithm", "grpo", "--lr", "1", "--lr", "2,3"]
+    CliRunner().invoke(cli.app, words)
+    (one,) = asked
+    assert (one.algorithms, one.rates, one.seeds, one.profile) == (("ppo", "rloo", "grpo"), ("1", "2", "3"), (0,), "")
+    for option in ("--seeds", "--profile", "--stage", "--name"):
+        told = CliRunner().invoke(cli.app, [*words, option, "1", option, "2"]).exception
+        assert str(told) == f"{option}: given 2 times (1, 2); give it once"
+    told = CliRunner().invoke(cli.app, ["run", "--profile", "r1", "--profile", "polite"]).exception
+    assert str(told) == "--profile: given 2 times (r1, polite); give it once"
+    assert len(asked) == 1
 
 
 def test_the_flow_itself_needs_no_torch() -> None:

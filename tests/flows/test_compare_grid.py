@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from flows.compare_grid import Asked, Cell, grid, parse_seeds, values_of
+from flows.compare_outlook import A_CELL, A_SEED, IN_PART, ONCE, refuse_idle, shared, untimed
 from tasks.config import ConfigError
 from tests.flows.compare_toy import make_toy
 from tests.flows.toy import REPO, git
@@ -33,6 +34,9 @@ def test_seeds_are_a_count_or_a_list() -> None:
     for text in ("0", "-1", "a", "", "1,-2"):
         with pytest.raises(ConfigError, match=r"expected a count .* or a list"):
             parse_seeds(text)
+    assert len(parse_seeds("100")) == 100
+    with pytest.raises(ConfigError, match="--seeds 101: at most 100"):
+        parse_seeds("101")
 
 
 def test_commas_separate_values_but_not_inside_of_one() -> None:
@@ -109,6 +113,11 @@ def test_the_gate_is_not_asked_for_a_policy_that_was_left_out(toy: Path) -> None
     ("asked", "message"),
     [
         (Asked(("pppo",)), "did you mean `ppo`"),
+        (Asked(("PPO",)), "did you mean `ppo`"),
+        (Asked(("",)), "--algorithm : a name is missing; there are: .*ppo"),
+        (Asked(("ppo", "")), "--algorithm ppo,: a name is missing; there are: .*ppo"),
+        (Asked(("ppo",), rates=("1e-3", "")), "--lr 1e-3,: a value is missing"),
+        (Asked(("ppo",), settings=("rl.lr=1,2",)), r"rl\.lr: is in algorithms\.<name> now, here algorithms\.ppo\.lr"),
         (Asked(("ppo",), settings=("rl.klcoef=1,2",)), "rl.klcoef: unknown key; did you mean `kl_coef`"),
         (Asked(("dpo",), settings=("rl.klcoef=1,2",)), "did you mean `kl_coef`"),
         (Asked(("ppo",), settings=("rl.kl_coef=0.1,high",)), "rl.kl_coef: .* valid number"),
@@ -135,10 +144,48 @@ def test_a_profile_with_an_order_of_its_own_brings_its_methods(toy: Path) -> Non
     (folder / "params.yaml").write_text("sft: {epochs: 1}\n")
     text = (toy / "dvc.yaml").read_text()
     folder.joinpath("dvc.yaml").write_text(text.replace("algorithms.${rl.algorithm}", "rl.algorithm"))
-    with pytest.raises(ConfigError, match=r"--algorithm reinforce: .* there are: dpo"):
+    with pytest.raises(
+        ConfigError, match=r"--algorithm reinforce: profile direct has no on-policy stage .* there are: dpo"
+    ):
         grid(toy, Asked(("reinforce",), profile="direct"))
     (cell,) = grid(toy, Asked(("dpo",), profile="direct"))
     assert "rl" in cell.signatures  # no method there, so no alternative
+
+
+def test_a_seed_among_several_is_the_cell_that_it_is_alone(toy: Path) -> None:
+    """The graph is read for the first seed only, unless a command names the seed."""
+    named = (toy / "dvc.yaml").read_text().replace("tasks.sft", "tasks.sft --say ${seed}")
+    for text in ((toy / "dvc.yaml").read_text(), named):
+        (toy / "dvc.yaml").write_text(text)
+        asked = [Asked(("ppo",), seeds=seeds, settings=("rl.kl_coef=1,2",)) for seeds in ((0, 1), (0,), (1,))]
+        both, zero, one = (grid(toy, each) for each in asked)
+        assert both == [zero[0], one[0], zero[1], one[1]]
+
+
+def test_values_that_change_no_policy_are_refused_or_told() -> None:
+    said: list[str] = []
+    for settings in (("rl.kl_coef=1,2",), ("gate.max_kl=3",), ("evaluate.num_prompts=100,200",)):
+        asked = Asked(("ppo", "dpo"), settings=settings)
+        refuse_idle(REPO, asked, grid(REPO, asked), said.append)
+    assert said == ["--set evaluate.num_prompts=100,200: changes no policy, only how policies are measured"]
+    asked = Asked(("dpo",), settings=("gate.max_kl=3,4",))
+    with pytest.raises(ConfigError, match=r"--set gate\.max_kl=3,4: changes no policy .* nothing to compare"):
+        refuse_idle(REPO, asked, grid(REPO, asked), said.append)
+    asked = Asked(("dpo",), settings=("rl.kl_coef=1,2",))
+    refuse_idle(REPO, asked, grid(REPO, asked), said.append)
+    assert said[1:] == ["--set rl.kl_coef=1,2: no stage of these cells reads it"]
+
+
+def test_an_outlook_tells_what_is_shared(toy: Path) -> None:
+    cells = grid(toy, Asked(("ppo", "dpo"), seeds=(0, 1), settings=("rl.kl_coef=1,2",)))
+    assert shared(cells) == {
+        ONCE: ["collect"],
+        A_SEED: ["sft", "rejection_sampling"],
+        A_CELL: ["rl", "evaluate", "gate", "dpo"],
+    }
+    cells = grid(toy, Asked(("ppo", "grpo"), settings=("sft.epochs=1,2",)))
+    assert shared(cells)[IN_PART] == ["sft", "rejection_sampling"]
+    assert {"sft", "rl ppo", "rl grpo"} <= set(untimed(toy, cells))
 
 
 def test_the_same_algorithm_at_another_stage_is_another_cell(toy: Path) -> None:

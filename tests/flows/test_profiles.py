@@ -125,6 +125,14 @@ def test_a_secret_is_refused_by_the_name_of_its_key_and_not_shown(root: Path) ->
         ("", "rl.kl_coef=much", "rl.kl_coef: "),
         ("", "rl.kl_coef", "expected key.path=value"),
         ("", "seed=[", "not readable as YAML"),
+        ("", "rl.lr=1e-3", "rl.lr: is in algorithms.<name> now, here algorithms.ppo.lr"),
+        ("", "dpo.beta=1", "dpo.beta: is in algorithms.<name> now, here algorithms.dpo.beta"),
+        ("", "dpo.label_smoothing=0", "is in algorithms.<name> now: algorithms.cdpo.label_smoothing; dpo has none"),
+        ("", "rl={lr: 1, algorithm: grpo}", "here algorithms.grpo.lr"),
+        ("", "rl.kl_coef=0.1,0.2", r"valid number.*got '0\.1,0\.2'\); several values at once: `preflow compare`"),
+        ("", "rl.kl_coef=", "rl.kl_coef: a value is missing; Input should be a valid number"),
+        ("", "rl={}", "--set rl={}: sets nothing; expected --set rl.NAME=VALUE"),
+        ("", "rl.algorithm=dpo", "rl.algorithm: dpo is not on-policy but direct: set dpo.algorithm=dpo"),
     ],
 )
 def test_mistakes_are_named(root: Path, profile: str, setting: str, message: str) -> None:
