@@ -137,7 +137,7 @@ def test_a_run_goes_on_with_the_champion_that_lies_there(toy: Path, registry: Re
     graph = Graph({"evaluate": Stage("evaluate", "", ("data/champion",), (), ("data/12_evaluation",))})
     place, report, said = Place(toy, toy, "r1"), Report("r1"), list[str]()
     this = Run(Wish(), profiles.resolve(toy), report, place, graph, threading.Event(), Snapshot("", "", ()))
-    this, _ = launch._todo(this, said.append)
+    this, _ = launch._todo(this, False, said.append)
     assert this.registry_down == "the model registry did not answer"
     assert "goes on with the champion that data/champion names, and promotes nothing" in said[0]
     assert read_champion(toy / "data/champion") is None
