@@ -90,9 +90,7 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     if not numbers or min(numbers) < (0 if listed else 1):
         raise ConfigError(f"--seeds {text}: expected a count (--seeds 5) or a list (--seeds 0,3,7)")
     if (len(numbers) if listed else numbers[0]) > MAX_SEEDS:
-        raise ConfigError(
-            f"--seeds {text}: at most {MAX_SEEDS} seeds a comparison"
-        )
+        raise ConfigError(f"--seeds {text}: at most {MAX_SEEDS} seeds a comparison")
     return tuple(dict.fromkeys(numbers)) if listed else tuple(range(numbers[0]))
 
 
