@@ -128,6 +128,7 @@ def _work(
         alone = one_seed and cell is planned.todo[0]
         begins = Start(
             run=run,
+            name=cell.name,
             label=cell.label,
             commit=taken.commit,
             graph=cell.graph,

@@ -211,8 +211,9 @@ def _stages(
 
 def _about(this: Run) -> dict[str, Any]:
     """What MLflow is told of the run as a whole."""
+    start = this.wish.start
     return {
-        "name": " ".join(filter(None, [this.report.run, this.resolved.label])),
+        "name": f"{start.name} {this.report.run}" if start else f"{this.report.run} {this.resolved.label}".strip(),
         "tree": str(this.tree),
         "profile": this.wish.profile,
         "ref": this.report.ref,

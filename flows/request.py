@@ -21,6 +21,8 @@ class Start:
 
     run: str
     """Name of the run."""
+    name: str
+    """What tells the cell from the others, as the table has it."""
     label: str
     commit: str
     """Code and configuration, snapshotted once for the whole comparison."""
