@@ -8,7 +8,7 @@ from typing import Any
 from flows.compare_grid import Cell
 from flows.compare_rows import Results
 from flows.compare_table import NAMES
-from tasks.evaluation_figures import LOOK
+from tasks.look import LOOK
 
 COLOURS = (
     *("#2b5fb8", "#1b7f79", "#a3325f", "#e08214", "#6a4fa3", "#5a8f29", "#b0413e", "#2a9dc9", "#8c6d31", "#c06ca8"),

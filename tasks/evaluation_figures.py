@@ -5,6 +5,7 @@ from typing import Any
 
 from rlhf.comparison import JUDGED_BY
 from tasks.journal import Log
+from tasks.look import LOOK
 from tasks.outcome import in_story_order
 
 Point = Mapping[str, Any]
@@ -30,18 +31,6 @@ LABELS = {
     "stop_rate": "stop rate",
 }
 NUM_SAMPLES = 16
-LOOK = {
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "axes.titlesize": 11,
-    "axes.titleweight": "bold",
-    "axes.titlelocation": "left",
-    "grid.color": "#e6e6e6",
-    "font.size": 10,
-    "legend.frameon": False,
-}
 
 
 def show(log: Log, scores: Point, curves: Point, rows: Mapping[str, Sequence[Point]]) -> None:
