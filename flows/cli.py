@@ -1,26 +1,20 @@
 """The `preflow` command. Nothing heavy is imported before a command needs it."""
 
 import json
-import os
 import shlex
 import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from flows import environment
-from rlhf.errors import DataRefused, DependencyDown, Preempted, PreflowError
-
-if TYPE_CHECKING:
-    from flows.compare import Plan
-    from flows.request import Report
+from flows.stopping import stop_now, stoppable
+from flows.summary import say, summary
+from rlhf.errors import DependencyDown, PreflowError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -87,9 +81,9 @@ def run(
         command=shlex.join(["preflow", *sys.argv[1:]]),
     )
     root = workspace.find_root(Path.cwd())
-    show = partial(_summary, root, to_stdout=not as_json)
-    with _stoppable() as (cancel, begun):
-        report = launch.run(root, wish, cancel, say=_say, show=show, on_begin=begun.set)
+    show = partial(summary, root, to_stdout=not as_json)
+    with stoppable() as (cancel, begun):
+        report = launch.run(root, wish, cancel, say=say, show=show, on_begin=begun.set)
     if as_json:
         print(json.dumps(asdict(report), ensure_ascii=False), flush=True)
     raise typer.Exit(report.exit_code)
@@ -147,6 +141,7 @@ def compare(
     from flows import compare as comparing
     from flows import workspace
     from flows.compare_grid import Asked, parse_seeds
+    from flows.compare_show import show_comparison, show_plan
 
     asked = Asked(
         algorithms=_words(algorithm),
@@ -159,17 +154,17 @@ def compare(
         command=shlex.join(["preflow", *sys.argv[1:]]),
     )
     root = workspace.find_root(Path.cwd())
-    planned = comparing.plan(root, asked, _say)
+    planned = comparing.plan(root, asked, say)
     if dry_run:
-        _show_plan(root, planned, as_json)
+        show_plan(root, planned, as_json)
         return
-    with _stoppable() as (cancel, begun):
+    with stoppable() as (cancel, begun):
         begun.set()
-        found = comparing.run(root, planned, cancel, _say)
+        found = comparing.run(root, planned, cancel, say)
     if as_json:
         print(json.dumps(found, ensure_ascii=False), flush=True)
     else:
-        _show_comparison(found)
+        show_comparison(found)
         print(f"report: {planned.folder(root)}")
     raise typer.Exit(0 if all(cell["state"] == "done" for cell in found["cells"]) else 1)
 
@@ -186,38 +181,6 @@ def _once(option: str, given: list[str] | None, default: str = "") -> str:
     if given and len(given) > 1:
         raise ConfigError(f"{option}: given {len(given)} times ({', '.join(given)}); give it once")
     return given[0] if given else default
-
-
-def _show_plan(root: Path, planned: "Plan", as_json: bool) -> None:
-    from flows.compare_outlook import shared, untimed
-
-    todo = {cell.key for cell in planned.todo}
-    unknown = untimed(root, planned.todo)
-    often = shared(planned.cells)
-    if as_json:
-        cells = [{"name": cell.name, "key": cell.key, "done": cell.key not in todo} for cell in planned.cells]
-        told = {"name": planned.name, "report": str(planned.folder(root)), "cells": cells, "stages": often}
-        print(json.dumps(told | {"seconds": planned.seconds, "not_timed": unknown}))
-        return
-    for cell in planned.cells:
-        print(f"{cell.name:60} {'to run' if cell.key in todo else 'done'}")
-    print()
-    for how, names in often.items():
-        print(f"{how}: {', '.join(names)}")
-    print(f"report: {planned.folder(root)}")
-    if unknown:
-        print(f"no estimate, as never timed here: {', '.join(unknown)}")
-    took = "nothing like it was measured yet" if planned.seconds is None else f"about {planned.seconds / 60:.0f} min"
-    print(f"{len(todo)} of {len(planned.cells)} cells to run; {took if todo else 'nothing to do'}")
-
-
-def _show_comparison(found: dict[str, Any]) -> None:
-    from rich.console import Console
-
-    from flows.compare_table import show
-
-    console = Console()
-    show(found, console if console.is_terminal else Console(width=160, no_color=True))
 
 
 @app.command()
@@ -251,7 +214,7 @@ def status(
         renewed = champion.refreshed_by(root, root, graph, registry, bool(changed))
     except DependencyDown as error:
         renewed = {}
-        _say(f"{error}; shown is what runs with the champion that {champion.FOLDER} names")
+        say(f"{error}; shown is what runs with the champion that {champion.FOLDER} names")
     for name, reason in renewed.items():
         changed.setdefault(name, []).append(reason)
     tracking.reconcile(root)
@@ -279,89 +242,16 @@ def _why(reasons: list[str], upstream: list[str]) -> str:
     return "; ".join(reasons[:3]) + more
 
 
-@contextmanager
-def _stoppable() -> Iterator[tuple[threading.Event, threading.Event]]:
-    """An event that Ctrl-C and SIGTERM set; a second Ctrl-C ends this process at once, and its children die with it.
-
-    Until the second event is set, what the main thread does ends with Preempted: it may wait for git or dvc.
-    """
-    cancel, begun = threading.Event(), threading.Event()
-
-    def ask(*_: object) -> None:
-        if not begun.is_set():
-            _stop_now()
-        if cancel.is_set():
-            os._exit(Preempted.exit_code)
-        print("\nstopping … (once more to stop at once)", file=sys.stderr, flush=True)
-        threading.Thread(target=cancel.set).start()  # not here: this very thread may hold the event's lock
-
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield cancel, begun
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def _stop_now(*_: object) -> None:
-    raise Preempted("stopped; the same command starts over")
-
-
-def _summary(root: Path, report: "Report", tree: Path, *, to_stdout: bool) -> None:
-    """The last lines: policies, gate, promotion, where to look, how to go on."""
-    from flows import server
-
-    out: Callable[[str], Any] = print if to_stdout else _say
-    if report.exit_code in (0, 4):
-        _tables(tree / "data", to_stdout)
-    counts = {state: sum(stage["state"] == state for stage in report.stages) for state in ("ran", "cached")}
-    took = f"{counts['ran']} ran, {counts['cached']} cached, {report.seconds:.0f} s"
-    out(f"run {report.run}: {took}; kept as {report.ref}")
-    if report.worktree:
-        out(f"worktree: {report.worktree}")
-    here = server.running(root)
-    if here:
-        out(f"Prefect: {report.prefect}   (server stays up; `make stop` ends it, or 30 idle minutes do)")
-    elif report.prefect:
-        out(f"Prefect: {report.prefect}")
-    out("MLflow: `make ui`")
-    for stage in report.stages:
-        if stage["state"] == "failed":
-            out(f"{stage['name']} failed: {stage['reason']}")
-    if report.exit_code == Preempted.exit_code:
-        out("stopped; the same command goes on from here")
-    refused = report.exit_code == DataRefused.exit_code
-    if report.validation and not refused:
-        out(f"validation report: {report.validation}/report.html")
-    if report.promotion:
-        out(report.promotion["reason"])
-    if report.validation and refused:
-        out(f"what was refused, and why: {report.validation}/report.html")
-
-
-def _tables(data: Path, to_stdout: bool) -> None:
-    from rich.console import Console
-
-    from flows.report import print_report
-
-    console = Console(stderr=not to_stdout)
-    print_report(data, console if console.is_terminal else Console(stderr=not to_stdout, width=120, no_color=True))
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
 def main() -> None:
     """The console script: errors that a user can mend are one sentence and an exit code."""
     if not (3, 11) <= sys.version_info[:2] <= (3, 13):
         sys.exit(f"preflow: needs Python 3.11, 3.12 or 3.13; this is {sys.version.split()[0]}")
     environment.set_defaults()
-    signal.signal(signal.SIGINT, _stop_now)
+    signal.signal(signal.SIGINT, stop_now)
     try:
         app()
     except PreflowError as error:
-        _say(f"preflow: {error}")
+        say(f"preflow: {error}")
         sys.exit(error.exit_code)
 
 
