@@ -111,9 +111,20 @@ def main(arguments: Sequence[str]) -> None:
     runs: list[Run] = []
     for one in arguments[1:]:
         label, _, path = one.rpartition("=")
-        runs.append((label, json.loads(Path(path).read_text(encoding="utf-8"))))
+        runs.append((label, _read(Path(path))))
     with matplotlib.rc_context(LOOK):
         picture(runs).savefig(arguments[0], dpi=130, metadata={"Software": None})
+
+
+def _read(path: Path) -> Mapping[str, Any]:
+    """What trajectory.json holds; ends the program with one sentence where it is another file."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise SystemExit(f"{path}: cannot be read: {error}") from None
+    if not isinstance(found, dict) or "looks" not in found:
+        raise SystemExit(f"{path}: is no trajectory.json of a run: it has no `looks`")
+    return found
 
 
 if __name__ == "__main__":

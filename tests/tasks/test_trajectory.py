@@ -125,6 +125,16 @@ def test_the_picture_has_every_run_and_a_ring_at_the_kept_look(inputs: dict[str,
     }
 
 
+@pytest.mark.parametrize("text", [None, "{", '{"gold": 1}'])
+def test_a_file_that_is_no_trajectory_ends_in_one_sentence(tmp_path: Path, text: str | None) -> None:
+    other = tmp_path / "scores.json"
+    if text is not None:
+        other.write_text(text)
+    with pytest.raises(SystemExit, match="scores.json: (cannot be read|is no trajectory.json)"):
+        figures.main([str(tmp_path / "picture.png"), f"run={other}"])
+    assert not (tmp_path / "picture.png").exists()
+
+
 def test_the_profile_is_the_default_graph_and_the_report() -> None:
     def stages(path: Path) -> dict[str, Any]:
         found: dict[str, Any] = YAML(typ="safe").load(path.read_text(encoding="utf-8"))["stages"]
