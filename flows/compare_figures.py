@@ -14,6 +14,7 @@ COLOURS = (
     *("#2b5fb8", "#1b7f79", "#a3325f", "#e08214", "#6a4fa3", "#5a8f29", "#b0413e", "#2a9dc9", "#8c6d31", "#c06ca8"),
 )
 GREY = "#8a8a8a"
+MARKS = "osD^v"  # another one for each round of colours
 FILES = ("scores.png", "reward_against_kl.png")
 
 
@@ -34,7 +35,7 @@ def scores(found: Mapping[str, Any]) -> Any:
     figure = Figure(figsize=(11, 1.6 + 0.38 * len(rows)), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     for height, row in enumerate(rows):
-        colour = _colour(found, row["name"])
+        colour, _ = _style(found, row["name"])
         seeds = [value for value in row["by_seed"].values() if value is not None]
         left.plot(seeds, [height] * len(seeds), "o", color=colour, alpha=0.35, ms=5)
         for axes, interval in ((left, row["score"]), (right, row["gain"])):
@@ -70,7 +71,7 @@ def frontier(found: Mapping[str, Any], cells: Sequence[Cell], results: Results) 
             name = " ".join([cell.algorithm, *cell.varied])
             label = None if name in named else name
             named.add(name)
-            _cell(axes, cell, result, metric, _colour(found, name), label)
+            _cell(axes, cell, result, metric, _style(found, name), label)
         axes.set_xlabel("√KL to SFT (√nats)")
         axes.set_title(NAMES.get(metric, metric))
     if figure.axes:
@@ -81,13 +82,16 @@ def frontier(found: Mapping[str, Any], cells: Sequence[Cell], results: Results) 
     return figure
 
 
-def _cell(axes: Any, cell: Cell, result: Mapping[str, Any], metric: str, colour: str, label: str | None) -> None:
+def _cell(
+    axes: Any, cell: Cell, result: Mapping[str, Any], metric: str, style: tuple[str, str], label: str | None
+) -> None:
     looks = _looks(result, metric)
+    colour, mark = style
     axes.plot([x for x, _ in looks], [y for _, y in looks], "-", color=colour, alpha=0.3, linewidth=1)
     policy = result["scores"]["policies"].get(cell.policy) or {}
     if policy.get("kl") and policy.get(metric):
         across = sqrt(max(policy["kl"]["mean"], 0.0))
-        axes.plot(across, policy[metric]["mean"], "o", color=colour, ms=6, label=label)
+        axes.plot(across, policy[metric]["mean"], mark, color=colour, ms=6, label=label)
 
 
 def _looks(result: Mapping[str, Any], metric: str) -> list[tuple[float, float]]:
@@ -113,6 +117,10 @@ def _bar(axes: Any, interval: Mapping[str, float], height: float, colour: str) -
     axes.errorbar(interval["mean"], height, xerr=reach, fmt="D", color=colour, ms=5, elinewidth=2, capsize=3)
 
 
-def _colour(found: Mapping[str, Any], name: str) -> str:
+def _style(found: Mapping[str, Any], name: str) -> tuple[str, str]:
+    """Colour and mark of a method; policies that are none of those compared are grey."""
     methods = [row["name"] for row in found["rows"] if row["method"]]
-    return COLOURS[methods.index(name) % len(COLOURS)] if name in methods else GREY
+    if name not in methods:
+        return GREY, MARKS[0]
+    turn, number = divmod(methods.index(name), len(COLOURS))
+    return COLOURS[number], MARKS[turn % len(MARKS)]
