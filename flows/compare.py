@@ -57,7 +57,7 @@ def plan(root: Path, asked: Asked, say: Callable[[str], None]) -> Plan:
     """
     if asked.name and not re.fullmatch(r"\w[\w.-]*", asked.name):
         raise ConfigError(f"--name {asked.name}: letters, digits, `_`, `-` and `.` only, as a folder is named so")
-    cells = grid(root, asked)
+    cells = grid(root, asked, say)
     refuse_idle(root, asked, cells, say)
     parts = json.dumps([asked.name, sorted(cell.key for cell in cells)])
     key = hashlib.sha256(parts.encode()).hexdigest()[:12]

@@ -9,7 +9,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from flows import champion, profiles
+from flows import champion, given, profiles
 from flows.compare_checks import choose, key_of, refuse_both, refuse_empty, refuse_other, refuse_own
 from flows.compare_graph import Method, behind, methods, read, reads, signatures, trimmed
 from tasks.config import ConfigError
@@ -112,13 +112,17 @@ def values_of(setting: str) -> list[str]:
     return [f"{key}{sign}{part.strip()}" for part in parts]
 
 
-def grid(root: Path, asked: Asked) -> list[Cell]:
+def grid(root: Path, asked: Asked, say: Callable[[str], None] = lambda _: None) -> list[Cell]:
     """The cells of a comparison, algorithm by algorithm; those that would be one and the same run are one.
 
     Raises:
         ConfigError: an unknown algorithm, stage, profile or key (with the nearest name), or a value not allowed.
+        PreflowError: a model or data that it names are not there.
     """
-    plain = profiles.resolve(root, asked.profile)
+    own = [setting for setting in asked.settings if profiles.names_own(setting)]
+    if several := [setting for setting in own if len(values_of(setting)) > 1]:
+        raise ConfigError(f"--set {several[0]}: all cells of a comparison have the same model and data; give one")
+    plain = given.settle(root, profiles.resolve(root, asked.profile, own), say)
     text = (plain.dvc_yaml or root / "dvc.yaml").read_text(encoding="utf-8")
     known = methods(text)
     chosen = choose(asked.algorithms, known, asked.stage, asked.profile)

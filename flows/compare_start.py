@@ -8,7 +8,7 @@ from itertools import count
 from pathlib import Path
 from typing import TypeVar
 
-from flows import champion, dvc, launch, profiles, workspace, worktrees
+from flows import champion, dvc, given, launch, profiles, workspace, worktrees
 from flows import compare_store as store
 from flows.compare_graph import read
 from flows.compare_grid import INBOX, Cell
@@ -35,7 +35,8 @@ def begin_with(root: Path, cells: Sequence[Cell], profile: str, name: str) -> Co
     Raises:
         PreflowError: a stage reads a file that the snapshot does not hold.
     """
-    resolved = {cell.key: profiles.resolve(root, profile, cell.settings) for cell in cells}
+    asked = {cell.key: profiles.resolve(root, profile, cell.settings) for cell in cells}
+    resolved = {key: given.settle(root, one, lambda _: None) for key, one in asked.items()}
     taken = workspace.snapshot(root, f"compare-{launch.new_name()}", f"preflow compare {name}")
     _refuse_left_out(root, cells, taken)
     cache = dvc.cache(root)

@@ -25,7 +25,7 @@ from tasks.graph import Graph, load_graph
 from tasks.journal import home
 from tasks.outcome import StageResult
 
-PER_PROMPT = ("gold_reward", "held_out_reward", "reward")
+PER_PROMPT = ("gold_reward", "held_out_reward", "reward", "rule_reward")
 
 
 def folder(root: Path) -> Path:

@@ -13,7 +13,7 @@ from flows.compare_grid import Asked, Cell
 from flows.compare_rows import MEANS, Comparing, Results, average, common_prompts, mean_of, rows_of
 from rlhf.comparison import JUDGED_BY
 
-NAMES = {"gold_reward": "gold", "held_out_reward": "held-out reward", "reward": "reward"}
+NAMES = {"gold_reward": "gold", "held_out_reward": "held-out reward", "reward": "reward", "rule_reward": "rules"}
 MOST_PAIRS = 60  # lines of the terminal; table.md has all
 TITLE = "Paired differences, 95% intervals over prompts and seeds"
 

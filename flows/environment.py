@@ -1,6 +1,11 @@
 """Environment variables of everything that a flow starts: no telemetry, no surprises on a slow machine."""
 
+import os
+
 from tasks import variables
+
+OFFLINE = "PREFLOW_HUB_OFFLINE"
+"""What HF_HUB_OFFLINE was before everything was told to stay offline: whether the user wants it so (flows/hub.py)."""
 
 VARIABLES = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -11,4 +16,5 @@ VARIABLES = {
 
 def set_defaults() -> None:
     """Set what the user has not set. Call before Prefect, MLflow or transformers is imported."""
+    os.environ.setdefault(OFFLINE, os.environ.get("HF_HUB_OFFLINE", "0"))
     variables.set_defaults(variables.VARIABLES | VARIABLES)

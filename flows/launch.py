@@ -12,7 +12,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from flows import champion, closing, dvc, guards, leftovers, profiles, server, sources, workspace, worktrees
+from flows import champion, closing, dvc, given, guards, leftovers, profiles, server, sources, workspace, worktrees
 from flows.request import Report, Run, Start, Wish, commit_message
 from flows.runner import SIDE_BY_SIDE, Place
 from flows.view import View
@@ -50,7 +50,10 @@ def run(
             stages is in the report.
     """
     began = time.monotonic()
-    resolved = _as_begun(wish.start) if wish.start else profiles.resolve(root, wish.profile, wish.settings)
+    if wish.start:
+        resolved = _as_begun(wish.start)
+    else:
+        resolved = given.settle(root, profiles.resolve(root, wish.profile, wish.settings), say)
     report = Report(run=wish.start.run if wish.start else new_name())
     with ExitStack() as stack:
         if resolved.label and not wish.start:  # a comparison sweeps once for all its cells
@@ -121,7 +124,8 @@ def _place(
         base = start.commit if start else "HEAD"
         taken = workspace.snapshot(root, report.run, message, base=base, parent=base, extra=extra)
         cache = Path(start.cache) if start else dvc.cache(root)
-        tree = worktrees.add(root, report.run, taken.commit, with_inbox=not resolved.own_sources, cache=cache)
+        with_inbox, replaced = not resolved.own_sources, [source.target for source in wanted]
+        tree = worktrees.add(root, report.run, taken.commit, with_inbox=with_inbox, replaced=replaced, cache=cache)
         sources.bring(wanted, tree / "data" / "inbox", shared)
         whole = worktrees.seed(tree, begin_with)
     report.ref, report.commit, report.left_out = taken.ref, taken.commit, taken.left_out

@@ -3,7 +3,7 @@
 import io
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,13 @@ from ruamel.yaml import YAML
 
 from flows.hints import hinted
 from tasks.config import ConfigError, read_yaml
+from tasks.config.collect import GIVEN
+from tasks.config.sources import Source
 from tasks.graph import further_sections
 from tasks.redact import redacted, secret_in
+
+PRETRAINED = "pretrained"
+"""Profile under a run that names a model or data of its own, and no profile."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,8 @@ class Resolved:
     """Profile and settings in one line, "" for a plain run; runs of one label differ only by code and data."""
     own_sources: bool
     """Whether it names other sources than the checkout does."""
+    under: str = ""
+    """Profile that nobody named and that lies under the settings, as they name a model or data of their own."""
 
     @property
     def registry(self) -> str:
@@ -47,33 +54,75 @@ def resolve(root: Path, profile: str = "", settings: Sequence[str] = ()) -> Reso
     """
     path = root / "params.yaml"
     plain = read_yaml(path)
-    yaml = YAML()
-    yaml.preserve_quotes = True
-    yaml.width = 4096
-    values = yaml.load(path.read_text(encoding="utf-8")) or {}
-    overlay, dvc_yaml = _profile(root, profile) if profile else ({}, None)
+    values = _yaml().load(path.read_text(encoding="utf-8")) or {}
+    asked: dict[str, Any] = {}
+    _set(asked, settings)
+    under = PRETRAINED if not profile and any(_names_own(asked)) else ""
+    overlay, dvc_yaml = _profile(root, profile or under) if profile or under else ({}, None)
+    if (profile or under) and "name" not in (overlay.get("registry") or {}):
+        _merge(overlay, {"registry": {"name": f"policy-{profile or under}"}})
+    _merge(overlay, _implied(overlay, asked))
+    _merge(overlay, asked)
     _merge(values, overlay)
-    if profile and "name" not in (overlay.get("registry") or {}):
-        _merge(values, {"registry": {"name": f"policy-{profile}"}})
-    _set(values, settings)
     further = _sections(dvc_yaml or root / "dvc.yaml")
     for section, module in further.items():  # written out, since DVC reads parameters from the file
         values[section] = _whole(values.get(section) or {}, section, module)
-    stream = io.StringIO()
-    yaml.dump(values, stream)
-    resolved = YAML(typ="safe").load(stream.getvalue()) or {}
+    text = _dumped(values)
+    resolved = YAML(typ="safe").load(text) or {}
     if profile or settings:
         _refuse_secrets(resolved)
-        _refuse_secret(stream.getvalue(), "params.yaml or the profile")
+        _refuse_secret(text, "params.yaml or the profile")
     check(resolved, further)
     return Resolved(
-        text=stream.getvalue(),
+        text=text,
         values=resolved,
         dvc_yaml=dvc_yaml,
         further=further,
         label=" ".join(filter(None, [profile, *sorted(settings)])),
         own_sources=resolved.get("sources") != plain.get("sources"),
+        under=under,
     )
+
+
+def with_sources(resolved: Resolved, sources: Sequence[Source]) -> Resolved:
+    """The same with these sources."""
+    values = _yaml().load(resolved.text) or {}
+    values["sources"] = [source.model_dump(mode="json") for source in sources]
+    text = _dumped(values)
+    return replace(resolved, text=text, values=YAML(typ="safe").load(text))
+
+
+def names_own(setting: str) -> bool:
+    """Whether a setting names a model or data of the user's own."""
+    return any(_names_own(_parse(setting)))
+
+
+def _yaml() -> YAML:
+    """Comments, order and quotes stay."""
+    yaml = YAML()
+    yaml.preserve_quotes = True
+    yaml.width = 4096
+    return yaml
+
+
+def _dumped(values: Any) -> str:
+    stream = io.StringIO()
+    _yaml().dump(values, stream)
+    return stream.getvalue()
+
+
+def _names_own(overlay: Mapping[str, Any]) -> tuple[bool, bool]:
+    """Whether it names a model, and whether it names data."""
+    base, collect = (overlay.get(section) for section in ("base", "collect"))
+    data = isinstance(collect, Mapping) and any(collect.get(kind) for kind in GIVEN)
+    return isinstance(base, Mapping) and bool(base.get("model")), data
+
+
+def _implied(overlay: Mapping[str, Any], asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What a named model and named data are good for only together with: they are read then."""
+    model, data = map(any, zip(_names_own(overlay), _names_own(asked)))
+    checkpoint = {"base": {"source": "checkpoint"}} if model else {}
+    return checkpoint | ({"collect": {"source": "inbox"}} if data else {})
 
 
 def with_settings(resolved: Resolved, settings: Sequence[str]) -> dict[str, Any]:
@@ -149,11 +198,20 @@ def names(root: Path) -> list[str]:
     return sorted(found)
 
 
-def _profile(root: Path, name: str) -> tuple[dict[str, Any], Path | None]:
+def _profile(root: Path, name: str, above: tuple[str, ...] = ()) -> tuple[dict[str, Any], Path | None]:
+    """A profile and its graph; one that `extends` another lies over that one, and has its graph."""
     for path in (root / "profiles" / f"{name}.yaml", root / "profiles" / name / "params.yaml"):
         if name in names(root) and path.exists():
-            graph = root / "profiles" / name / "dvc.yaml"
-            return read_yaml(path), graph if graph.exists() else None
+            overlay, graph = read_yaml(path), root / "profiles" / name / "dvc.yaml"
+            other = overlay.pop("extends", None)
+            if other is None:
+                return overlay, graph if graph.exists() else None
+            if other in (name, *above):
+                raise ConfigError(f"{path}: extends {other}, which extends it")
+            below, its_graph = _profile(root, str(other), (*above, name))
+            below.pop("registry", None)
+            _merge(below, overlay)
+            return below, graph if graph.exists() else its_graph
     near = get_close_matches(name, names(root), n=1, cutoff=0.5)
     hint = f"did you mean `{near[0]}`?" if near else f"there are: {', '.join(names(root)) or 'none'}"
     raise ConfigError(f"--profile {name}: no such profile; {hint}")

@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from rlhf.comparison import JUDGED_BY
+from tasks.folds_report import lines as folds_lines
 from tasks.outcome import in_story_order
 
 Numbers = Mapping[str, Any]
@@ -21,19 +22,24 @@ COLUMNS = {
     "gold_reward": "gold",
     "held_out_reward": "held-out",
     "reward": "reward",
+    "rule_reward": "rules",
     "win_rate_vs_sft": "win/SFT",
     "win_rate_vs_champion": "win/champion",
     "kl": "KL",
     "length": "length",
     "stop_rate": "stop",
+    "answer_nll": "NLL/SFT",
 }
 WIDE = 116  # columns that a table with all intervals takes
-BOUND = {"kl": "≤", "length_ratio": "≤", "nll_increase": "≤", "quarantine_share": "≤", "stop_rate": "≥"}
+BOUND = {
+    **dict.fromkeys(("kl", "length_ratio", "nll_increase", "answer_nll_increase", "quarantine_share"), "≤"),
+    "stop_rate": "≥",
+}
 BOUND |= {"gold_reward_not_down": "≥", "held_out_reward_not_down": "≥", "gain_over_sft": ">", "gain_over_champion": ">"}
 
 
 def print_report(data: Path, console: Console | None = None) -> None:
-    """Print what the files of `data`/07, 12 and 13 say; what is not there is left out."""
+    """Print what the files of `data`/07, 12, 13 and 15 say; what is not there is left out."""
     console = console or default_console()
     plain = not console.is_terminal
     reward_model, curves = (
@@ -41,6 +47,7 @@ def print_report(data: Path, console: Console | None = None) -> None:
         _read(data / "12_evaluation" / "curves.json"),
     )
     scores, gate = _read(data / "12_evaluation" / "scores.json"), _read(data / "13_gate" / "gate.json")
+    folds = _read(data / "15_folds" / "metrics.json")
     if scores:
         console.print(policies_table(scores, gate["candidate"] if gate else None, plain, console.width), "")
         console.print(differences_table(scores, plain), "")
@@ -49,6 +56,7 @@ def print_report(data: Path, console: Console | None = None) -> None:
     lines = [
         reward_model_line(reward_model) if reward_model else "",
         best_of_n_line(curves, JUDGED_BY[scores["judge"]]) if scores and curves and curves["best_of_n"] else "",
+        *(folds_lines(folds) if folds else []),
         f"gate: {gate['reason']}" if gate else "",
     ]
     for line in filter(None, lines):
@@ -86,6 +94,8 @@ def policies_table(scores: Numbers, candidate: str | None = None, plain: bool = 
     judged = {JUDGED_BY[scores["judge"]], "win_rate_vs_sft"}
     wide = width >= WIDE
     dropped = set() if wide else {"held_out_reward", "win_rate_vs_champion"} - judged
+    if scores["judge"] != "rules":  # with models that judge there is no room for it
+        dropped |= {"answer_nll"}
     shown = [key for key in COLUMNS if key not in dropped and any(row.get(key) for row in policies.values())]
     title = f"policies on {about['prompts']} held-out prompts x {about['samples_per_prompt']}, judge: {scores['judge']}"
     table = _table(title, plain)

@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from configparser import ConfigParser
 from contextlib import suppress
 from pathlib import Path
@@ -18,11 +18,14 @@ from tasks.journal import home
 _ABOUT_TO_BEGIN = 3600.0  # seconds in which a lock without a worktree may be that of a run which is making one
 
 
-def add(root: Path, run: str, commit: str, with_inbox: bool, cache: Path | None = None) -> Path:
+def add(
+    root: Path, run: str, commit: str, with_inbox: bool, replaced: Collection[str] = (), cache: Path | None = None
+) -> Path:
     """A checkout of `commit` under `.preflow/worktrees/<run>` that shares the DVC cache and remotes of `root`.
 
-    `with_inbox` brings what lies in data/inbox along; a profile with sources of its own begins with an empty one. Who
-    knows where the DVC cache is says so, which saves the second that DVC needs to tell.
+    `with_inbox` brings what lies in data/inbox along, without what is `replaced` there; a profile with sources of its
+    own begins with an empty one. Who knows where the DVC cache is says so, which saves the second that DVC needs to
+    tell.
     """
     tree = home(root) / "worktrees" / run
     tree.parent.mkdir(parents=True, exist_ok=True)
@@ -32,7 +35,7 @@ def add(root: Path, run: str, commit: str, with_inbox: bool, cache: Path | None 
         shutil.copytree(root / "data" / "champion", tree / "data" / "champion", dirs_exist_ok=True)
     if with_inbox and (root / "data" / "inbox").is_dir():
         inbox = Path("data", "inbox")
-        _copy_inbox(root / inbox, tree / inbox)
+        _copy_inbox(root / inbox, tree / inbox, replaced)
     return tree
 
 
@@ -114,7 +117,7 @@ def _share_dvc(root: Path, tree: Path, cache: Path) -> None:
     cache.mkdir(parents=True, exist_ok=True)
 
 
-def _copy_inbox(inbox: Path, target: Path) -> None:
+def _copy_inbox(inbox: Path, target: Path, replaced: Collection[str]) -> None:
     """The user's files as copies, since they may be edited meanwhile; those that sources brought as links."""
     listing = inbox / "sources.json"
     entries = json.loads(listing.read_text(encoding="utf-8")) if listing.exists() else []
@@ -130,7 +133,8 @@ def _copy_inbox(inbox: Path, target: Path) -> None:
             shutil.copy2(source, to)  # of a symbolic link, what it points to
         return to
 
-    def dangling(folder: str, names: list[str]) -> list[str]:
-        return [name for name in names if not Path(folder, name).exists()]
+    def left(folder: str, names: list[str]) -> list[str]:
+        paths = {name: Path(folder, name) for name in names}
+        return [name for name, path in paths.items() if not path.exists() or str(path.relative_to(inbox)) in replaced]
 
-    shutil.copytree(inbox, target, dirs_exist_ok=True, copy_function=bring, ignore=dangling)
+    shutil.copytree(inbox, target, dirs_exist_ok=True, copy_function=bring, ignore=left)

@@ -25,12 +25,16 @@ METRICS = (
     "stop_rate",
     "nll",
     "greedy_gold_reward",
+    "rule_reward",
+    "answer_nll",
 )
 GIVEN = ("base", "sft", "champion")
 """Policies that every evaluation has, or may have."""
-JUDGED_BY = {"gold": "gold_reward", "held_out_rm": "held_out_reward"}
+JUDGED_BY = {"gold": "gold_reward", "held_out_rm": "held_out_reward", "rules": "rule_reward"}
 """Who may judge, and by which metric. The reward model that was optimised is none of them; a verifier of the embedded
-world shares correctness with gold, though, so after verifiable rewards gold says more of manners than of the method."""
+world shares correctness with gold, though, so after verifiable rewards gold says more of manners than of the method.
+Rules judge where nobody else can: of a verifier that is what was asked for, of a score like sentiment it is the very
+number that was optimised, and what it cost (`kl`, `answer_nll`) belongs beside it."""
 
 
 def pairs_of(policies: Sequence[str], further: Sequence[tuple[str, str]] = ()) -> list[tuple[str, str]]:
@@ -86,7 +90,7 @@ def differences(
 
 def frontier(policies: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     """The points of the over-optimisation plot (Gao et al., 2210.10760): rewards of each policy against √KL to SFT."""
-    kept = ("gold_reward", "reward", "held_out_reward")
+    kept = ("gold_reward", "reward", "held_out_reward", "rule_reward")
     return {
         name: {"sqrt_kl": math.sqrt(max(row["kl"]["mean"], 0.0)), **{metric: row[metric] for metric in kept}}
         for name, row in policies.items()

@@ -26,6 +26,8 @@ from rlhf.chat import Chat, Message
 from rlhf.comparison import by_prompt, interval
 from rlhf.errors import PreflowError
 from rlhf.models import Policy
+from rlhf.rewards import Asked, Score
+from rlhf.sampler import Completion
 from rlhf.scoring import Scorer
 from rlhf.selection import best_of_n, best_of_n_kl
 
@@ -49,6 +51,8 @@ class Exam:
     """A second reward that never was; None where there is none."""
     unfinished_reward: float
     max_batch_tokens: int
+    rules: Score | None = None
+    """Rewards that are rules (a verifier, sentiment, …); None where the run has none."""
 
     @property
     def chat(self) -> Chat:
@@ -64,18 +68,22 @@ class Exam:
         return [row.get("meta") or {} for row in self.questions]
 
     def judge(self) -> str:
-        """Who decides which answer is better: the gold reward where it is known, else the held-out reward model.
+        """Who decides which answer is better: the gold reward where it is known, else the held-out reward model, else
+        rules.
 
-        Raises PreflowError where there is neither.
+        Raises PreflowError where there is none of them.
         """
         if knows_gold(self.metas()):
             return "gold"
-        if self.held_out_rm is None:
-            raise PreflowError(
-                f"nobody can judge answers to these {len(self.questions)} prompts: their gold reward is unknown and "
-                "there is no held-out reward model; train one (stage reward_model) and give it with --held-out-rm"
-            )
-        return "held_out_rm"
+        if self.held_out_rm is not None:
+            return "held_out_rm"
+        if self.rules is not None:
+            return "rules"
+        raise PreflowError(
+            f"nobody can judge answers to these {len(self.questions)} prompts: their gold reward is unknown and there "
+            "is no held-out reward model; train one (stage reward_model) and give it with --held-out-rm, or name the "
+            "rules that answers are held to (evaluate.rewards)"
+        )
 
     def about(self, questions: Sequence[Mapping[str, Any]]) -> "Exam":
         """The same examination on other questions."""
@@ -92,6 +100,7 @@ def mark(exam: Exam, answers: Answers, greedy: Answers) -> dict[str, Values]:
     """Every metric that the answers alone decide, [P, G] each.
 
     kl is the k1 estimate, log π(y) − log π_sft(y) for y drawn from π, nats a completion; its mean is KL(π ‖ SFT).
+    answer_nll is −log π_sft(y) in nats a token: how fluent the answer is to a model that was not optimised.
     """
     prompts, metas = exam.prompts(), exam.metas()
     own = np.array([[one.logprob for one in group] for group in answers])
@@ -110,12 +119,27 @@ def mark(exam: Exam, answers: Answers, greedy: Answers) -> dict[str, Values]:
         "length": lengths(answers),
         "stop_rate": stop_rates(answers),
         "greedy_gold_reward": answer_golds(metas, greedy),
+        "rule_reward": rule_rewards(exam, answers),
+        "answer_nll": -reference / lengths(answers),
     }
 
 
-def forgetting(exam: Exam, policy: Policy) -> NDArray[np.float64]:
-    """NLL of the stable demonstrations, nats a token; one value each."""
-    return demonstration_nll(policy, exam.stable, exam.max_batch_tokens)
+def forgetting(exam: Exam, policy: Policy) -> Values:
+    """NLL of the stable demonstrations, nats a token; one value each. None without any."""
+    return demonstration_nll(policy, exam.stable, exam.max_batch_tokens) if exam.stable else None
+
+
+def rule_rewards(exam: Exam, answers: Answers) -> Values:
+    """What the rules make of the answers, [P, G]; None without rules."""
+    if exam.rules is None:
+        return None
+    asked = [Asked.from_row(dict(row), ids) for row, ids in zip(exam.questions, exam.prompts(), strict=True)]
+    completions = [
+        Completion(index, list(one.ids), [], "stop" if one.stopped else "length")
+        for index, group in enumerate(answers)
+        for one in group
+    ]
+    return np.array(exam.rules(asked, completions).total.tolist()).reshape(len(answers), -1)
 
 
 def rewards(exam: Exam, reward_model: Scorer | None, answers: Answers) -> Values:
@@ -133,9 +157,13 @@ def rewards(exam: Exam, reward_model: Scorer | None, answers: Answers) -> Values
 
 def selection_score(exam: Exam, policy: Policy) -> NDArray[np.float64]:
     """One score a prompt [P] to choose between policies, by the judge of the examination."""
-    gold = exam.judge() == "gold"
     answers = draw(policy, exam.prompts(), exam.drawing)
-    return by_prompt(answer_golds(exam.metas(), answers) if gold else rewards(exam, exam.held_out_rm, answers))
+    judged = {
+        "gold": lambda: answer_golds(exam.metas(), answers),
+        "held_out_rm": lambda: rewards(exam, exam.held_out_rm, answers),
+        "rules": lambda: rule_rewards(exam, answers),
+    }
+    return by_prompt(judged[exam.judge()]())
 
 
 def best_of_n_curve(exam: Exam, sizes: Sequence[int], seed: int, samples: int) -> list[dict[str, Any]]:
@@ -154,6 +182,7 @@ def best_of_n_curve(exam: Exam, sizes: Sequence[int], seed: int, samples: int) -
         "gold_reward": golds,
         "reward": proxy,
         "held_out_reward": rewards(exam, exam.held_out_rm, answers),
+        "rule_reward": rule_rewards(exam, answers),
         "length": lengths(answers),
     }
     curve: list[dict[str, Any]] = []

@@ -1,4 +1,8 @@
-"""AdamW with its schedule and its clipping, for one or several modules trained together."""
+"""AdamW with its schedule and its clipping, for one or several modules trained together.
+
+Weights in half precision have float32 copies, which AdamW moves and they follow: bfloat16 has 8 bits of fraction, and
+a step of less than 1/512 of a weight would be lost. So the state of such a weight is its copy.
+"""
 
 import math
 from collections.abc import Mapping
@@ -8,6 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from rlhf.bits import bitsandbytes
 from rlhf.muon import MuonAdamW
 
 
@@ -32,6 +37,8 @@ class OptimizerSettings:
     """Peak learning rate of Muon on the hidden matrices; None leaves them to AdamW too."""
     max_grad_norm: float = 1.0
     """Each module's gradient is scaled down to this length."""
+    kind: Literal["adamw", "adamw_8bit"] = "adamw"
+    """With 8 bits a moment, scaled by blocks of 256 (Dettmers et al., 2110.02861); small tensors keep 32."""
 
 
 def lr_factor(step: int, steps: int, settings: OptimizerSettings) -> float:
@@ -47,11 +54,42 @@ def lr_factor(step: int, steps: int, settings: OptimizerSettings) -> float:
     return floor + (1.0 - floor) * falls[settings.schedule]
 
 
-def adamw(modules: Mapping[str, nn.Module], settings: OptimizerSettings) -> torch.optim.AdamW:
+Copies = Mapping[nn.Parameter, nn.Parameter]
+"""From a weight in half precision to its float32 copy."""
+
+
+def float32_copies(modules: Mapping[str, nn.Module]) -> Copies:
+    """Copies of the trained weights that need one; none where all are float32."""
+    trained = {weight: None for module in modules.values() for weight in module.parameters() if weight.requires_grad}
+    half = [weight for weight in trained if weight.dtype in (torch.bfloat16, torch.float16)]
+    return {weight: nn.Parameter(weight.detach().float()) for weight in half}
+
+
+def step(optimizer: torch.optim.Optimizer, copies: Copies) -> None:
+    """One update; weights in half precision take what becomes of their copies."""
+    for weight, copy in copies.items():
+        copy.grad = None if weight.grad is None else weight.grad.float()
+    optimizer.step()
+    follow(copies)
+
+
+@torch.no_grad()
+def follow(copies: Copies) -> None:
+    """Round the copies to the weights."""
+    for weight, copy in copies.items():
+        weight.copy_(copy)
+
+
+def adamw(
+    modules: Mapping[str, nn.Module], settings: OptimizerSettings, copies: Copies | None = None
+) -> torch.optim.Optimizer:
     """AdamW over the trained parameters of all modules; each group names its `module` and that one's `peak` lr.
 
     With `matrix_lr` the weights of linear layers, those tied to embeddings excepted, are in groups that Muon updates.
+    Weights that have one of `copies` are represented by it. Raises ValueError for Muon with 8 bits.
     """
+    if settings.matrix_lr and settings.kind != "adamw":
+        raise ValueError(f"matrix_lr is {settings.matrix_lr} with {settings.kind}, expected adamw: Muon has no 8 bits")
     groups: list[dict[str, Any]] = []
     for name, module in modules.items():
         peak = settings.lr[name] if isinstance(settings.lr, Mapping) else settings.lr
@@ -66,6 +104,13 @@ def adamw(modules: Mapping[str, nn.Module], settings: OptimizerSettings) -> torc
             own = {"peak": settings.matrix_lr, "muon": True, "module": f"{name}_matrices"}
             groups.append({"params": inner, "weight_decay": settings.weight_decay} | own)
     groups = [group for group in groups if group["params"]]
+    if copies:
+        groups = [group | {"params": [copies.get(one, one) for one in group["params"]]} for group in groups]
+    if settings.kind == "adamw_8bit":
+        in_8_bits: torch.optim.Optimizer = bitsandbytes().optim.AdamW8bit(
+            groups, lr=0.0, betas=settings.betas, eps=settings.eps
+        )
+        return in_8_bits
     kind = MuonAdamW if settings.matrix_lr else torch.optim.AdamW
     return kind(groups, lr=0.0, betas=settings.betas, eps=settings.eps, fused=True)
 
@@ -76,7 +121,7 @@ def _hidden_matrices(module: nn.Module) -> set[int]:
     return {id(part.weight) for part in module.modules() if isinstance(part, nn.Linear)} - embeddings
 
 
-def set_lr(optimizer: torch.optim.AdamW, factor: float) -> dict[str, float]:
+def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> dict[str, float]:
     """Set every group to its peak times `factor`; the learning rate of each module."""
     rates = {}
     for group in optimizer.param_groups:

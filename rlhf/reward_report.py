@@ -11,7 +11,7 @@ from torch.nn.functional import pad
 from rlhf.batching import Batch, collate
 from rlhf.pairs import encode_pairs
 from rlhf.scoring import Ids, Scorer, by_batch, rewards_of
-from rlhf.statistics import Floats, Interval, correlation, expected_calibration_error, reliability_bins
+from rlhf.statistics import Floats, clustered_bootstrap, correlation, expected_calibration_error, reliability_bins
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -48,7 +48,7 @@ def report(scores: Floats, rows: Rows, seed: int, scale: float = 1.0) -> dict[st
     """
     margins = scores[:, 0] - scores[:, 1]
     right = 0.5 + 0.5 * np.sign(margins)
-    accuracy = _over_prompts(right, [row["group"] for row in rows], seed)
+    accuracy = clustered_bootstrap(right, [row["group"] for row in rows], seed)
     # A model's claim is about the side it prefers: P(preferred is chosen) = σ(|margin|) ≥ ½.
     claims = 1 / (1 + np.exp(-scale * np.abs(margins)))
     words = word_counts(rows)
@@ -160,13 +160,3 @@ def _by_confidence(right: Floats, confidences: Floats) -> list[dict[str, float]]
 
 def _part(right: Floats, rows: Any) -> dict[str, float]:
     return {"accuracy": float(right[rows].mean()), "pairs": int(rows.sum())}
-
-
-def _over_prompts(values: Floats, groups: Sequence[str], seed: int, samples: int = 2000) -> Interval:
-    """Mean over pairs, with an interval from drawing whole prompts: pairs of one prompt are not independent."""
-    _, index = np.unique(np.array(groups), return_inverse=True)
-    sums, counts = np.bincount(index, weights=values), np.bincount(index)
-    drawn = np.random.default_rng(seed).integers(0, len(sums), size=(samples, len(sums)))
-    means = sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1)
-    low, high = np.percentile(means, [2.5, 97.5])
-    return Interval(float(values.mean()), float(low), float(high))

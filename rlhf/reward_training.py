@@ -1,6 +1,6 @@
 """Training a reward model on comparisons: Bradley-Terry, and a language-model loss that keeps what SFT knew."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 from torch import Tensor, nn
@@ -37,6 +37,8 @@ def fit_reward_model(
     """Minimise mean over pairs of −log σ(r_c − r_r − margin_coef · m) + lm_coef · NLL per token of the chosen side.
 
     `optimizer.lr` names the rates of `backbone` and `heads`: the heads are new and the pairs few, so theirs is higher.
+    At a rate of 0 the backbone stays as it is, and the heads learn to read it (a probe): for few pairs that is often
+    best. Raises ValueError where `lm_coef` asks for more.
     All pairs of a prompt are in one step and each completion is computed once. `weigh_by` says what counts alike: every
     pair, or every prompt with its C pairs at 1/C each (InstructGPT, 2203.02155), so that prompts with many completions
     do not outweigh the others. The second term is an auxiliary task (after Yang et al., "Regularizing Hidden States",
@@ -62,7 +64,7 @@ def fit_reward_model(
         return (losses if weigh_by == "pair" else losses * part.share).sum(), metrics
 
     return fit(
-        {"backbone": reward_model.model, "heads": nn.ModuleList([reward_model.head, reward_model.token_head])},
+        _trained(reward_model, optimizer, lm_coef),
         steps=num_steps(len(prompts), batch_size, epochs),
         batch_at=batch_at,
         loss=loss,
@@ -73,6 +75,18 @@ def fit_reward_model(
         log=log,
         progress=progress,
     )
+
+
+def _trained(reward_model: RewardModel, optimizer: OptimizerSettings, lm_coef: float) -> dict[str, nn.Module]:
+    """What the optimiser has; of a backbone at rate 0 no gradient is computed, a third of the work is left."""
+    heads = {"heads": nn.ModuleList([reward_model.head, reward_model.token_head])}
+    rate = optimizer.lr["backbone"] if isinstance(optimizer.lr, Mapping) else optimizer.lr
+    if rate:
+        return {"backbone": reward_model.model} | heads
+    if lm_coef:
+        raise ValueError(f"lm_coef is {lm_coef} and the backbone's learning rate 0: nothing would learn from that loss")
+    reward_model.model.requires_grad_(False)
+    return heads
 
 
 def normalise_on(

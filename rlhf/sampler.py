@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from rlhf.errors import NumericsError
-from rlhf.models import Policy
+from rlhf.models import Policy, room
+from rlhf.models.pretrained import limits
 from rlhf.seeding import derive
 
 KEEP_SHARE = 3 / 4
@@ -203,10 +204,10 @@ def _check(
             f"max_new_tokens={max_new_tokens}, group_size={group_size}, temperature={temperature}: "
             "expected at least 1, at least 1, and finite from 0"
         )
-    room = policy.model.config.max_position_embeddings
+    longest = room(policy.model) - max_new_tokens
     for index, prompt in enumerate(prompts):
-        if not 0 < len(prompt) <= room - max_new_tokens:
+        if not 0 < len(prompt) <= longest:
             raise ValueError(
                 f"prompt {index} has {len(prompt)} tokens; with max_new_tokens={max_new_tokens} the model has room for "
-                f"1 to {room - max_new_tokens}"
+                f"1 to {longest} ({limits(policy.model)})"
             )

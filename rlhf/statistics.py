@@ -5,7 +5,7 @@ completions of one prompt are alike, and counting them as independent makes ever
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -64,6 +64,21 @@ def paired_bootstrap(a: ArrayLike, b: ArrayLike, seed: int, samples: int = 2000)
     left, right = _vector(a, "a"), _vector(b, "b")
     _same_length(left, right, "a and b, one value a prompt")
     return bootstrap_mean(left - right, seed, samples)
+
+
+def clustered_bootstrap(values: ArrayLike, groups: Sequence[str], seed: int, samples: int = 2000) -> Interval:
+    """Mean of `values` [N] with a 95% interval from drawing whole groups: rows of one group are not independent.
+
+    Every row counts alike, so the mean is Σ values / Σ rows of the groups drawn. For a paired comparison hand over the
+    differences, row by row. Raises ValueError when `values` is empty, not finite, or not as long as `groups`.
+    """
+    data = _vector(values, "values")
+    if len(data) != len(groups):
+        raise ValueError(f"values and groups must have the same length, got {len(data)} and {len(groups)}")
+    _, index = np.unique(np.array(groups), return_inverse=True)
+    sums, counts = np.bincount(index, weights=data), np.bincount(index)
+    drawn = np.concatenate(list(_resamples(len(sums), seed, samples)))
+    return percentile_interval(float(data.mean()), sums[drawn].sum(axis=1) / counts[drawn].sum(axis=1))
 
 
 def crossed_bootstrap(values: ArrayLike, seed: int, samples: int = 2000) -> Interval:

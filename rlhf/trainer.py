@@ -20,8 +20,9 @@ from torch import Tensor, nn
 
 from rlhf.checkpoints import Checkpoints
 from rlhf.errors import NumericsError
-from rlhf.optimizer import OptimizerSettings, clip, lr_factor, set_lr
+from rlhf.optimizer import Copies, OptimizerSettings, clip, float32_copies, follow, lr_factor, set_lr
 from rlhf.optimizer import adamw as make_adamw
+from rlhf.optimizer import step as update
 from rlhf.seeding import derive
 
 M = TypeVar("M")
@@ -96,8 +97,9 @@ def fit(
         NumericsError: too many steps were not finite; the last checkpoint is intact.
     """
     extra = {} if extra is None else extra
-    adamw = make_adamw(modules, optimizer)
-    start, skipped = _resume(checkpoints, modules, adamw, extra)
+    copies = float32_copies(modules)
+    adamw = make_adamw(modules, optimizer, copies)
+    start, skipped = _resume(checkpoints, modules, adamw, copies, extra)
     averages: dict[str, float] = {}
     done = start
     for step in range(start, steps):
@@ -109,11 +111,12 @@ def fit(
         norms = {key: clip(module, optimizer.max_grad_norm) for key, module in modules.items()}
         rates = set_lr(adamw, lr_factor(step, steps, optimizer))
         if all(map(math.isfinite, [averages["loss"], *norms.values()])):
-            adamw.step()
+            update(adamw, copies)
         else:
             skipped.append(step)
             _guard(skipped, step, averages["loss"], norms, checkpoints)
-        adamw.zero_grad(set_to_none=True)
+        for trained in (adamw, *modules.values()):
+            trained.zero_grad(set_to_none=True)
         averages |= {**batch.metrics, "nonfinite": float(len(skipped))}
         averages |= _per_module("lr", rates) | _per_module("grad_norm", norms)
         if log:
@@ -121,7 +124,7 @@ def fit(
         if progress:
             progress(step + 1, steps, loss=averages["loss"])
         if checkpoints and ((step + 1) % checkpoints.every == 0 or step + 1 == steps):
-            _save(checkpoints, step + 1, modules, adamw, {"extra": dict(extra), "skipped": skipped})
+            _save(checkpoints, step + 1, modules, adamw, copies, {"extra": dict(extra), "skipped": skipped})
         done = step + 1
     return FitResult(steps=done, resumed_from=start, nonfinite=len(skipped), metrics=averages)
 
@@ -166,11 +169,12 @@ def _per_module(key: str, values: Mapping[str, float]) -> dict[str, float]:
     return {key: values[first]} | {f"{key}_{name}": values[name] for name in others}
 
 
-def _state_of(modules: Mapping[str, nn.Module]) -> dict[str, Tensor]:
-    """Everything training may change, by name: trained parameters (tied ones once) and buffers."""
+def _state_of(modules: Mapping[str, nn.Module], copies: Copies) -> dict[str, Tensor]:
+    """Everything training may change, by name: trained parameters (tied ones once) or their copies, and buffers."""
     tensors: dict[str, Tensor] = {}
     for name, module in modules.items():
-        tensors |= {f"{name}.{key}": tensor for key, tensor in module.named_parameters() if tensor.requires_grad}
+        trained = {key: tensor for key, tensor in module.named_parameters() if tensor.requires_grad}
+        tensors |= {f"{name}.{key}": copies.get(tensor, tensor) for key, tensor in trained.items()}
         parameters = {key for key, _ in module.named_parameters(remove_duplicate=False)}
         tensors |= {f"{name}.{key}": tensor for key, tensor in module.state_dict().items() if key not in parameters}
     return tensors
@@ -180,34 +184,48 @@ def _save(
     checkpoints: Checkpoints,
     step: int,
     modules: Mapping[str, nn.Module],
-    adamw: torch.optim.AdamW,
+    adamw: torch.optim.Optimizer,
+    copies: Copies,
     state: Mapping[str, Any],
 ) -> None:
-    weights = _state_of(modules)
-    moments = {
-        f"adamw:{slot}:{name}": tensor
+    weights = _state_of(modules, copies)
+    slots = {
+        f"adamw:{slot}:{name}": value
         for name, weight in weights.items()
-        for slot, tensor in adamw.state.get(weight, {}).items()
+        for slot, value in adamw.state.get(weight, {}).items()
     }
-    checkpoints.save(step, {f"weight:{name}": tensor for name, tensor in weights.items()} | moments, state)
+    moments = {name: value for name, value in slots.items() if isinstance(value, Tensor)}
+    numbers = {name: value for name, value in slots.items() if name not in moments}
+    # All weights share one table of 8-bit numbers, and safetensors refuses what lies in memory once.
+    moments |= {name: value.clone() for name, value in moments.items() if ":qmap" in name}
+    tensors = {f"weight:{name}": tensor for name, tensor in weights.items()} | moments
+    checkpoints.save(step, tensors, {**state, "numbers": numbers})
 
 
 def _resume(
     checkpoints: Checkpoints | None,
     modules: Mapping[str, nn.Module],
-    adamw: torch.optim.AdamW,
+    adamw: torch.optim.Optimizer,
+    copies: Copies,
     extra: MutableMapping[str, Any],
 ) -> tuple[int, list[int]]:
     """Put the newest checkpoint back into place; the step to go on with and the steps skipped so far."""
     saved = checkpoints.newest() if checkpoints else None
     if saved is None:
         return 0, []
-    for name, weight in _state_of(modules).items():
+    for name, weight in _state_of(modules, copies).items():
         with torch.no_grad():
             weight.copy_(saved.tensors[f"weight:{name}"])
-        slots = [key for key in saved.tensors if key.startswith("adamw:") and key.split(":", 2)[2] == name]
-        if slots:
-            adamw.state[weight] = {key.split(":", 2)[1]: saved.tensors[key].to(weight.device) for key in slots}
+        kept = {key: tensor.to(weight.device) for key, tensor in _slots(saved.tensors, name).items()}
+        if kept:
+            adamw.state[weight] = kept | _slots(saved.state["numbers"], name)
+    follow(copies)
     extra.clear()
     extra.update(saved.state["extra"])
     return saved.step, list(saved.state["skipped"])
+
+
+def _slots(values: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """What the optimiser keeps of the weight `name`, by slot."""
+    split = {tuple(key.split(":", 2)): value for key, value in values.items() if key.startswith("adamw:")}
+    return {slot: value for (_, slot, of), value in split.items() if of == name}

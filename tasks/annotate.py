@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from rlhf.errors import PreflowError
-from rlhf.models import Policy, load_policy
+from rlhf.models import Policy, load_policy, room
 from rlhf.pairs import encode_pairs
 from rlhf.records import Row, content_id, in_pool, read_rows, split_of, write_json, write_rows
 from rlhf.sampler import sample
@@ -58,8 +58,9 @@ def annotate(
         asked, counts = _asked(config, generation, sampler, questions[split], split)
         dropped |= prefixed(counts, f"{split}_prompts")
         born[split] = _label(config, generation, sampler, asked, split, seed, log)
-        pairs[split], counts = _fitting(_held(config, split, offline[split], born[split], sampler), sampler)
-        dropped |= prefixed(counts, f"{split}_pairs")
+        held, equal = _held(config, split, offline[split], born[split], sampler)
+        pairs[split], counts = _fitting(held, sampler)
+        dropped |= prefixed(counts | {"dropped_equal": float(equal)}, f"{split}_pairs")
     if pairs["train"]:
         given = [*pairs["train"], *pairs["val"]]
         protected = [*questions["eval"], *questions["val"], *offline["eval"]]
@@ -121,15 +122,18 @@ def _label(
     return [row | place | {"line": line, "id": content_id(row)} for line, row in enumerate(labelled, start=1)]
 
 
-def _held(config: Annotate, split: str, offline: list[Row], born: list[Row], policy: Policy) -> list[Row]:
+def _held(config: Annotate, split: str, offline: list[Row], born: list[Row], policy: Policy) -> tuple[list[Row], int]:
     """What the split holds; to measure on, on-policy pairs wherever there are any. Training pairs are of finished
-    completions that differ as tokens: an unfinished one has a fixed reward, equal ones teach nothing."""
+    completions that differ as tokens: an unfinished one has a fixed reward, equal ones teach nothing. These last are
+    counted."""
     if split == "eval":
-        return born or offline
+        return born or offline, 0
     train_on = config.train_on if born else "offline"
     rows = {"on_policy": born, "offline": offline, "both": [*offline, *born]}[train_on]
     encode = policy.chat.encode_completion
-    return [row for row in rows if _finished(row) and encode(row["chosen"]) != encode(row["rejected"])]
+    finished = [row for row in rows if _finished(row)]
+    held = [row for row in finished if encode(row["chosen"]) != encode(row["rejected"])]
+    return held, len(finished) - len(held)
 
 
 def _fitting(rows: Sequence[Row], policy: Policy) -> tuple[list[Row], dict[str, float]]:
@@ -140,7 +144,7 @@ def _fitting(rows: Sequence[Row], policy: Policy) -> tuple[list[Row], dict[str, 
         policy.chat,
         lambda row: encode_pairs(policy.chat, [row])[0],
         lambda pair: pair.padded_tokens // 2,
-        policy.model.config.max_position_embeddings,
+        room(policy.model),
         "all that the model has positions for",
     )
     return [row for row, _ in fit.kept], fit.dropped

@@ -3,7 +3,7 @@
 In: the corpus (`source: scratch`) or a pretrained checkpoint (`source: checkpoint`). Out: `policy/`, a causal language
 model with a chat template, and `metrics.json`. From scratch it is a tiny Llama over the words of the corpus, trained on
 next-token prediction, −(1/N) Σ log π(x_t | x_<t) over every token (RLHF book, chapter 3 and appendix A). A checkpoint
-is not trained: it gets the role, stop and pad tokens it lacks.
+is not trained: it keeps its own chat template, or gets the role, stop and pad tokens it lacks.
 
     python -m tasks.base --help
 """
@@ -15,7 +15,7 @@ from typing import Any
 from rlhf.chat import Chat, split_words
 from rlhf.checkpoints import Checkpoints
 from rlhf.errors import PreflowError
-from rlhf.models import Policy, adapt_policy, new_policy, save_policy
+from rlhf.models import Policy, adapt_policy, new_policy, room, save_policy
 from rlhf.optimizer import OptimizerSettings
 from rlhf.records import read_rows, write_json
 from rlhf.supervised import fit_supervised, mean_nll
@@ -28,7 +28,7 @@ from tasks.stage import main
 def base(config: Base, *, corpus: Path, checkpoint: Path, out: Path, scratch: Path, log: Log) -> None:
     """Make the base policy; the first lines of the module name the files."""
     if config.source == "checkpoint":
-        policy, metrics = _adapted(checkpoint, config.seed), {"adapted": 1.0}
+        policy, metrics = _adapted(config, checkpoint)
     else:
         policy, metrics = _from_scratch(config, corpus, scratch, log)
     metrics["parameters"] = float(sum(parameter.numel() for parameter in policy.model.parameters()))
@@ -36,13 +36,9 @@ def base(config: Base, *, corpus: Path, checkpoint: Path, out: Path, scratch: Pa
     write_json(out / "metrics.json", metrics)
 
 
-def _adapted(checkpoint: Path, seed: int) -> Policy:
-    if not (checkpoint / "config.json").is_file():
-        raise PreflowError(
-            f"{checkpoint} holds no model (config.json, model.safetensors, tokenizer.json): "
-            "put one there, name one under `sources`, or set base.source=scratch"
-        )
-    return adapt_policy(checkpoint, seed)
+def _adapted(config: Base, checkpoint: Path) -> tuple[Policy, dict[str, float]]:
+    policy = adapt_policy(checkpoint, config.seed, config.template, config.stop_token, trusted=config.trust_remote_code)
+    return policy, {"adapted": 1.0, "room": float(room(policy.model)), "roles": float(len(policy.chat.roles))}
 
 
 def _from_scratch(config: Base, corpus: Path, scratch: Path, log: Log) -> tuple[Policy, dict[str, float]]:
@@ -107,7 +103,7 @@ def _documents(config: Base, chat: Chat, rows: Iterable[dict[str, Any]]) -> Fitt
 def _document(chat: Chat, row: dict[str, Any]) -> tuple[list[int], list[bool]]:
     """Every token but the first is trained. A dialogue that runs on has no stop tokens: base is not to know when to."""
     if "text" in row:
-        ids = [chat.bos_id, *chat.encode_text(row["text"])]
+        ids = chat.encode_document(row["text"])
     else:
         ids, _ = chat.encode_conversation(row["messages"], "all", stops=not row.get("run_on", False))
     return ids, [False, *[True] * (len(ids) - 1)]

@@ -1,7 +1,8 @@
 """Bring the raw data together: config and data/inbox/ in, data/01_raw/<kind>/ out.
 
-Either the embedded world is written (`rlhf.world`), or files of the inbox are copied to the kinds they are good for.
-Shards dropped into data/inbox/<kind>/ always join. Where each file came from is kept beside it, in origin.json.
+Either the embedded world is written (`rlhf.world`), or files of the inbox are copied to the kinds they are good for:
+those that `inputs` names, and what a run has brought to given/<kind>/. Shards dropped into data/inbox/<kind>/ always
+join. Where each file came from, and which columns it calls by other names, is kept beside it, in origin.json.
 Alone: python -m tasks.collect --params collect --inbox data/inbox --out data/01_raw
 """
 
@@ -9,6 +10,7 @@ import json
 import shutil
 from difflib import get_close_matches
 from pathlib import Path
+from typing import Any
 
 from rlhf.errors import DataRefused
 from rlhf.records import write_json
@@ -19,7 +21,7 @@ from tasks.readers import SUFFIXES
 from tasks.shapes import KINDS
 from tasks.stage import main
 
-Origin = dict[str, str]
+Origin = dict[str, Any]
 
 
 def collect(config: Collect, *, inbox: Path, out: Path, log: Log) -> None:
@@ -41,8 +43,17 @@ def collect(config: Collect, *, inbox: Path, out: Path, log: Log) -> None:
     for entry in config.inputs:
         for kind in entry.kinds:
             _take(inbox, entry.file, out / kind, origins[kind], sources)
+    for kind in config.given():
+        _take_given(inbox, kind, config, out / kind, origins[kind], sources)
     for kind, file in _files_by_kind(inbox):
-        _take(inbox, f"{kind}/{file.name}", out / kind, origins[kind], sources)
+        _take(inbox, f"{kind}/{file.name}", out / kind, origins[kind], sources, config.columns_of(kind))
+    if config.chosen_as_demonstrations and not origins["demonstrations"]:
+        _share(out, origins)
+    if not any(origins.values()):
+        raise DataRefused(
+            "there is no data: name some (--set collect.preferences=FILE), drop files into data/inbox/<kind>/ "
+            f"({', '.join(KINDS)}), or take that of the embedded world (--set collect.source=world)"
+        )
     for kind in KINDS:
         write_json(out / kind / "origin.json", origins[kind])
     log({f"collect/{kind}_files": len(origins[kind]) for kind in KINDS}, 0)
@@ -70,13 +81,45 @@ def _refuse_misfiled(inbox: Path, known: set[str]) -> None:
             raise DataRefused(f"{path}: would not be read; {hint}, or name it in collect.inputs")
 
 
-def _take(inbox: Path, name: str, folder: Path, origins: dict[str, Origin], sources: dict[str, Origin]) -> None:
+def _take_given(
+    inbox: Path, kind: str, config: Collect, folder: Path, origins: dict[str, Origin], sources: dict[str, Origin]
+) -> None:
+    """What collect.<kind> names; files of a folder get the name of the folder in front of their own."""
+    given = inbox / "given" / kind
+    files = sorted(
+        file.relative_to(given) for file in given.rglob("*") if file.is_file() and not file.name.startswith(".")
+    )
+    if not files:
+        raise DataRefused(f"{given} is empty, and collect.{kind} names files: `preflow run` brings them there")
+    for file in files:
+        name = "-".join(file.parts)
+        _take(inbox, f"given/{kind}/{file.as_posix()}", folder, origins, sources, config.columns_of(kind), name)
+
+
+def _share(out: Path, origins: dict[str, dict[str, Origin]]) -> None:
+    """Preferences once more, as demonstrations: their chosen answers."""
+    for name, origin in origins["preferences"].items():
+        (out / "demonstrations").mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(out / "preferences" / name, out / "demonstrations" / name)
+        origins["demonstrations"][name] = origin
+
+
+def _take(
+    inbox: Path,
+    name: str,
+    folder: Path,
+    origins: dict[str, Origin],
+    sources: dict[str, Origin],
+    columns: dict[str, str] | None = None,
+    as_name: str = "",
+) -> None:
     path = inbox / name
+    as_name = as_name or path.name
     if not path.is_file():
         raise DataRefused(f"{path}: no such file; collect.inputs names it")
     if not path.name.endswith(SUFFIXES):
         raise DataRefused(f"{path}: cannot be read; expected a name ending in {', '.join(SUFFIXES)}")
-    if path.name in origins or path.name == "origin.json":
+    if as_name in origins or as_name == "origin.json":
         raise DataRefused(f"{path}: another {folder.name} file has this name already; rename one of them")
     seen = digest(path)
     own = {"name": path.name.split(".")[0], "origin": f"inbox/{name}", "sha256": seen}
@@ -84,8 +127,8 @@ def _take(inbox: Path, name: str, folder: Path, origins: dict[str, Origin], sour
     if origin["sha256"] != seen:
         raise DataRefused(f"{path}: sha256 is {seen}, sources.json expects {origin['sha256']}; the file was changed")
     folder.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(path, folder / path.name)  # no link: DVC may make its outputs read-only
-    origins[path.name] = origin
+    shutil.copyfile(path, folder / as_name)  # no link: DVC may make its outputs read-only
+    origins[as_name] = origin | ({"columns": columns} if columns else {})
 
 
 def _files_by_kind(root: Path) -> list[tuple[str, Path]]:

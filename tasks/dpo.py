@@ -4,8 +4,9 @@ In: the policy to start from, which is also the reference, and pairs (train and 
 The methods and their formulas are in rlhf.losses.direct_alignment. The reference's log-probabilities are computed once
 and kept; they are the same numbers. Of the train pairs only those of the half "policy" are used: the held-out reward
 model, which judges runs without gold, must not have been fitted on what a candidate was trained on. KTO takes each side
-of a pair as a completion of its own, and rows of one labelled completion as they are. What to look at:
-`dpo/val_accuracy`, and `dpo/displacement`, which below 0 says that the chosen completions became LESS likely too.
+of a pair as a completion of its own, and `ratings`, completions that were labelled one by one, as they are; the other
+methods have no use for these. What to look at: `dpo/val_accuracy`, and `dpo/displacement`, which below 0 says that the
+chosen completions became LESS likely too.
 
     python -m tasks.dpo --help
 """
@@ -26,17 +27,18 @@ from rlhf.checkpoints import Checkpoints
 from rlhf.epochs import num_steps, rows_at
 from rlhf.errors import PreflowError
 from rlhf.losses.direct_alignment import kto_baseline
-from rlhf.models import Policy, load_policy, save_policy, token_logprobs
+from rlhf.models import Policy, room, save_policy, token_logprobs, trainable
 from rlhf.preferences import Example, Labelled, encode_example, example_batch, example_micro_batches, mismatched
-from rlhf.records import read_rows, write_json
+from rlhf.records import Row, read_rows, write_json
 from rlhf.seeding import derive
 from rlhf.trainer import Metrics, OptimizerSettings, StepBatch, fit
 from tasks.config.algorithms.direct import DirectAlgorithm, Kto
 from tasks.config.dpo import DirectAlignment
+from tasks.config.training import FULL, Training
 from tasks.dpo_losses import MicroBatch, loss_of
 from tasks.graph import digest
 from tasks.journal import Log
-from tasks.prompts import check_room
+from tasks.prompts import check_room, fitting
 from tasks.stage import main
 
 Reference = Mapping[str, float]
@@ -56,18 +58,21 @@ def dpo(
     config: DirectAlignment,
     *,
     algorithm: DirectAlgorithm,
+    training: Training = FULL,
     seed: int,
     policy: Path,
     pairs: Path,
+    ratings: Path | None = None,
     out: Path,
     scratch: Path,
     log: Log,
 ) -> None:
     """Train on the train pairs, measure on the val pairs; the first lines of the module name the files."""
-    learner = load_policy(policy)
+    learner = trainable(policy, training, seed, "dpo")
     half = [row for row in read_rows(pairs / "train.jsonl") if row["half"] == "policy"]
-    train = _encode(algorithm, learner.chat, _some(half, config.max_pairs, seed))
-    val = _encode(algorithm, learner.chat, list(read_rows(pairs / "val.jsonl")))
+    rated = {split: _rated(algorithm, learner, ratings, split) for split in ("train", "val")}
+    train = _encode(algorithm, learner.chat, _some([*half, *rated["train"]], config.max_pairs, seed))
+    val = _encode(algorithm, learner.chat, [*read_rows(pairs / "val.jsonl"), *rated["val"]])
     most_tokens = _most_tokens(config, algorithm, learner, [*train, *val])
     steps = num_steps(len(train), config.batch_size, config.epochs)
     measured = _lesson(algorithm, val, most_tokens)
@@ -91,7 +96,10 @@ def dpo(
         batch_at=lambda step: _step(config, algorithm, learner, lesson_at(step), reference),
         loss=loss,
         optimizer=OptimizerSettings(
-            lr=algorithm.lr, warmup_steps=config.warmup_steps, max_grad_norm=config.max_grad_norm
+            lr=algorithm.lr,
+            warmup_steps=config.warmup_steps,
+            max_grad_norm=config.max_grad_norm,
+            kind=training.optimizer,
         ),
         seed=seed,
         name="dpo",
@@ -105,8 +113,26 @@ def dpo(
     write_json(
         out / "metrics.json",
         {"pairs": len(train), "val_pairs": len(val), "steps": result.steps, "nonfinite": result.nonfinite}
+        | ({"ratings": sum(len(one) == 1 for one in train)} if rated["train"] else {})
         | {f"val_{name}": value for name, value in found.items()},
     )
+
+
+def _rated(algorithm: DirectAlgorithm, policy: Policy, ratings: Path | None, split: str) -> list[Row]:
+    """Completions that were labelled one by one, of which the model has room for all; none but for KTO."""
+    if ratings is None or not isinstance(algorithm, Kto):
+        return []
+    chat = policy.chat
+    fit = fitting(
+        "ratings",
+        read_rows(ratings / f"{split}.jsonl"),
+        chat,
+        lambda row: encode_example(chat, row),
+        lambda example: example[0].tokens,
+        room(policy.model),
+        "all that the model has positions for",
+    )
+    return [row for row, _ in fit.kept]
 
 
 def _some(rows: list[dict[str, Any]], limit: int, seed: int) -> list[dict[str, Any]]:
@@ -136,7 +162,7 @@ def _most_tokens(
     sides = 1 if isinstance(algorithm, Kto) else 2  # of a pair both go through together, as long as the longer one
     longest = max((sides * one.tokens for example in examples for one in example), default=0)
     check_room("the longest example", longest, config.max_batch_tokens, "dpo")
-    positions: int = policy.model.config.max_position_embeddings
+    positions = room(policy.model)
     return min(positions, config.max_batch_tokens)
 
 
@@ -159,7 +185,10 @@ def _asked(lessons: Iterable[Lesson]) -> dict[str, Labelled]:
 def _reference(
     config: DirectAlignment, policy: Policy, asked: Mapping[str, Labelled], folder: Path, scratch: Path
 ) -> Reference:
-    """log π_ref of every completion that is asked about, from `scratch` where these weights answered before."""
+    """log π_ref of every completion that is asked about, from `scratch` where these weights answered before.
+
+    `policy` is not trained yet; a new adapter changes nothing.
+    """
     key = sha256("".join([digest(folder), *asked]).encode()).hexdigest()[:16]
     path = scratch / f"reference-{key}.safetensors"
     if not path.exists():

@@ -2,10 +2,12 @@
 
 In: base, SFT and any other policies by name, reward models where there are any, evaluation prompts, the half of the val
 prompts that rl did not look at (for the choice of the gate's candidate only), held-out demonstrations, the champion's
-answers. Policies whose name ends in `control` are shown and never put forward. Out: `scores.json` (means, win rates and
+answers, and a lexicon where `evaluate.rewards` has sentiment. Policies whose name ends in `control` are shown and never
+put forward. Out: `scores.json` (means, win rates and
 paired differences with 95% intervals over prompts; null where nobody can tell), `curves.json` (reward against KL,
 best-of-n) and `completions/<policy>.jsonl`.
-The judge of win rates is the gold reward where it is known, else the reward model that was never optimised.
+The judge of win rates is the gold reward where it is known, else the reward model that was never optimised, else the
+rules of `evaluate.rewards`.
 
     python -m tasks.evaluate --help
 """
@@ -18,9 +20,10 @@ from rlhf.answers import to_rows
 from rlhf.comparison import GIVEN, candidates_of, differences, frontier, interval, pairs_of, standings
 from rlhf.errors import PreflowError
 from rlhf.evaluation import Exam, Values
-from rlhf.models import Policy, load_policy
+from rlhf.models import Policy, load_policy, room
 from rlhf.models.ensembles import load_reward_model
 from rlhf.records import Row, read_rows, val_half, write_json, write_rows
+from rlhf.rewards import Score
 from rlhf.scoring import Scorer
 from rlhf.statistics import correlation
 from tasks import champion as champions
@@ -28,9 +31,11 @@ from tasks import champion_answers
 from tasks import evaluation_figures as figures
 from tasks.config.evaluate import Evaluate
 from tasks.config.generation import Generation
+from tasks.graph import digest
 from tasks.journal import Log
 from tasks.measurements import Measured, Measurements
 from tasks.prompts import Fitting, check_answers, fitting, prefixed, usable_prompts
+from tasks.rewards import build
 from tasks.stage import main
 
 
@@ -46,7 +51,8 @@ def evaluate(
     held_out_rm: Path | None = None,
     prompts: Path,
     eval_prompts: Path,
-    demonstrations: Path,
+    demonstrations: Path | None = None,
+    lexicon: Path | None = None,
     champion: Path,
     out: Path,
     shared: Path,
@@ -56,15 +62,19 @@ def evaluate(
     folders = _named(base, sft, policies)
     origin = _origin(folders, policy_rm, held_out_rm)
     questions = champions.evaluation_set(eval_prompts, config, generation)
-    models = (load_policy(sft), _scorer(policy_rm), _scorer(held_out_rm))
-    exam, dropped = _exam(config, generation, seed, questions.prompts, models, demonstrations)
+    reference = load_policy(sft)
+    models = (reference, _scorer(policy_rm, reference), _scorer(held_out_rm, reference))
+    rules = _rules(config, generation, models[0], lexicon)
+    exam, dropped = _exam(config, generation, seed, questions.prompts, models, rules, demonstrations)
     held_out = val_half(_held_out(prompts, "val"), "selection")
     choice, choice_dropped = _usable(held_out, exam.reference, generation, config.num_selection_prompts)
     for asked in (exam.questions, choice):
         check_answers(asked, exam.reference, generation.max_new_tokens, config.max_batch_tokens, "evaluate")
     chosen_on, judge = exam.about(choice), exam.judge()
     candidates = candidates_of(folders)
-    measurements = Measurements(shared, {"reference": champions.folder_digest(sft), **origin["scorers"]})
+    measurements = Measurements(
+        shared, {"reference": champions.folder_digest(sft), "rules": _digest(config, lexicon), **origin["scorers"]}
+    )
     done = _counter(log, total=len(folders) + len(candidates) + 1)
 
     measured = {}
@@ -106,8 +116,21 @@ def _named(base: Path, sft: Path, policies: Mapping[str, Path]) -> dict[str, Pat
     return {"base": base, "sft": sft, **policies}
 
 
-def _scorer(folder: Path | None) -> Scorer | None:
-    return None if folder is None else load_reward_model(folder)
+def _scorer(folder: Path | None, reference: Policy) -> Scorer | None:
+    return None if folder is None else load_reward_model(folder, reference)
+
+
+def _rules(config: Evaluate, generation: Generation, policy: Policy, lexicon: Path | None) -> Score | None:
+    if config.rewards is None:
+        return None
+    return build(config.rewards, generation, None, policy.chat, lexicon=lexicon)
+
+
+def _digest(config: Evaluate, lexicon: Path | None) -> str | None:
+    """Of what the rules are."""
+    if config.rewards is None:
+        return None
+    return "".join([config.rewards.model_dump_json(), "" if lexicon is None else digest(lexicon)])
 
 
 def _origin(folders: Mapping[str, Path], policy_rm: Path | None, held_out_rm: Path | None) -> dict[str, Any]:
@@ -133,12 +156,15 @@ def _exam(
     seed: int,
     questions: Sequence[Row],
     models: tuple[Policy, Scorer | None, Scorer | None],
-    demonstrations: Path,
+    rules: Score | None,
+    demonstrations: Path | None,
 ) -> tuple[Exam, dict[str, float]]:
     """The examination by SFT and both reward models, and how many of its rows the model has no room for."""
     reference, policy_rm, held_out_rm = models
     asked, dropped = _usable(questions, reference, generation, len(questions))
-    stable = _stable(demonstrations, reference, config.max_batch_tokens)
+    stable: Fitting[Any] = Fitting([], {})
+    if demonstrations is not None:
+        stable = _stable(demonstrations, reference, config.max_batch_tokens)
     exam = Exam(
         questions=asked,
         stable=[row["messages"] for row, _ in stable.kept[: config.num_demonstrations]],
@@ -148,6 +174,7 @@ def _exam(
         held_out_rm=held_out_rm,
         unfinished_reward=generation.unfinished_reward,
         max_batch_tokens=config.max_batch_tokens,
+        rules=rules,
     )
     return exam, prefixed(dropped, "eval_prompts") | prefixed(stable.dropped, "demonstrations")
 
@@ -173,7 +200,7 @@ def _stable(folder: Path, policy: Policy, max_batch_tokens: int) -> Fitting[tupl
         policy.chat,
         lambda row: policy.chat.encode_conversation(row["messages"]),
         lambda encoded: len(encoded[0]),
-        min(policy.model.config.max_position_embeddings, max_batch_tokens),
+        min(room(policy.model), max_batch_tokens),
         "positions of the model: base.max_tokens, or evaluate.max_batch_tokens",
     )
 
@@ -192,7 +219,7 @@ def _held_out(folder: Path, *splits: str) -> list[Row]:
 
 
 def _rows(exam: Exam, measured: Measured) -> list[Row]:
-    kept = {name: measured.values[name] for name in ("gold_reward", "reward", "held_out_reward")}
+    kept = {name: measured.values[name] for name in ("gold_reward", "reward", "held_out_reward", "rule_reward")}
     return to_rows(exam.questions, measured.answers, measured.greedy, kept)
 
 

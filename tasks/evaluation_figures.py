@@ -24,6 +24,7 @@ LABELS = {
     "gold_reward": "gold reward",
     "reward": "reward (policy_rm)",
     "held_out_reward": "reward (held_out_rm)",
+    "rule_reward": "reward (rules)",
     "win_rate_vs_sft": "win rate against SFT",
     "win_rate_vs_champion": "win rate against champion",
     "kl": "KL to SFT (nats)",
@@ -47,7 +48,7 @@ def show(log: Log, scores: Point, curves: Point, rows: Mapping[str, Sequence[Poi
 
 
 def sample_table(rows: Mapping[str, Sequence[Point]]) -> list[dict[str, str]]:
-    """A row a prompt, a column a policy: its first sample, with the gold reward (else the held-out one) in front."""
+    """A row a prompt, a column a policy: its first sample, with what the first of the judges says in front."""
     order = in_story_order(rows)
     table = []
     for index, question in enumerate(rows["sft"][:NUM_SAMPLES]):
@@ -56,7 +57,7 @@ def sample_table(rows: Mapping[str, Sequence[Point]]) -> list[dict[str, str]]:
             line["prompt"] = question["messages"][0]["content"]
         for name in order:
             sample = rows[name][index]["completions"][0]
-            score = sample["gold_reward"] if "gold_reward" in sample else sample["held_out_reward"]
+            score = next(sample[metric] for metric in JUDGED_BY.values() if metric in sample)
             ending = "" if sample["stop_reason"] == "stop" else " …"
             line[name] = f"[{score:.2f}] {sample['text']}{ending}"
         table.append(line)
@@ -107,7 +108,8 @@ def frontier_figure(scores: Point, curves: Point) -> Any:
     """What is wanted and what was optimised against √KL: they part where the reward model is being exploited."""
     from matplotlib.figure import Figure
 
-    metrics = [metric for metric in ("gold_reward", "held_out_reward", "reward") if scores["policies"]["sft"][metric]]
+    rewards = ("gold_reward", "held_out_reward", "reward", "rule_reward")
+    metrics = [metric for metric in rewards if scores["policies"]["sft"].get(metric)]
     best_of_n, colours = curves["best_of_n"], _colours(curves["policies"])
     figure = Figure(figsize=(4.6 * len(metrics), 4.4), layout="constrained")
     for number, metric in enumerate(metrics):

@@ -104,12 +104,15 @@ def _budgets(config: Gate, scores: Scores, candidate: str) -> list[Check]:
     policy, sft = scores["policies"][candidate], scores["policies"]["sft"]
     kl, stop_rate = policy["kl"]["mean"], policy["stop_rate"]["mean"]
     length = policy["length"]["mean"] / max(sft["length"]["mean"], 1e-9)
-    forgetting = scores["differences"]["sft"][candidate]["nll"]["mean"]
+    # Without demonstrations to forget: how much less fluent its answers are to SFT than SFT's own.
+    change = scores["differences"]["sft"][candidate]
+    loss, further = ("nll", "nll_increase") if change["nll"] else ("answer_nll", "answer_nll_increase")
+    forgetting = change[loss]["mean"]
     return [
         _check("kl", kl, config.max_kl, kl <= config.max_kl),
         _check("length_ratio", length, config.max_length_ratio, length <= config.max_length_ratio),
         _check("stop_rate", stop_rate, config.min_stop_rate, stop_rate >= config.min_stop_rate),
-        _check("nll_increase", forgetting, config.max_nll_increase, forgetting <= config.max_nll_increase),
+        _check(further, forgetting, config.max_nll_increase, forgetting <= config.max_nll_increase),
     ]
 
 

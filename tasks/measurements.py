@@ -48,7 +48,7 @@ class Measurements:
         """Everything about the policy in `folder`."""
 
         def measure() -> dict[str, Any]:
-            policy = load_policy(folder)
+            policy = load_policy(folder, exam.reference)
             answers, greedy = answer(exam, policy)
             values = mark(exam, answers, greedy) | {"nll": forgetting(exam, policy)}
             kept = {name: None if found is None else found.tolist() for name, found in values.items()}
@@ -64,7 +64,7 @@ class Measurements:
         """One score a prompt [P], by which policies are chosen between."""
 
         def measure() -> dict[str, Any]:
-            return {"selection_score": selection_score(exam, load_policy(folder)).tolist()}
+            return {"selection_score": selection_score(exam, load_policy(folder, exam.reference)).tolist()}
 
         found = self._once("selection", exam, {"policy": digest(folder)}, measure, f"policy {folder}")
         return np.array(found["selection_score"])

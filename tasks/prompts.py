@@ -10,7 +10,8 @@ from typing import Any, Generic, TypeVar
 
 from rlhf.chat import Chat
 from rlhf.errors import PreflowError
-from rlhf.models import Policy
+from rlhf.models import Policy, room
+from rlhf.models.pretrained import limits
 from rlhf.records import Row, in_pool
 
 T = TypeVar("T")
@@ -46,7 +47,7 @@ def fitting(
     kept: list[tuple[Row, T]] = []
     long = role = 0
     for row in rows:
-        if not all(message["role"] in chat.role_ids for message in row.get("messages", [])):
+        if "messages" in row and not chat.knows(row["messages"]):
             role += 1
             continue
         tokens = encode(row)
@@ -57,7 +58,8 @@ def fitting(
     if not kept and (long or role):
         raise PreflowError(
             f"0 of {long + role} {what} are left: {long} have more than {limit} tokens ({knob}), "
-            f"{role} have a role that the template of the model does not know ({', '.join(sorted(chat.role_ids))})"
+            f"{role} have roles in an order that the template of the model does not know (it has "
+            f"{', '.join(sorted(chat.roles))})"
         )
     return Fitting(kept, {"dropped_long": float(long), "dropped_role": float(role)})
 
@@ -77,15 +79,14 @@ def usable_prompts(
             f"there are 0 prompts of pool `{pool or 'any'}` among {len(found)}, expected at least 1: "
             "collect more, or set their `pool` to `any`"
         )
-    positions: int = policy.model.config.max_position_embeddings
     fit = fitting(
         "prompts",
         sorted(asked, key=lambda row: str(row["id"])),
         policy.chat,
         lambda row: policy.chat.encode_prompt(row["messages"]),
         len,
-        positions - max_new_tokens,
-        f"what the model's {positions} leave beside generation.max_new_tokens={max_new_tokens}: lower it",
+        room(policy.model) - max_new_tokens,
+        f"what {limits(policy.model)} leave beside generation.max_new_tokens={max_new_tokens}: lower it",
     )
     return [row for row, _ in fit.kept][:limit], fit.dropped
 

@@ -8,6 +8,8 @@ _FORMS = {  # kind: (a piece of text without which there is none, the form)
     "AWS access key": ("IA", r"(?<![A-Za-z0-9])(?:AKIA|ASIA)[0-9A-Z]{16}"),
     "GitHub token": ("gh", r"(?<![A-Za-z0-9])gh[pousr]_[A-Za-z0-9]{20,}"),
     "fine-grained GitHub token": ("github_pat_", r"github_pat_[A-Za-z0-9_]{20,}"),
+    "Google API key": ("AIza", r"(?<![A-Za-z0-9])AIza[A-Za-z0-9_-]{35}"),
+    "Stripe key": ("_live_", r"(?<![A-Za-z0-9])[rs]k_live_[A-Za-z0-9]{16,}"),
     "Slack token": ("xox", r"(?<![A-Za-z0-9])xox[abprs]-[A-Za-z0-9-]{10,}"),
     "private key": ("PRIVATE KEY", r"-----BEGIN [A-Z ]*PRIVATE KEY-----(?:[^-]*-----END [A-Z ]*-----|[\s\S]*)"),
     "password in a URL": ("://", r"://[^\s:/@]+:[^\s/@]+@"),

@@ -18,19 +18,28 @@ from numpy.typing import NDArray
 
 from rlhf.checkpoints import Checkpoints
 from rlhf.errors import PreflowError
-from rlhf.models import load_policy, save_policy
+from rlhf.models import Policy, save_policy, trainable
 from rlhf.records import write_json, write_rows
 from rlhf.rollouts import Rollout, read_rollouts
 from rlhf.selection import Pick, best_of_n, random_overall, random_per_prompt, top_overall, top_per_prompt
 from rlhf.supervised import fit_supervised
 from rlhf.trainer import FitResult, OptimizerSettings
 from tasks.config.rejection_sampling import RejectionSampling
+from tasks.config.training import FULL, Training
 from tasks.journal import Log
 from tasks.stage import main
 
 
 def rejection_sampling(
-    config: RejectionSampling, *, seed: int, policy: Path, rollouts: Path, out: Path, scratch: Path, log: Log
+    config: RejectionSampling,
+    *,
+    training: Training = FULL,
+    seed: int,
+    policy: Path,
+    rollouts: Path,
+    out: Path,
+    scratch: Path,
+    log: Log,
 ) -> None:
     """Select, train twice, compare; the first lines of the module name the files."""
     groups = _by_prompt(rollouts / "rollouts.jsonl")
@@ -41,7 +50,10 @@ def rejection_sampling(
     results = {}
     for name, (folder, picks) in arms.items():
         chosen = [groups[prompt][index] for prompt, index in picks]
-        results[name] = _train(config, chosen, policy, out / folder, name, seed, scratch, log)
+        # Both arms start from the same weights, those of a new adapter included: its label is the same.
+        learner = trainable(policy, training, seed, "rejection_sampling")
+        results[name] = _train(config, training, chosen, learner, name, seed, scratch, log)
+        save_policy(learner, out / folder)
     write_rows(out / "selected" / "selected.jsonl", _rows(groups, best, random))
     metrics = _metrics(groups, rewards, best, random) | {"dropped_prompts": float(len(groups) - len(best))}
     metrics |= {f"{name}_nonfinite": float(result.nonfinite) for name, result in results.items()}
@@ -90,16 +102,15 @@ def _select(
 
 def _train(
     config: RejectionSampling,
+    training: Training,
     chosen: Sequence[Rollout],
-    start: Path,
-    folder: Path,
+    policy: Policy,
     name: str,
     seed: int,
     scratch: Path,
     log: Log,
 ) -> FitResult:
-    policy = load_policy(start)
-    result = fit_supervised(
+    return fit_supervised(
         policy,
         [
             ([*one.prompt_ids, *one.completion_ids], [False] * len(one.prompt_ids) + [True] * len(one.completion_ids))
@@ -109,7 +120,11 @@ def _train(
         batch_size=config.batch_size,
         max_batch_tokens=config.max_batch_tokens,
         optimizer=OptimizerSettings(
-            lr=config.lr, warmup_steps=config.warmup_steps, schedule="cosine", max_grad_norm=config.max_grad_norm
+            lr=config.lr,
+            warmup_steps=config.warmup_steps,
+            schedule="cosine",
+            max_grad_norm=config.max_grad_norm,
+            kind=training.optimizer,
         ),
         seed=seed,
         name=name,
@@ -117,8 +132,6 @@ def _train(
         log=log,
         progress=log.progress,
     )
-    save_policy(policy, folder)
-    return result
 
 
 def _rows(groups: Sequence[Sequence[Rollout]], best: Sequence[Pick], random: Sequence[Pick]) -> list[dict[str, Any]]:

@@ -10,27 +10,29 @@ several models, kept in its folder under `members/`. What to look at: `accuracy`
     python -m tasks.reward_model --help
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rlhf.checkpoints import Checkpoints
+import torch
+
 from rlhf.comparisons import by_prompt
 from rlhf.errors import PreflowError
-from rlhf.models import Policy, RewardModel, load_policy
-from rlhf.models.ensembles import RewardEnsemble
-from rlhf.optimizer import OptimizerSettings
+from rlhf.models import Policy, RewardModel, load_policy, trainable
+from rlhf.models.ensembles import RewardEnsemble, load_reward_model
 from rlhf.records import Row, read_rows, write_json
 from rlhf.reward_report import padding_gap, report, score_pairs
-from rlhf.reward_training import fit_reward_model, normalise_on
+from rlhf.reward_training import normalise_on
 from rlhf.scoring import by_batch
 from rlhf.seeding import derive
 from tasks.config.generation import Generation
 from tasks.config.reward_model import RewardModel as Config
+from tasks.config.training import FULL, Training
 from tasks.journal import Log
 from tasks.prompts import check_answers, check_room, usable_prompts
 from tasks.reward_checks import checks, reason
 from tasks.reward_figures import show
+from tasks.reward_fits import fit_member
 from tasks.sampling import sample_prompts
 from tasks.stage import main
 
@@ -41,12 +43,15 @@ Model = RewardModel | RewardEnsemble
 HALVES = {"policy_rm": "policy", "held_out_rm": "held_out"}
 NUM_SAMPLES = 256
 """Prompts answered once by the SFT policy, to find the mean and the spread of scores."""
+NUM_REREAD = 32
+"""Samples that a saved model must score as it did before it was saved."""
 
 
 def reward_model(
     config: Config,
     *,
     generation: Generation,
+    training: Training = FULL,
     seed: int,
     policy: Path,
     prompts: Path,
@@ -62,11 +67,20 @@ def reward_model(
     asked = list(read_rows(prompts / "train.jsonl"))
     _check_room(config, generation, start, rows, asked)
     samples = _samples(generation, start, asked, seed)
+
+    def member(name: str, rows: Sequence[Row]) -> RewardModel:
+        begun = trainable(policy, training, seed, name, start)
+        model = RewardModel(begun, derive(seed, name))  # heads of their own, so that no two err alike
+        compared = by_prompt(begun.chat, rows)
+        fit_member(config, model, compared, seed=seed, name=name, scratch=scratch, log=log, training=training)
+        normalise_on(model, samples, config.max_batch_tokens)
+        return model
+
     reports: dict[str, dict[str, Any]] = {}
     verdicts: list[dict[str, Any]] = []
     for name, half in HALVES.items():
         own = [row for row in rows["train"] if row["half"] == half]
-        model = _train(config, policy, own, samples, name, seed, scratch, log)
+        model = _train(config, own, samples, name, member)
         about = _about(config, model, samples)
         scores = {
             split: score_pairs(model, rows[split], generation.unfinished_reward, config.max_batch_tokens)
@@ -77,7 +91,7 @@ def reward_model(
         reports[name] = found[measured_on] | about | {"train_pairs": len(own)}
         if judged_on != measured_on:
             reports[name][judged_on] = found[judged_on]
-        model.save(out / name)
+        _save(config, model, samples, out / name)
         show(log, name, scores[measured_on], rows[measured_on], found[measured_on])
     log({f"reward_model/{name}": value for name, value in _headline(reports).items()}, 0)
     log.table("trust_checks", verdicts)
@@ -124,13 +138,10 @@ def _samples(generation: Generation, policy: Policy, rows: Sequence[Row], seed: 
 
 def _train(
     config: Config,
-    policy: Path,
     rows: Sequence[Row],
     samples: Samples,
     name: str,
-    seed: int,
-    scratch: Path,
-    log: Log,
+    member: Callable[[str, Sequence[Row]], RewardModel],
 ) -> Model:
     """One reward model, or an ensemble of several that differ in the heads they start from."""
     if config.margin_coef and not any(row.get("margin") for row in rows):
@@ -138,8 +149,7 @@ def _train(
             f"reward_model.margin_coef is {config.margin_coef} and 0 of {len(rows)} pairs of {name} have a margin: "
             "set it to 0, or give pairs their `margin`"
         )
-    names = [name, *(f"{name}-{number}" for number in range(1, config.ensemble))]
-    members = [_member(config, policy, rows, samples, member, seed, scratch, log) for member in names]
+    members = [member(one, rows) for one in (name, *(f"{name}-{number}" for number in range(1, config.ensemble)))]
     if config.ensemble == 1:
         return members[0]
     together = RewardEnsemble(members, config.combine)
@@ -147,43 +157,17 @@ def _train(
     return together
 
 
-def _member(
-    config: Config,
-    policy: Path,
-    rows: Sequence[Row],
-    samples: Samples,
-    name: str,
-    seed: int,
-    scratch: Path,
-    log: Log,
-) -> RewardModel:
-    start = load_policy(policy)
-    model = RewardModel(start, derive(seed, name))  # heads of their own, so that no two err alike
-    fit_reward_model(
-        model,
-        by_prompt(start.chat, rows),
-        epochs=config.epochs,
-        batch_size=config.batch_size,
-        max_batch_tokens=config.max_batch_tokens,
-        lm_coef=config.lm_coef,
-        centring=config.centring,
-        margin_coef=config.margin_coef,
-        weigh_by=config.weigh_by,
-        optimizer=OptimizerSettings(
-            lr={"backbone": config.lr, "heads": config.head_lr},
-            warmup_steps=config.warmup_steps,
-            schedule="cosine",
-            weight_decay=config.weight_decay,
-            max_grad_norm=config.max_grad_norm,
-        ),
-        seed=seed,
-        name=name,
-        checkpoints=Checkpoints(scratch / f"checkpoints-{name}", every=config.checkpoint_every),
-        log=log,
-        progress=log.progress,
-    )
-    normalise_on(model, samples, config.max_batch_tokens)
-    return model
+def _save(config: Config, model: Model, samples: Samples, folder: Path) -> None:
+    """Write the model and read it again. Raises PreflowError where it then scores otherwise: a head may be lost."""
+    model.save(folder)
+    again = load_reward_model(folder, model.policy)
+    some = samples[:NUM_REREAD]
+    before, after = (by_batch(one, some, model.chat.pad_id, config.max_batch_tokens) for one in (model, again))
+    if not torch.allclose(before, after, rtol=0.0, atol=1e-3):
+        raise PreflowError(
+            f"{folder.name} scores {len(some)} samples up to {(before - after).abs().max():.3g} standard deviations "
+            "otherwise when it is read again, expected 0: what was saved is not what was trained; run the stage again"
+        )
 
 
 def _about(config: Config, model: Model, samples: Samples) -> dict[str, float]:

@@ -1,23 +1,37 @@
 """From the configured weights to the function that scores completions."""
 
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from rlhf import rewards
 from rlhf.chat import Chat
 from rlhf.errors import PreflowError
 from rlhf.judge import Server
+from rlhf.models import Policy
 from rlhf.models.ensembles import load_reward_model
+from rlhf.sentiment import read_lexicon
+from rlhf.verifiers import check_of
 from tasks.config.generation import Generation
 from tasks.config.rewards import Rewards
 from tasks.redact import redacted
 
 
 def build(
-    config: Rewards, generation: Generation, reward_model: Path | None, chat: Chat, *, max_batch_tokens: int = 8192
+    config: Rewards,
+    generation: Generation,
+    reward_model: Path | None,
+    chat: Chat,
+    *,
+    lexicon: Path | None = None,
+    max_batch_tokens: int = 8192,
+    over: Policy | None = None,
 ) -> rewards.Score:
-    """The weighted sum of the components that have a weight; `chat` is the sampled policy's.
+    """The weighted sum of the components that have a weight.
 
-    Raises PreflowError where the reward model has a weight and there is none.
+    `chat` is the sampled policy's; `over` is a policy that the reward model may share its base with (`load_policy`).
+
+    Raises PreflowError where the reward model or the sentiment has a weight and there is no model or no lexicon.
     """
     parts: dict[str, tuple[float, rewards.Component]] = {}
     if config.reward_model:
@@ -26,14 +40,20 @@ def build(
                 f"rewards.reward_model has weight {config.reward_model} and there is no reward model: "
                 "give --reward-model, or set the weight to 0"
             )
-        model = load_reward_model(reward_model)
+        model = load_reward_model(reward_model, over)
         scored = rewards.reward_model(model, generation.unfinished_reward, max_batch_tokens)
         parts["reward_model"] = (config.reward_model, scored)
     if config.verifier:
-        name = None if config.verify_with == "prompt" else config.verify_with
-        parts["verifier"] = (config.verifier, rewards.verifier(chat.decode, name))
+        parts["verifier"] = (config.verifier, rewards.verifier(chat.decode, _verifier_of(config)))
     if config.format:
         parts["format"] = (config.format, rewards.form(chat.decode, config.format_pattern or ""))
+    if config.sentiment:
+        if lexicon is None:
+            raise PreflowError(
+                f"rewards.sentiment has weight {config.sentiment} and there is no lexicon: give --lexicon, "
+                "or set the weight to 0"
+            )
+        parts["sentiment"] = (config.sentiment, rewards.sentiment(chat.decode, read_lexicon(lexicon)))
     if config.length:
         parts["length"] = (config.length, rewards.length(config.length_budget))
     if config.missing_stop:
@@ -41,6 +61,20 @@ def build(
     if config.judge:
         parts["judge"] = (config.judge, rewards.Judged(_server(config).ask, chat.decode, config.judge_server.parallel))
     return rewards.compose(parts)
+
+
+def refuse_unverifiable(config: Rewards, metas: Iterable[Mapping[str, Any]]) -> None:
+    """Before any work is done: a prompt that its verifier can make nothing of would end the stage when its turn came.
+
+    Raises PreflowError as the verifiers do.
+    """
+    if config.verifier:
+        for meta in metas:
+            check_of(meta, _verifier_of(config))
+
+
+def _verifier_of(config: Rewards) -> str | None:
+    return None if config.verify_with == "prompt" else config.verify_with
 
 
 def _server(config: Rewards) -> Server:

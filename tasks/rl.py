@@ -3,7 +3,8 @@
     max E[r(x, y)] − kl_coef · KL(π ‖ π_ref)
 
 In: `policy` to start from, `reference` (the KL anchor, usually SFT), the reward model that is optimised (not needed
-where `rl.rewards` gives it no weight), a second one that is only watched, prompts, and demonstrations for PPO-ptx.
+where `rl.rewards` gives it no weight), a second one that is only watched, prompts, demonstrations for PPO-ptx, the
+rollouts that say how hard each prompt is (for `rl.min_solve_rate` and `max_solve_rate`), and a lexicon for sentiment.
 Out: `policy/`, `metrics.json`, and `looks/` where `rl.keep_looks` says so. The algorithm is `rl.algorithm`;
 `rlhf.algorithms` says what each does and how it differs from its paper. What to look at: `rl/val_reward` going up while
 `rl/val_held_out_reward` goes down is over-optimisation, and ends the training; `rl/kl` is the price paid, in nats a
@@ -26,8 +27,18 @@ from rlhf.batching import Batch
 from rlhf.checkpoints import Checkpoints
 from rlhf.errors import PreflowError
 from rlhf.kl import adapt_kl_coef
-from rlhf.models import Policy, ValueModel, load_policy, logprobs_and_entropy, save_policy, token_logprobs
-from rlhf.models.ensembles import load_reward_model
+from rlhf.models import (
+    Policy,
+    ValueModel,
+    load_reference,
+    logprobs_and_entropy,
+    room,
+    save_policy,
+    token_logprobs,
+    trainable,
+)
+from rlhf.models.adapter_files import link_or_copy
+from rlhf.models.ensembles import backbone_folder, load_reward_model
 from rlhf.ptx import Demonstrations, demonstrations_at
 from rlhf.records import read_rows, write_json
 from rlhf.rewards import Component
@@ -35,12 +46,14 @@ from rlhf.trainer import OptimizerSettings, fit
 from tasks.config.algorithms.on_policy import OnPolicyAlgorithm, Ppo
 from tasks.config.generation import Generation
 from tasks.config.rl import Rl
+from tasks.config.training import FULL, Training
 from tasks.journal import Log
 from tasks.prompts import fitting, prefixed
-from tasks.rewards import build
+from tasks.rewards import build, refuse_unverifiable
 from tasks.rl_looks import best, best_folder, folder_of, look, parted
-from tasks.rl_refusals import refuse_blind_choice, refuse_idle_target, refuse_untrusted
+from tasks.rl_refusals import refuse_blind_choice, refuse_dropout, refuse_idle_target, refuse_untrusted
 from tasks.rl_rollouts import Run, asked_prompts, experience_of
+from tasks.solve_rates import solvable
 from tasks.stage import main
 
 
@@ -49,6 +62,7 @@ def rl(
     *,
     generation: Generation,
     algorithm: OnPolicyAlgorithm,
+    training: Training = FULL,
     seed: int,
     policy: Path,
     reference: Path,
@@ -60,27 +74,43 @@ def rl(
     reward_metrics: Path | None = None,
     held_out: Path | None = None,
     demonstrations: Path | None = None,
+    samples: Path | None = None,
+    lexicon: Path | None = None,
 ) -> None:
     """Sample, score, learn, look at val prompts; the first lines of the module name the files."""
     refuse_untrusted(config, reward_metrics)
     refuse_blind_choice(config, held_out)
     refuse_idle_target(config, algorithm)
-    learner = load_policy(policy)
+    refuse_dropout(training)
+    learner = trainable(policy, training, seed, "rl")
     method = ALGORITHMS[config.algorithm](**algorithm.knobs(), fixed_length=generation.max_new_tokens)
-    train, dropped = asked_prompts(learner, generation, prompts / "train.jsonl", "prepare.val_share and eval_share")
-    val, val_dropped = asked_prompts(
-        learner, generation, prompts / "val.jsonl", "prepare.val_share", config.num_val_prompts
+    train, dropped = asked_prompts(
+        learner, generation, prompts / "train.jsonl", "prepare.val_share and eval_share", solvable(config, samples)
     )
+    val, val_dropped = asked_prompts(
+        learner, generation, prompts / "val.jsonl", "prepare.val_share", limit=config.num_val_prompts
+    )
+    refuse_unverifiable(config.rewards, (prompt.meta for prompt in [*train, *val]))
     run = Run(
         config=config,
         generation=generation,
         batches=algorithm,
         method=method,
         policy=learner,
-        reference=load_policy(reference),
-        critic=_critic(policy, reward_model) if method.critic else None,
-        score=build(config.rewards, generation, reward_model, learner.chat, max_batch_tokens=config.max_batch_tokens),
-        held_out=_witness(config, generation, held_out),
+        reference=load_reference(reference, learner),
+        critic=_critic(training, seed, policy if reward_model is None else reward_model, learner)
+        if method.critic
+        else None,
+        score=build(
+            config.rewards,
+            generation,
+            reward_model,
+            learner.chat,
+            lexicon=lexicon,
+            max_batch_tokens=config.max_batch_tokens,
+            over=learner,
+        ),
+        held_out=_witness(config, generation, held_out, learner),
         train=train,
         val=val,
         seed=seed,
@@ -88,7 +118,7 @@ def rl(
         log=log,
     )
     state: dict[str, Any] = {"kl_coef": config.kl_coef, "val": [], "stopped_early": None}
-    nonfinite = _train(run, state, _ptx(config, learner, seed, demonstrations))
+    nonfinite = _train(run, training, state, _ptx(config, learner, seed, demonstrations))
     if state["stopped_early"] is None:
         look(run, state["val"], config.num_updates)
     kept = _save(run, state, out)
@@ -96,15 +126,16 @@ def rl(
     write_json(out / "metrics.json", {"algorithm": config.algorithm} | counts | state)
 
 
-def _critic(policy: Path, reward_model: Path | None) -> ValueModel:
-    """A critic that starts from the reward model, and from the policy where there is none."""
-    return ValueModel(load_policy(policy).model if reward_model is None else load_reward_model(reward_model).model)
+def _critic(training: Training, seed: int, folder: Path, learner: Policy) -> ValueModel:
+    """A critic that starts from the reward model of `folder`, or from the policy where there is none."""
+    return ValueModel(trainable(backbone_folder(folder), training, seed, "value", learner).model)
 
 
-def _witness(config: Rl, generation: Generation, held_out: Path | None) -> Component | None:
+def _witness(config: Rl, generation: Generation, held_out: Path | None, learner: Policy) -> Component | None:
     if held_out is None:
         return None
-    return rewards.reward_model(load_reward_model(held_out), generation.unfinished_reward, config.max_batch_tokens)
+    model = load_reward_model(held_out, learner)
+    return rewards.reward_model(model, generation.unfinished_reward, config.max_batch_tokens)
 
 
 def _ptx(
@@ -119,7 +150,7 @@ def _ptx(
             f"rl.ptx_coef is {config.ptx_coef} and there are 0 demonstrations, expected at least 1: give "
             "--demonstrations a folder with train.jsonl, or set rl.ptx_coef to 0"
         )
-    positions = min(policy.model.config.max_position_embeddings, config.max_batch_tokens)
+    positions = min(room(policy.model), config.max_batch_tokens)
     usable = fitting(
         "demonstrations",
         rows,
@@ -140,7 +171,10 @@ def _ptx(
 
 
 def _train(
-    run: Run, state: dict[str, Any], demonstrations: Callable[[int, float], Sequence[Demonstrations]] | None
+    run: Run,
+    training: Training,
+    state: dict[str, Any],
+    demonstrations: Callable[[int, float], Sequence[Demonstrations]] | None,
 ) -> int:
     """All updates, or fewer where it stops early; how many optimiser steps were skipped as not finite."""
     config, inner_steps = run.config, run.batches.inner_steps
@@ -169,6 +203,7 @@ def _train(
             final_lr_fraction=config.final_lr_fraction,
             betas=(0.9, config.beta2),
             max_grad_norm=config.max_grad_norm,
+            kind=training.optimizer,
         ),
         seed=run.seed,
         name="rl",
@@ -200,12 +235,14 @@ def _save(run: Run, state: Mapping[str, Any], out: Path) -> int:
     """Write the policy that is kept, and those of the looks where asked; the update that the kept one is from."""
     if run.config.keep_looks:
         for one in state["val"]:
-            shutil.copytree(folder_of(run.scratch, one["update"]), folder_of(out, one["update"]))
+            shutil.copytree(
+                folder_of(run.scratch, one["update"]), folder_of(out, one["update"]), copy_function=link_or_copy
+            )
     if not run.config.select_best:
         save_policy(run.policy, out / "policy")
         return int(state["val"][-1]["update"])
     kept = int(best(state["val"])["update"])
-    shutil.copytree(best_folder(run.scratch, kept), out / "policy")
+    shutil.copytree(best_folder(run.scratch, kept), out / "policy", copy_function=link_or_copy)
     return kept
 
 

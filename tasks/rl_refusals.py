@@ -6,6 +6,7 @@ from pathlib import Path
 from rlhf.errors import PreflowError
 from tasks.config.algorithms.on_policy import OnPolicyAlgorithm
 from tasks.config.rl import Rl
+from tasks.config.training import Training
 
 
 def refuse_untrusted(config: Rl, reward_metrics: Path | None) -> None:
@@ -28,12 +29,17 @@ def refuse_untrusted(config: Rl, reward_metrics: Path | None) -> None:
 def refuse_blind_choice(config: Rl, held_out: Path | None) -> None:
     """A judge compares completions of one prompt, so its mean is ½ for every policy: every look would be the best."""
     weights = config.rewards
-    others = (weights.reward_model, weights.verifier, weights.format, weights.length, weights.missing_stop)
-    if weights.judge and config.select_best and held_out is None and not any(others):
+    if weights.judge and config.select_best and held_out is None and not any((weights.reward_model, *weights.rules)):
         raise PreflowError(
             "the judge is the only reward and is the same for every policy, so the best one on val cannot be told: "
             "set rl.select_best to false, or give a held-out reward model with --held-out"
         )
+
+
+def refuse_dropout(training: Training) -> None:
+    """The sampler sees every input of an adapter; a trainer that does not would not be on-policy."""
+    if training.method != "full" and training.dropout:
+        raise PreflowError(f"training.dropout is {training.dropout}, and rl learns from what it samples: set it to 0")
 
 
 def refuse_idle_target(config: Rl, algorithm: OnPolicyAlgorithm) -> None:

@@ -23,6 +23,7 @@ from tasks.config.generation import Generation
 from tasks.config.rl import Rl
 from tasks.journal import Log
 from tasks.prompts import usable_prompts
+from tasks.solve_rates import Solvable
 
 TRIES = 4
 """Times that an update of an algorithm with dynamic sampling asks for more prompts before it makes do with fewer."""
@@ -50,11 +51,18 @@ class Run:
 
 
 def asked_prompts(
-    policy: Policy, generation: Generation, path: Path, knob: str, limit: int | None = None
+    policy: Policy,
+    generation: Generation,
+    path: Path,
+    knob: str,
+    solvable: Solvable | None = None,
+    *,
+    limit: int | None = None,
 ) -> tuple[list[Asked], dict[str, float]]:
     """The prompts meant for RL, in the order of their ids, and how many the policy has no room for.
 
-    Of val only the half that is not kept for the choice of the gate's candidate.
+    Of val only the half that is not kept for the choice of the gate's candidate. With `solvable` only the prompts that
+    are neither too hard nor too easy, and how many were.
     """
     rows = in_pool(read_rows(path), "rl") if path.exists() else []
     if path.stem == "val":
@@ -64,8 +72,9 @@ def asked_prompts(
             f"{path.name} holds 0 prompts of pool `rl` or `any` for this stage, expected at least 1: collect more "
             f"prompts, or mend {knob}"
         )
+    rows, by_rate = (rows, {}) if solvable is None else solvable(rows)
     usable, dropped = usable_prompts(rows, policy, generation.max_new_tokens, pool="rl", limit=limit)
-    return [Asked.from_row(row, policy.chat.encode_prompt(row["messages"])) for row in usable], dropped
+    return [Asked.from_row(row, policy.chat.encode_prompt(row["messages"])) for row in usable], dropped | by_rate
 
 
 def experience_of(run: Run, kl_coef: float, update: int) -> tuple[Experience | None, Mapping[str, float]]:

@@ -33,13 +33,22 @@ def sample(
     seed: int,
     policy: Path,
     reward_model: Path | None = None,
+    lexicon: Path | None = None,
     prompts: Path,
     out: Path,
     log: Log,
 ) -> None:
     """Sample, score, keep; the first lines of the module name the files."""
     sampler = load_policy(policy)
-    score = build(config.rewards, generation, reward_model, sampler.chat, max_batch_tokens=config.max_batch_tokens)
+    score = build(
+        config.rewards,
+        generation,
+        reward_model,
+        sampler.chat,
+        lexicon=lexicon,
+        max_batch_tokens=config.max_batch_tokens,
+        over=sampler,
+    )
     sampled = sample_prompts(
         sampler,
         read_rows(prompts / "train.jsonl"),

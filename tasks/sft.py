@@ -12,13 +12,14 @@ from typing import Any
 
 from rlhf.checkpoints import Checkpoints
 from rlhf.errors import PreflowError
-from rlhf.models import Policy, load_policy, save_policy
+from rlhf.models import Policy, room, save_policy, trainable
 from rlhf.optimizer import OptimizerSettings
 from rlhf.records import read_rows, write_json
 from rlhf.sampler import sample
 from rlhf.supervised import Sequences, fit_supervised, mean_nll
 from tasks.config.generation import Generation
 from tasks.config.sft import Sft
+from tasks.config.training import FULL, Training
 from tasks.journal import Log
 from tasks.prompts import fitting, usable_prompts
 from tasks.stage import main
@@ -30,6 +31,7 @@ def sft(
     config: Sft,
     *,
     generation: Generation,
+    training: Training = FULL,
     seed: int,
     demonstrations: Path,
     base: Path,
@@ -38,7 +40,7 @@ def sft(
     log: Log,
 ) -> None:
     """Train on the train demonstrations, measure on the val ones; the first lines of the module name the files."""
-    policy = load_policy(base)
+    policy = trainable(base, training, seed, "sft")
     train, val = list(read_rows(demonstrations / "train.jsonl")), list(read_rows(demonstrations / "val.jsonl"))
     sequences, dropped = _encode(config, policy, "train", train)
     held_out, _ = _encode(config, policy, "val", val)
@@ -56,6 +58,7 @@ def sft(
             schedule="cosine",
             weight_decay=config.weight_decay,
             max_grad_norm=config.max_grad_norm,
+            kind=training.optimizer,
         ),
         seed=seed,
         name="sft",
@@ -87,7 +90,7 @@ def _encode(config: Sft, policy: Policy, split: str, rows: Rows) -> tuple[Sequen
         policy.chat,
         lambda row: policy.chat.encode_conversation(row["messages"], config.loss_on),
         lambda encoded: len(encoded[0]),
-        min(config.max_tokens, policy.model.config.max_position_embeddings),
+        min(config.max_tokens, room(policy.model)),
         f"sft.max_tokens={config.max_tokens}, or all the model's positions",
     )
     return fit.tokens, fit.dropped

@@ -111,8 +111,8 @@ def _exam(
         stable=[],
         drawing=champions.drawing_of(evaluate, generation, seed),
         reference=reference,
-        policy_rm=load_reward_model(policy_rm),
-        held_out_rm=load_reward_model(held_out_rm),
+        policy_rm=load_reward_model(policy_rm, reference),
+        held_out_rm=load_reward_model(held_out_rm, reference),
         unfinished_reward=generation.unfinished_reward,
         max_batch_tokens=evaluate.max_batch_tokens,
     )

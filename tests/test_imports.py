@@ -12,7 +12,7 @@ import pytest
 from tasks.closure import closure, dvc_files
 
 ROOT = Path(__file__).parents[1]
-PURE = {"numpy", "safetensors", "tokenizers", "torch", "transformers"}
+PURE = {"bitsandbytes", "jinja2", "numpy", "peft", "safetensors", "tokenizers", "torch", "transformers"}
 TORCH_ONLY = ("rlhf/advantages.py", "rlhf/kl.py", "rlhf/masks.py", "rlhf/losses/")
 HEAVY = ("bitsandbytes", "datasets", "great_expectations", "peft", "torch", "transformers")
 
@@ -50,6 +50,13 @@ def stage_modules() -> set[str]:
 @pytest.mark.parametrize("path", modules("rlhf"), ids=relative)
 def test_rlhf_is_pure(path: Path) -> None:
     assert third_parties(path) <= PURE | {"rlhf"}
+
+
+def test_adapters_cost_nothing_where_there_are_none() -> None:
+    """Both libraries take seconds to load, and a stage that trains all weights needs neither."""
+    program = "import sys, rlhf.models, rlhf.trainer; print(*sorted({'bitsandbytes', 'peft'} & set(sys.modules)))"
+    result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout.split() == []
 
 
 MATHEMATICS = [path for path in modules("rlhf") if relative(path).startswith(TORCH_ONLY)]

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from rlhf.batching import Batch
 from rlhf.losses.reward import Combination, combine
 from rlhf.models.heads import RewardModel
+from rlhf.models.policy import Policy
 from rlhf.records import write_json
 
 
@@ -38,6 +39,11 @@ class RewardEnsemble(nn.Module):
         return self.members[0].model
 
     @property
+    def policy(self) -> Policy:
+        """What the first member reads with, as a policy."""
+        return self.members[0].policy
+
+    @property
     def std(self) -> Tensor:
         """What a margin is multiplied by to be in the units of training: the members' mean deviation · scale."""
         return torch.stack([member.std for member in self.members]).mean() * self.scale
@@ -62,12 +68,23 @@ class RewardEnsemble(nn.Module):
         write_json(folder / "ensemble.json", about)
 
 
-def load_reward_model(folder: Path) -> RewardModel | RewardEnsemble:
-    """Read what `RewardModel.save` or `RewardEnsemble.save` wrote. Raises ValueError where it is neither."""
+def load_reward_model(folder: Path, over: Policy | None = None) -> RewardModel | RewardEnsemble:
+    """Read what `RewardModel.save` or `RewardEnsemble.save` wrote; `over` as in `load_policy`.
+
+    Raises ValueError where it is neither.
+    """
     if not (folder / "ensemble.json").is_file():
-        return RewardModel.load(folder)
+        return RewardModel.load(folder, over)
     about = json.loads((folder / "ensemble.json").read_text(encoding="utf-8"))
-    members = [RewardModel.load(folder / "members" / str(number)) for number in range(about["members"])]
+    members: list[RewardModel] = []
+    for number in range(about["members"]):
+        beside = members[0].policy if members and over is None else over
+        members.append(RewardModel.load(folder / "members" / str(number), beside))
     ensemble = RewardEnsemble(members, about["combine"])
     ensemble.shift, ensemble.scale = about["shift"], about["scale"]
     return ensemble.eval()
+
+
+def backbone_folder(folder: Path) -> Path:
+    """The policy folder within that of a reward model: itself, or the first member of an ensemble."""
+    return folder / "members" / "0" if (folder / "ensemble.json").is_file() else folder

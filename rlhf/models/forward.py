@@ -1,5 +1,8 @@
 """From a right-padded batch to hidden states and token log-probabilities.
 
+The batch goes to where the model is, and what comes out of it back to where the batch was: only this package knows of
+more than one device.
+
 Shapes: B sequences, T tokens, V vocabulary, H hidden, N tokens under the loss mask.
 """
 
@@ -24,7 +27,8 @@ def hidden_states(model: Any, input_ids: Tensor, attention_mask: Tensor) -> Tens
     """
     if not bool(attention_mask[:, 0].all()):
         raise ValueError("a sequence starts with padding, expected it on the right (as rlhf.batching.collate does)")
-    hidden: Tensor = model.get_decoder()(input_ids=input_ids, use_cache=False).last_hidden_state
+    ids = input_ids.to(model.get_output_embeddings().weight.device)
+    hidden: Tensor = model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
     return hidden
 
 
@@ -39,7 +43,7 @@ def token_logprobs(model: Any, batch: Batch, temperature: float = 1.0) -> Tensor
     The LM head runs on the N masked positions only, which is exact and saves most of the memory.
     """
     hidden = hidden_states(model, batch.input_ids, batch.attention_mask)
-    return logprobs_from_hidden(model, hidden, batch, temperature)
+    return _home(logprobs_from_hidden(model, hidden, batch, temperature), batch)
 
 
 def logprobs_and_entropy(model: Any, batch: Batch, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
@@ -49,11 +53,11 @@ def logprobs_and_entropy(model: Any, batch: Batch, temperature: float = 1.0) -> 
     """
     hidden = hidden_states(model, batch.input_ids, batch.attention_mask)
     logprobs, entropy = _masked_logprobs(model, hidden, batch, temperature, with_entropy=True)
-    return _scatter(logprobs, batch), _scatter(entropy, batch)
+    return _home(_scatter(logprobs, batch), batch), _home(_scatter(entropy, batch), batch)
 
 
 def logprobs_from_hidden(model: Any, hidden: Tensor, batch: Batch, temperature: float = 1.0) -> Tensor:
-    """`token_logprobs` from hidden states [B, T, H] that were already computed."""
+    """`token_logprobs` from hidden states [B, T, H] that were already computed, where these are."""
     logprobs, _ = _masked_logprobs(model, hidden, batch, temperature, with_entropy=False)
     return _scatter(logprobs, batch)
 
@@ -63,6 +67,7 @@ def _masked_logprobs(
 ) -> tuple[Tensor, Tensor]:
     if temperature <= 0:
         raise ValueError(f"temperature is {temperature}, expected above 0: a greedy policy has no log-probabilities")
+    batch = batch.to(hidden.device)
     trained = batch.loss_mask[:, 1:]
     targets = batch.input_ids[:, 1:][trained]  # [N]
     states = hidden[:, :-1][trained]  # [N, H]; the state at t - 1 predicts token t
@@ -92,7 +97,11 @@ def _head_logprobs(
     return logprobs, entropy
 
 
+def _home(values: Tensor, batch: Batch) -> Tensor:
+    return values.to(batch.input_ids.device)
+
+
 def _scatter(values: Tensor, batch: Batch) -> Tensor:
-    trained = batch.loss_mask.clone()
+    trained = batch.loss_mask.to(values.device, copy=True)
     trained[:, 0] = False
     return torch.zeros(trained.shape, dtype=values.dtype, device=values.device).masked_scatter(trained, values)

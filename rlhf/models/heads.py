@@ -48,6 +48,12 @@ class RewardModel(nn.Module):
         nn.init.zeros_(self.token_head[2].bias)
         self.register_buffer("mean", torch.zeros(()))
         self.register_buffer("std", torch.ones(()))
+        self.to(self.model.device)
+
+    @property
+    def policy(self) -> Policy:
+        """What it reads with, as a policy."""
+        return Policy(self.model, self.chat)
 
     def forward(self, batch: Batch) -> Tensor:
         """Scores [B], normalised once `normalise` was called."""
@@ -55,7 +61,9 @@ class RewardModel(nn.Module):
 
     def scores_and_logprobs(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Scores [B] and the token log-probabilities [B, T] that entered them, 0 outside the loss mask."""
+        home = batch.input_ids.device
         hidden = hidden_states(self.model, batch.input_ids, batch.attention_mask)
+        batch = batch.to(hidden.device)
         logprobs = logprobs_from_hidden(self.model, hidden, batch)
         hidden = at_least_float32(hidden)
         last = batch.attention_mask.sum(-1) - 1
@@ -64,7 +72,7 @@ class RewardModel(nn.Module):
         liked = self.token_head(judged).squeeze(-1) * batch.loss_mask  # [B, T]
         by_token = TOKEN_WEIGHT * liked.sum(dim=1) / batch.loss_mask.sum(dim=1).clamp(min=1)
         scores = (self.head(read).squeeze(-1) + by_token - self.mean) / self.std
-        return scores, logprobs
+        return scores.to(home), logprobs.to(home)
 
     @torch.no_grad()
     def normalise(self, mean: float, std: float) -> None:
@@ -79,18 +87,18 @@ class RewardModel(nn.Module):
 
     def save(self, folder: Path) -> None:
         """Write the backbone as a policy folder, and head.safetensors with head and normalisation beside it."""
-        save_policy(Policy(self.model, self.chat), folder)
+        save_policy(self.policy, folder)
         own = {name: tensor for name, tensor in self.state_dict().items() if not name.startswith("model.")}
         save_file({name: tensor.cpu() for name, tensor in own.items()}, folder / "head.safetensors")
         about = {"kind": "reward_model", "read_at": ["last_token", "completion_tokens"]}
         write_json(folder / "head.json", about)
 
     @classmethod
-    def load(cls, folder: Path) -> "RewardModel":
-        """Read what `save` wrote. Raises ValueError where the folder has no head."""
+    def load(cls, folder: Path, over: Policy | None = None) -> "RewardModel":
+        """Read what `save` wrote; `over` as in `load_policy`. Raises ValueError where the folder has no head."""
         if not (folder / "head.safetensors").is_file():
             raise ValueError(f"{folder.name} holds no head.safetensors: expected a reward model, not a policy")
-        model = cls(load_policy(folder), seed=0)
+        model = cls(load_policy(folder, over), seed=0)
         head = load_file(folder / "head.safetensors")
         missing, unexpected = model.load_state_dict(head, strict=False)
         if unexpected or any(not name.startswith("model.") for name in missing):
@@ -113,6 +121,7 @@ class ValueModel(nn.Module):
         self.head = nn.Linear(model.config.hidden_size, 1)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
+        self.head.to(model.device)
 
     def forward(self, batch: Batch) -> Tensor:
         """Values [B, T], aligned with log-probabilities: values[b, t] is what the state *before* token t is worth.
@@ -120,5 +129,5 @@ class ValueModel(nn.Module):
         It is read from the hidden state at t − 1, and is 0 outside the loss mask.
         """
         hidden = hidden_states(self.model, batch.input_ids, batch.attention_mask)
-        values = self.head(at_least_float32(hidden[:, :-1])).squeeze(-1)  # [B, T - 1]
+        values = self.head(at_least_float32(hidden[:, :-1])).squeeze(-1).to(batch.input_ids.device)  # [B, T - 1]
         return nn.functional.pad(values, (1, 0)) * batch.loss_mask

@@ -1,7 +1,6 @@
 """Policies on disk: a model folder that transformers reads too, written as the same bytes every time."""
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,19 +9,25 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from rlhf.bits import bitsandbytes
 from rlhf.chat import Chat
+from rlhf.models.adapted import Adapted
+from rlhf.models.adapter_files import STACK, origin_of, read_adapters, weights_file, write_adapters
+from rlhf.models.adapters import Base, Origin
+from rlhf.models.pretrained import load_model, use_chat_ids
+from rlhf.models.remote_code import save_code
 from rlhf.records import write_json
-from rlhf.seeding import derive, generator
+from rlhf.seeding import derive
 
-HEAD_TRANSFORMS = ("final_logit_softcapping", "logit_scale", "logits_scaling")
-"""Config keys of models that change logits after the LM head, which `token_logprobs` would miss."""
+DTYPES = ("float32", "bfloat16", "float16")
 
 
 @dataclass(frozen=True)
 class Policy:
-    """A causal language model of transformers and the chat it speaks."""
+    """A causal language model and the chat it speaks."""
 
     model: Any
+    """A model of transformers, or one with adapters (`rlhf.models.adapted.Adapted`)."""
     chat: Chat
 
 
@@ -57,33 +62,68 @@ def new_policy(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(derive(seed, "init"))
         model: Any = LlamaForCausalLM(config)
-    _use_chat_ids(model, chat)
+    use_chat_ids(model, chat)
     return Policy(model.eval(), chat)
 
 
-def load_policy(folder: Path) -> Policy:
-    """Read a policy folder: safetensors only, and never code of the folder's own.
+def load_policy(folder: Path, over: Policy | None = None) -> Policy:
+    """Read a policy folder, plain or with adapters: safetensors only, and no code but what was trusted at stage base.
 
-    Raises ValueError where weights lack or do not fit, where the folder brings code, or where it has no chat.json.
+    The model goes to the GPU where there is one, in the precision it was saved in. `over` is a policy with adapters:
+    its base is used for those of the folder where it is the same, so that what they share is in memory once.
+
+    Raises ValueError where weights do not fit, where the folder brings other code, or where it has no chat.json.
     """
     chat = Chat.load(folder)
-    return Policy(_load_model(folder), chat)
+    if not (folder / STACK).is_file():
+        saved_as = json.loads((folder / "config.json").read_text("utf-8")).get("dtype")
+        if saved_as not in DTYPES:
+            raise ValueError(f"{folder.name}/config.json has dtype {saved_as!r}, expected one of {', '.join(DTYPES)}")
+        return Policy(load_model(folder, getattr(torch, saved_as)).to(device()), chat)
+    origin = origin_of(folder)
+    shared = over.model.base if over is not None and isinstance(over.model, Adapted) else None
+    base: Base = shared if shared is not None and shared.origin.same_base(origin) else load_base(origin)
+    return Policy(base.view(read_adapters(folder, base)), chat)
 
 
-def adapt_policy(folder: Path, seed: int) -> Policy:
-    """Make a policy of a pretrained model without chat tokens: markers are added, the embeddings extended for them."""
-    chat, model = Chat.adapt(folder), _load_model(folder)
-    extend_embeddings(model, chat, seed)
-    return Policy(model, chat)
+def load_base(origin: Origin) -> Base:
+    """The frozen model that adapters lie on, kept in memory as `origin` says."""
+    dtype = getattr(torch, origin.dtype)
+    how: dict[str, Any] = {"variant": "base"} if weights_file(origin.folder).name != "model.safetensors" else {}
+    if not origin.quantised:
+        return Base(load_model(origin.folder, dtype, **how).to(device()), origin)
+    from transformers import BitsAndBytesConfig
+
+    linear4bit = bitsandbytes().nn.Linear4bit
+    nf4 = BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
+    )
+    model = load_model(origin.folder, dtype, quantization_config=nf4, device_map={"": device()}, **how)
+    for part in model.modules():
+        if isinstance(part, linear4bit):
+            # On some CPUs weights would be packed anew for inference, and sampler and trainer compute differently.
+            part.support_avx512bf16_for_cpu = False
+    return Base(model, origin)
+
+
+def device() -> torch.device:
+    """Where models go: the GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def save_policy(policy: Policy, folder: Path) -> None:
     """Write config.json, generation_config.json, model.safetensors and the chat's files.
 
-    Equal policies are equal bytes: no path, time or host is written, tied weights once.
+    Equal policies are equal bytes: no path, time or host is written, tied weights once. With adapters, the base's files
+    and the adapters take the place of the weights (`rlhf.models.adapter_files`).
     """
     folder.mkdir(parents=True, exist_ok=True)
     policy.chat.save(folder)
+    if isinstance(policy.model, Adapted):
+        write_adapters(folder, policy.model.base.origin, policy.model.adapters)
+        save_code(policy.model.base.model, folder)
+        return
+    save_code(policy.model, folder)
     config = json.loads(policy.model.config.to_json_string(use_diff=True))
     config.pop("_name_or_path", None)
     config["dtype"] = str(policy.model.dtype).removeprefix("torch.")
@@ -95,63 +135,6 @@ def save_policy(policy: Policy, folder: Path) -> None:
     }
     write_json(folder / "generation_config.json", ids)
     save_file(_tensors_once(policy.model), folder / "model.safetensors", metadata={"format": "pt"})
-
-
-@torch.no_grad()
-def extend_embeddings(model: Any, chat: Chat, seed: int = 0) -> None:
-    """Give the model a row for every id of the chat, and the chat's bos, stop and pad ids.
-
-    A new row is the mean of the old ones plus noise of a tenth of their spread, drawn from `seed`: like any other
-    token at first, yet no two alike. Tied input and output embeddings stay tied.
-    """
-    old = model.get_input_embeddings().weight.shape[0]
-    if chat.vocab_size > old:
-        model.resize_token_embeddings(chat.vocab_size, mean_resizing=False)
-        matrices = {id(matrix.weight): matrix.weight for matrix in _embeddings(model)}
-        for number, weight in enumerate(matrices.values()):
-            noise = torch.randn(weight[old:].shape, generator=generator(seed, "embeddings", number))
-            known = weight[:old].float()
-            rows = known.mean(0) + 0.1 * known.std(0) * noise.to(weight.device)
-            weight[old:] = rows.to(weight.dtype)
-    _use_chat_ids(model, chat)
-
-
-def _embeddings(model: Any) -> Sequence[nn.Module]:
-    return [model.get_input_embeddings(), model.get_output_embeddings()]
-
-
-def _use_chat_ids(model: Any, chat: Chat) -> None:
-    model.config.bos_token_id = chat.bos_id
-    model.config.eos_token_id = chat.stop_id
-    model.config.pad_token_id = chat.pad_id
-    model.generation_config.bos_token_id = chat.bos_id
-    model.generation_config.eos_token_id = chat.stop_id
-    model.generation_config.pad_token_id = chat.pad_id
-    model.get_input_embeddings().padding_idx = chat.pad_id
-
-
-def _load_model(folder: Path) -> Any:
-    from transformers import AutoModelForCausalLM
-    from transformers.utils.logging import disable_progress_bar
-
-    disable_progress_bar()  # one a model would fill the logs of a stage
-    config = json.loads((folder / "config.json").read_text("utf-8"))
-    if "auto_map" in config:
-        raise ValueError(f"{folder.name}/config.json has auto_map: the model brings code, which is never run here")
-    if changed := [name for name in HEAD_TRANSFORMS if config.get(name)]:
-        raise ValueError(f"{folder.name}/config.json has {changed}: such logits are not supported")
-    model, info = AutoModelForCausalLM.from_pretrained(
-        folder,
-        local_files_only=True,
-        use_safetensors=True,
-        trust_remote_code=False,
-        attn_implementation="sdpa",
-        dtype=torch.float32,  # what optimisers need, whatever the weights were saved in
-        output_loading_info=True,
-    )
-    if wrong := {kind: sorted(map(str, names)) for kind, names in info.items() if names}:
-        raise ValueError(f"weights of {folder.name} do not fit its config.json: {wrong}")
-    return model.eval()
 
 
 def _tensors_once(model: nn.Module) -> dict[str, Tensor]:

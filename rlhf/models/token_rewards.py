@@ -40,11 +40,12 @@ class TokenRewardModel(nn.Module):
         self.head = nn.Linear(size, classes)
         nn.init.normal_(self.head.weight, std=1 / math.sqrt(size + 1), generator=generator(seed, "token head"))
         nn.init.zeros_(self.head.bias)
+        self.head.to(self.model.device)
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits [B, T], or [B, T, 3]; read at the token itself, so that they know it."""
         hidden = hidden_states(self.model, batch.input_ids, batch.attention_mask)
-        logits: Tensor = self.head(at_least_float32(hidden))
+        logits: Tensor = self.head(at_least_float32(hidden)).to(batch.input_ids.device)
         return logits.squeeze(-1) if self.classes == 1 else logits
 
     def spoken(self, batch: Batch) -> Tensor:
@@ -67,13 +68,16 @@ class TokenRewardModel(nn.Module):
         write_json(folder / "head.json", about)
 
     @classmethod
-    def load(cls, folder: Path) -> "TokenRewardModel":
-        """Read what `save` wrote. Raises ValueError where the folder holds another kind of model or another head."""
+    def load(cls, folder: Path, over: Policy | None = None) -> "TokenRewardModel":
+        """Read what `save` wrote; `over` as in `load_policy`.
+
+        Raises ValueError where the folder holds another kind of model or another head.
+        """
         path = folder / "head.json"
         about = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
         if about.get("kind") != "token_reward_model":
             raise ValueError(f"{folder.name} holds a {about.get('kind', 'policy')}, expected a token_reward_model")
-        model = cls(load_policy(folder), seed=0, separator=about["separator"], classes=about["classes"])
+        model = cls(load_policy(folder, over), seed=0, separator=about["separator"], classes=about["classes"])
         head = load_file(folder / "head.safetensors")
         found = {name: tuple(tensor.shape) for name, tensor in head.items()}
         expected = {name: tuple(tensor.shape) for name, tensor in model.head.state_dict().items()}

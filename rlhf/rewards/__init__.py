@@ -3,7 +3,7 @@
 from rlhf.rewards.base import Asked, Component, Score, Scored, compose
 from rlhf.rewards.judged import Judged
 from rlhf.rewards.models import claims, reward_model
-from rlhf.rewards.rules import form, length, missing_stop, verifier
+from rlhf.rewards.rules import form, length, missing_stop, sentiment, verifier
 
 __all__ = [
     "Asked",
@@ -17,5 +17,6 @@ __all__ = [
     "length",
     "missing_stop",
     "reward_model",
+    "sentiment",
     "verifier",
 ]

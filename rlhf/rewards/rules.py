@@ -1,10 +1,12 @@
-"""Rewards that are rules: right or wrong, in the asked form or not, too long, never finished.
+"""Rewards that are rules: right or wrong, in the asked form or not, how it sounds, too long, never finished.
 
 Each is on a scale of its own (said in its docstring); the weight in `compose` brings it to that of the others.
 """
 
+import os
 import re
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
@@ -12,7 +14,8 @@ from torch import Tensor
 from rlhf.errors import PreflowError
 from rlhf.rewards.base import Asked, Component
 from rlhf.sampler import Completion
-from rlhf.verifiers import verify
+from rlhf.sentiment import Lexicon, compound
+from rlhf.verifiers import check_of
 
 Decode = Callable[[Sequence[int]], str]
 """Token ids to text without control tokens (`Chat.decode`)."""
@@ -26,11 +29,26 @@ def verifier(decode: Decode, name: str | None = None) -> Component:
     """
 
     def component(prompts: Sequence[Asked], completions: Sequence[Completion]) -> Tensor:
-        right = [
-            verify(prompts[one.prompt_index].meta, decode(one.ids), name) * (one.stop_reason == "stop")
-            for one in completions
-        ]
-        return torch.tensor(right, dtype=torch.float32)
+        checks = {index: check_of(prompts[index].meta, name) for index in {one.prompt_index for one in completions}}
+
+        def right(one: Completion) -> bool:
+            return one.stop_reason == "stop" and checks[one.prompt_index](decode(one.ids))
+
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # programs are run, each in a process of its own
+            return torch.tensor([float(verdict) for verdict in pool.map(right, completions)])
+
+    return component
+
+
+def sentiment(decode: Decode, lexicon: Lexicon) -> Component:
+    """How positive a completion sounds by itself, −1 to 1 (`rlhf.sentiment`).
+
+    The prompt is not looked at. A completion that was cut off is scored as far as it goes: a story need not be over to
+    be a happy one.
+    """
+
+    def component(prompts: Sequence[Asked], completions: Sequence[Completion]) -> Tensor:
+        return torch.tensor([compound(decode(one.ids), lexicon) for one in completions], dtype=torch.float32)
 
     return component
 

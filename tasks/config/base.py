@@ -1,8 +1,8 @@
 """Knobs of stage `base`."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tasks.config import Section
 
@@ -12,6 +12,22 @@ class Base(Section):
 
     source: Literal["scratch", "checkpoint"] = Field(
         "scratch", description="train a tiny Llama on the corpus, or adapt the checkpoint in data/inbox/checkpoint"
+    )
+    model: str | None = Field(
+        None,
+        min_length=1,
+        description="pretrained model to start from: a folder, or `org/name@commit` on the Hugging Face hub",
+    )
+    trust_remote_code: bool = Field(
+        False, description="run the Python that the checkpoint brings (auto_map): only where you trust its authors"
+    )
+    template: Literal["auto", "markers", "continue"] = Field(
+        "auto",
+        description="turns of a checkpoint: as its own chat template has them, else by markers; or markers that are "
+        "added; or none, the answer continues the prompt",
+    )
+    stop_token: str | None = Field(
+        None, min_length=1, description="token that ends an answer; null: the template's, else eos (checkpoint)"
     )
     seed: int = Field(0, ge=0, description="initial weights and the order of documents")
     hidden_size: int = Field(128, ge=8, description="width of the residual stream (scratch)")
@@ -28,3 +44,9 @@ class Base(Section):
     max_grad_norm: float = Field(1.0, gt=0, description="limit of the gradient's length")
     checkpoint_every: int = Field(400, ge=1, description="optimiser steps between two checkpoints")
     max_batch_tokens: int = Field(4096, ge=1, description="tokens of one pass through the model, padding counted")
+
+    @model_validator(mode="after")
+    def _model_is_read(self) -> Self:
+        if self.model and self.source == "scratch":
+            raise ValueError("model is read only with source: checkpoint")
+        return self

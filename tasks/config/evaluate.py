@@ -1,10 +1,11 @@
 """Knobs of stage `evaluate`."""
 
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tasks.config import Section
+from tasks.config.rewards import Rewards
 
 
 class Evaluate(Section):
@@ -18,6 +19,11 @@ class Evaluate(Section):
     num_selection_prompts: int = Field(
         200, ge=2, description="val prompts on which the gate's candidate is chosen, at most; the half that rl left"
     )
+    rewards: Rewards | None = Field(
+        None,
+        description="rules that score every answer, and judge where there is neither gold nor a held-out reward model; "
+        "the weights of a reward model and a judge must be 0",
+    )
     best_of_n_prompts: int = Field(
         200, ge=2, description="evaluation prompts behind the best-of-n curve of SFT, at most"
     )
@@ -30,3 +36,12 @@ class Evaluate(Section):
     bootstrap_samples: int = Field(2000, ge=100, description="resamples of the prompts behind every 95% interval")
     batch_size: int = Field(512, ge=1, description="completions sampled at once")
     max_batch_tokens: int = Field(2048, ge=1, description="tokens of one forward pass when scoring, padding counted")
+
+    @model_validator(mode="after")
+    def _rules_are_rules(self) -> Self:
+        if self.rewards and (self.rewards.reward_model or self.rewards.judge):
+            raise ValueError(
+                f"rewards has weights {self.rewards.reward_model:g} of the reward model and {self.rewards.judge:g} of "
+                "the judge, expected 0: reward models are given with --policy-rm and --held-out-rm"
+            )
+        return self

@@ -23,5 +23,8 @@ class Gate(Section):
         0.03, ge=0, le=1, description="largest share of any kind of data that validation may have set aside"
     )
     max_nll_increase: float = Field(
-        1.0, gt=0, description="how far the NLL of held-out demonstrations may rise above SFT's, nats a token"
+        1.0,
+        gt=0,
+        description="how far the NLL of held-out demonstrations may rise above SFT's, nats a token; without "
+        "any, that of the answers themselves, under SFT",
     )

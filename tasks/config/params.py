@@ -24,6 +24,7 @@ from tasks.config.base import Base
 from tasks.config.collect import Collect
 from tasks.config.dpo import DirectAlignment
 from tasks.config.evaluate import Evaluate
+from tasks.config.folds import Folds
 from tasks.config.gate import Gate
 from tasks.config.generation import Generation
 from tasks.config.prepare import Prepare
@@ -34,6 +35,7 @@ from tasks.config.rl import Rl
 from tasks.config.sample import Sample
 from tasks.config.sft import Sft
 from tasks.config.sources import Source
+from tasks.config.training import Training
 from tasks.config.trajectory import Trajectory
 from tasks.config.validate import Validate
 
@@ -74,6 +76,7 @@ class Params(Section):
     prepare: Prepare = Field(default_factory=Prepare, description="one schema, splits by group")
     validate_: Validate = Field(default_factory=Validate, alias="validate", description="the data gate")
     generation: Generation = Field(default_factory=Generation, description="how every stage samples and scores")
+    training: Training = Field(default_factory=Training, description="all weights, or adapters on a frozen base")
     base: Base = Field(default_factory=Base, description="the model that everything starts from")
     sft: Sft = Field(default_factory=Sft, description="instruction tuning")
     annotate: Annotate = Field(default_factory=Annotate, description="preferences to learn from")
@@ -86,6 +89,9 @@ class Params(Section):
     )
     dpo: DirectAlignment = Field(default_factory=DirectAlignment, description="direct alignment")
     evaluate: Evaluate = Field(default_factory=Evaluate, description="every policy, the same prompts")
+    folds: Folds = Field(
+        default_factory=Folds, description="cross-validation of the reward model; in profile `hh` only"
+    )
     trajectory: Trajectory = Field(
         default_factory=Trajectory, description="policies along an RL run; in profile `over-optimisation` only"
     )

@@ -1,8 +1,8 @@
 """Knobs of stage `reward_model`."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tasks.config import Section
 
@@ -12,7 +12,9 @@ class RewardModel(Section):
 
     epochs: int = Field(1, ge=1, description="passes over the pairs; more than one overfits")
     batch_size: int = Field(8, ge=1, description="prompts of one optimiser step, with all their pairs")
-    lr: float = Field(1e-3, gt=0, description="peak learning rate of the language model below the heads")
+    lr: float = Field(
+        1e-3, ge=0, description="peak learning rate of the language model below the heads; 0 trains the heads alone"
+    )
     head_lr: float = Field(5e-3, gt=0, description="peak learning rate of the heads, which start from nothing")
     warmup_steps: int = Field(5, ge=0, description="optimiser steps of linear rise to the peak")
     weight_decay: float = Field(0.01, ge=0, description="pull of the weights towards 0")
@@ -47,3 +49,9 @@ class RewardModel(Section):
     )
     checkpoint_every: int = Field(50, ge=1, description="optimiser steps between two checkpoints")
     max_batch_tokens: int = Field(8192, ge=1, description="tokens of one pass through the model, padding counted")
+
+    @model_validator(mode="after")
+    def _something_learns(self) -> Self:
+        if self.lm_coef and not self.lr:
+            raise ValueError(f"lm_coef is {self.lm_coef:g} and lr 0, so that loss teaches nothing: set lm_coef to 0")
+        return self

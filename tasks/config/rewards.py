@@ -30,6 +30,9 @@ class Rewards(Section):
     format: float = Field(
         0.0, description="weight of 1 where a completion came to its end in the form of format_pattern"
     )
+    sentiment: float = Field(
+        0.0, description="weight of how positive the completion sounds, −1 to 1, by the stage's --lexicon"
+    )
     length: float = Field(0.0, description="weight of −1 for each token beyond length_budget")
     missing_stop: float = Field(
         0.0,
@@ -39,16 +42,21 @@ class Rewards(Section):
     judge: float = Field(
         0.0, description="weight of the share of the prompt's other completions that the judge puts below"
     )
-    verify_with: Literal["prompt", "world", "exact", "number", "regex"] = Field(
+    verify_with: Literal["prompt", "world", "exact", "number", "regex", "constraints", "code"] = Field(
         "prompt", description="verifier of all prompts; `prompt` takes the one that each prompt names"
     )
     format_pattern: str | None = Field(None, description="regular expression; the dot takes line breaks too")
     length_budget: int = Field(32, ge=0, description="tokens that are free, the stop token counted")
     judge_server: Judge = Field(default_factory=Judge, description="asked only where the judge has a weight")
 
+    @property
+    def rules(self) -> tuple[float, ...]:
+        """Weights of the components that ask no model."""
+        return (self.verifier, self.format, self.sentiment, self.length, self.missing_stop)
+
     @model_validator(mode="after")
     def _settings_fit(self) -> Self:
-        if not any((self.reward_model, self.verifier, self.format, self.length, self.missing_stop, self.judge)):
+        if not any((self.reward_model, self.judge, *self.rules)):
             raise ValueError("all rewards have weight 0: nothing would be optimised, give one another weight")
         if self.format and self.format_pattern is None:
             raise ValueError(f"format has weight {self.format} and format_pattern is null: give the form that is asked")

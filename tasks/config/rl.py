@@ -1,8 +1,8 @@
 """Knobs of stage `rl`."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tasks.config import Section
 from tasks.config.rewards import Rewards
@@ -15,6 +15,12 @@ class Rl(Section):
         "reinforce", "rloo", "ppo", "grpo", "dr_grpo", "dapo", "gspo", "cispo", "reinforce_plus_plus", "online_dpo"
     ] = Field("ppo", description="which block of `algorithms`")
     rewards: Rewards = Field(default_factory=Rewards, description="what is optimised: components and their weights")
+    min_solve_rate: float = Field(
+        0.0, ge=0, le=1, description="prompts whose --samples were right less often are left out; needs --samples"
+    )
+    max_solve_rate: float = Field(
+        1.0, ge=0, le=1, description="and those whose samples were right more often; equal rewards teach nothing"
+    )
     num_updates: int = Field(50, ge=1, description="batches of rollouts, at most")
     kl_coef: float = Field(0.1, ge=0, description="price of a nat of KL to the reference, in units of reward")
     kl_target: float | None = Field(
@@ -49,6 +55,12 @@ class Rl(Section):
     )
     checkpoint_every: int = Field(10, ge=1, description="updates between two checkpoints")
     max_batch_tokens: int = Field(4096, ge=1, description="tokens of one pass through a model, padding counted")
+
+    @model_validator(mode="after")
+    def _rates_fit(self) -> Self:
+        if self.min_solve_rate > self.max_solve_rate:
+            raise ValueError(f"min_solve_rate {self.min_solve_rate} is above max_solve_rate {self.max_solve_rate}")
+        return self
 
     def further_outs(self) -> dict[str, str]:
         """What only some settings write, in the stage's folder, with the knob that makes it so (see `tasks.stage`)."""

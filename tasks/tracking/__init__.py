@@ -21,7 +21,7 @@ from tasks.tracking.runs import RunRecord, begin, owner_of_this_process, runs_of
 
 __all__ = [
     *("announce", "begin_comparison", "begin_run", "bytes_of", "champion", "finish_comparison", "finish_run"),
-    *("made_from", "promote", "reconcile", "replay"),
+    *("made_from", "promote", "reconcile", "replay", "version"),
 ]
 
 
@@ -140,6 +140,20 @@ def champion(root: Path, name: str = "policy") -> dict[str, Any] | None:
     from tasks.tracking.registry import champion as champion_now
 
     return champion_now(root, name)
+
+
+def version(root: Path, name: str, number: int | None = None, alias: str = "champion") -> dict[str, Any]:
+    """A version of a registered model, by its number or, without one, by its alias.
+
+    Keys: those of `champion`, `profile` (of its run) and `scores` (its evaluation, by measure).
+
+    Raises:
+        DependencyDown: the registry did not answer.
+        PreflowError: there is no such model, version or alias; the message names those that there are.
+    """
+    from tasks.tracking.registry import version as version_now
+
+    return version_now(root, name, number, alias)
 
 
 def made_from(root: Path, name: str, lock: str) -> int | None:

@@ -15,6 +15,7 @@ MEASURES = {
     "gold_reward": "gold reward",
     "held_out_reward": "held-out reward",
     "reward": "reward",
+    "rule_reward": "reward by rules",
     "win_rate_vs_sft": "win rate / SFT",
     "win_rate_vs_champion": "win rate / champion",
     "kl": "KL to SFT",

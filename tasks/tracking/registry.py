@@ -55,8 +55,29 @@ def champion(root: Path, name: str) -> dict[str, Any] | None:
         return None
     with _reachable(root) as store:
         found = _by_alias(store, name)
+    return _told(found) if found else None
+
+
+def version(root: Path, name: str, number: int | None, alias: str) -> dict[str, Any]:
+    """See `tasks.tracking.version`."""
+    if is_absent(root):
+        raise PreflowError("no policy is registered here yet; `preflow run` promotes one, or name a folder")
+    with _reachable(root) as store:
+        known = sorted(int(one.version) for one in store.client.search_model_versions(f"name = '{name}'"))
+        names = [one.name for one in store.client.search_registered_models()] if not known else []
+        found = _by_alias(store, name, alias) if number is None and known else None
+        if number in known:
+            found = store.client.get_model_version(name, str(number))
+    if not known:
+        raise PreflowError(f"no model `{name}` is registered; there are: {', '.join(names) or 'none'}")
     if found is None:
-        return None
+        wanted = f"alias `{alias}`" if number is None else f"version {number}"
+        versions = ", ".join(str(one) for one in known)
+        raise PreflowError(f"`{name}` has no {wanted}; it has the versions {versions}: name one as {name}/{known[-1]}")
+    return _told(found)
+
+
+def _told(found: Any) -> dict[str, Any]:
     tags = found.tags
     return {
         "version": int(found.version),
@@ -68,6 +89,8 @@ def champion(root: Path, name: str) -> dict[str, Any] | None:
         "md5": tags["dvc.md5"],
         "lock": tags["dvc.lock.sha256"],
         "digests": json.loads(tags["digests"]),
+        "profile": tags.get("preflow.profile", ""),
+        "scores": json.loads(tags.get("scores") or "{}"),
     }
 
 
@@ -97,11 +120,11 @@ def _reachable(root: Path) -> Iterator[Store]:
         raise DependencyDown(f"the model registry did not answer ({sentence(error)})") from error
 
 
-def _by_alias(store: Store, name: str) -> Any:
+def _by_alias(store: Store, name: str, alias: str = ALIAS) -> Any:
     from mlflow.exceptions import MlflowException
 
     try:
-        return store.client.get_model_version_by_alias(name, ALIAS)
+        return store.client.get_model_version_by_alias(name, alias)
     except MlflowException as error:
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             return None  # no such model, or none with this alias

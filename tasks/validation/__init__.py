@@ -1,5 +1,9 @@
 """The data gate: facts about rows as columns, suites over them, and a verdict that accounts for every row.
 
+A row is looked at by itself (`facts`, `texts`, `personal`, `arithmetic`), against the protected splits (`context`,
+`overlap`) and among the others of its kind (`table`, `labels`, `words`); `suites` asserts, `verdict` sorts, `page`
+shows.
+
 `check` judges rows of one kind and moves what breaks a rule into quarantine; `check_preferences` does so for pairs that
 are born inside the pipeline; `write_report` keeps the verdict, the quarantine and a page to read. Great Expectations is
 imported when a check is made, which costs about three seconds once.
@@ -9,39 +13,44 @@ import os
 import shutil
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from rlhf.errors import DataRefused
 from rlhf.records import Row, write_json, write_rows
 from tasks.config.validate import Validate
-from tasks.validation.facts import Context
+from tasks.validation.context import Context
+from tasks.validation.stored import Stored
 from tasks.validation.verdict import Finding, Verdict, judged, summary
 
-__all__ = ["Context", "Finding", "Verdict", "check", "check_preferences", "refuse_if_stopped", "write_report"]
+__all__ = ["Context", "Finding", "Stored", "Verdict", "check", "check_preferences", "refuse_if_stopped", "write_report"]
 
 
 def check(
     kind: str,
-    rows: Sequence[Row],
+    rows: Iterable[Row],
     config: Validate,
     context: Context,
     *,
     expectations: Path,
     rejects: Sequence[Row] = (),
+    reference: Mapping[str, Any] | None = None,
 ) -> Verdict:
     """Judge canonical rows of one kind by the suite `<expectations>/<kind>.yaml`.
 
     Args:
-        context: groups and questions of the protected splits, of all kinds together.
+        rows: gone through some times; `Stored` ones are never all in memory.
+        context: groups, questions and words of the protected splits, of all kinds together.
         rejects: rows of this kind that could not be read at all (quarantine.jsonl of `prepare`).
+        reference: the profile of this kind that drift is measured from; None for none.
     """
-    from tasks.validation.facts import frame
     from tasks.validation.suites import assert_rules, load_suite
+    from tasks.validation.table import tabulate
 
     rules = load_suite(expectations / f"{kind}.yaml", config)
-    if not rows and not rejects and kind not in config.required:
+    if kind not in config.required and not rejects and next(iter(rows), None) is None:
         return Verdict.absent(kind)
-    table = frame(kind, rows, rejects, context)
-    return judged(kind, rows, rejects, assert_rules(rules, table), table, config)
+    table = tabulate(kind, rows, rejects, context, reference or {})
+    return judged(rows, rejects, assert_rules(rules, table.facts), table, config)
 
 
 def check_preferences(
@@ -61,12 +70,12 @@ def check_preferences(
     verdict = check("preferences", rows, config, Context.of([*protected, *rows]), expectations=expectations)
     kept = write_report({"preferences": verdict}, report, stage)
     refuse_if_stopped([verdict], kept)
-    return verdict.clean
+    return [row for row, clean in zip(rows, verdict.kept) if clean]
 
 
 def write_report(verdicts: Mapping[str, Verdict], report: Path, stage: str) -> Path:
-    """Write verdict.json, quarantine.jsonl and report.html into `report`, an output of the stage, and into a folder
-    that outlives a refusal, when outputs go; returns the latter.
+    """Write verdict.json, quarantine.jsonl, profile.json and report.html into `report`, an output of the stage, and
+    into a folder that outlives a refusal, when outputs go; returns the latter.
 
     That is validation/ (of other stages than `validate`: validation/<stage>/) in the folder of the run, which
     $PREFLOW_REPORTS names, or in reports/by_hand.
@@ -79,9 +88,10 @@ def write_report(verdicts: Mapping[str, Verdict], report: Path, stage: str) -> P
     write_json(kept / "verdict.json", summary(verdicts))
     findings = [finding for verdict in verdicts.values() for finding in verdict.quarantined + verdict.stopped]
     write_rows(kept / "quarantine.jsonl", (finding.as_row() for finding in findings))
+    write_json(kept / "profile.json", {kind: verdict.profile for kind, verdict in verdicts.items() if verdict.total})
     (kept / "report.html").write_text(page(verdicts), encoding="utf-8", newline="\n")
     report.mkdir(parents=True, exist_ok=True)
-    for name in ("verdict.json", "quarantine.jsonl", "report.html"):
+    for name in ("verdict.json", "quarantine.jsonl", "profile.json", "report.html"):
         shutil.copyfile(kept / name, report / name)
     return kept
 

@@ -4,14 +4,18 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from tasks.validation.figures import charts, tables
 from tasks.validation.style import CSS
 from tasks.validation.verdict import Finding, RuleResult, Verdict
 
-_BINS = 24
+LEAD = (
+    "What came in, what was set aside and why. Every row is named by file and line of data/01_raw/; "
+    "quarantine.jsonl, beside this page, has all of them."
+)
 
 
-def page(verdicts: Mapping[str, Verdict]) -> str:
-    """The whole page; the same verdicts give the same bytes."""
+def page(verdicts: Mapping[str, Verdict], lead: str = LEAD) -> str:
+    """The whole page; the same verdicts give the same bytes. `lead` is a text, what the page is about."""
     stopped = [finding for verdict in verdicts.values() for finding in verdict.stopped]
     rows = sum(verdict.total for verdict in verdicts.values())
     aside = sum(verdict.set_aside for verdict in verdicts.values())
@@ -21,8 +25,7 @@ def page(verdicts: Mapping[str, Verdict]) -> str:
         colour, news = "good", f"<b>Passed.</b> {rows - aside:,} of {rows:,} rows go on, {aside:,} set aside."
     body = [
         "<header><h1>Data validation</h1>",
-        "<p>What came in, what was set aside and why. Every row is named by file and line of data/01_raw/; ",
-        "quarantine.jsonl, beside this page, has all of them.</p></header>",
+        f"<p>{escape(lead)}</p></header>",
         f'<div class="banner {colour}">{news}</div>',
         _stops(stopped),
         _overview(verdicts),
@@ -47,8 +50,8 @@ def _stops(stopped: Sequence[Finding]) -> str:
 def _overview(verdicts: Mapping[str, Verdict]) -> str:
     lines = []
     for kind, verdict in verdicts.items():
-        splits = {name: sum(row["split"] == name for row in verdict.clean) for name in ("train", "val", "eval")}
-        cells = [verdict.total, len(verdict.clean), verdict.set_aside, *splits.values()]
+        splits = [verdict.splits.get(name, 0) for name in ("train", "val", "eval")]
+        cells = [verdict.total, verdict.clean, verdict.set_aside, *splits]
         numbers = "".join(f"<td class=n>{value:,}</td>" if value else "<td class='n dim'>–</td>" for value in cells)
         lines.append(f'<tr><td><a href="#{kind}">{kind}</a></td><td>{_badge(verdict)}</td>{numbers}</tr>')
     names = ("rows", "clean", "set aside", "train", "val", "eval")
@@ -72,12 +75,11 @@ def _kind(verdict: Verdict) -> str:
         return ""
     broken_first = sorted(verdict.rules, key=lambda result: result.passed)
     lines = "".join(_rule(result) for result in broken_first)
-    charts = "".join(_histogram(name, values) for name, values in verdict.lengths.items() if values)
     head = "<tr><th>rule</th><th>severity</th><th></th><th class=n>rows</th></tr>"
     return (
         f'<section id="{verdict.kind}"><h2>{verdict.kind}</h2>'
-        f'<div class="charts">{charts}</div>'
-        f'<div class="scroll"><table class="rules">{head}{lines}</table></div></section>'
+        f"{charts(verdict)}{tables(verdict)}"
+        f'<h3>Rules</h3><div class="scroll"><table class="rules">{head}{lines}</table></div></section>'
     )
 
 
@@ -102,33 +104,6 @@ def _findings(findings: Sequence[Finding]) -> str:
         said = f"<b>{escape(finding.rule)}</b>: {escape(finding.reason)}"
         items.append(f"<li><code>{escape(finding.place)}</code> {said}{text}</li>")
     return f'<ul class="findings">{"".join(items)}</ul>'
-
-
-def _histogram(name: str, values: Sequence[float]) -> str:
-    """Lengths as bars; the longest 1% share the last bar, so that one giant does not flatten the rest."""
-    ordered = sorted(values)
-    top = max(ordered[min(len(ordered) - 1, int(0.99 * len(ordered)))], 1)
-    counts = [0] * _BINS
-    for value in ordered:
-        counts[min(_BINS - 1, int(value / top * _BINS))] += 1
-    width, height, gap = 288, 72, 2
-    step = width / _BINS
-    bars = "".join(
-        f'<rect x="{index * step:.1f}" y="{height - bar:.1f}" width="{step - gap:.1f}" height="{bar:.1f}" rx="1">'
-        f"<title>{index * top / _BINS:.0f}–{(index + 1) * top / _BINS:.0f}: {count:,} rows</title></rect>"
-        for index, count in enumerate(counts)
-        if (bar := height * count / max(counts))
-    )
-    median = ordered[len(ordered) // 2]
-    label = name.replace("_chars", "").replace("chars", "document").replace("_", " ")
-    return (
-        f"<figure><figcaption>{label}, characters</figcaption>"
-        f'<svg viewBox="0 0 {width} {height + 16}" role="img" aria-label="histogram of {label} lengths">{bars}'
-        f'<line x1="0" y1="{height}" x2="{width}" y2="{height}"/>'
-        f'<text x="0" y="{height + 13}">0</text>'
-        f'<text x="{width}" y="{height + 13}" text-anchor="end">{top:.0f}+</text></svg>'
-        f'<div class="dim">median {median:.0f}, longest {ordered[-1]:.0f}</div></figure>'
-    )
 
 
 def _shown(value: Any) -> str:

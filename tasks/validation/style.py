@@ -12,6 +12,9 @@ body { margin: 0; background: var(--paper); color: var(--ink); font: 15px/1.5 sy
 main { max-width: 60rem; margin: 0 auto; padding: 2rem 1.25rem 4rem; }
 h1 { font-size: 1.6rem; margin: 0 0 .25rem; }
 h2 { font-size: 1.15rem; margin: 2.25rem 0 .75rem; }
+h3 { font-size: .95rem; margin: 1.5rem 0 .35rem; }
+section > p { max-width: 44rem; margin: .5rem 0; }
+table.figures { width: auto; min-width: 24rem; }
 header p { color: var(--dim); margin: 0 0 1.25rem; max-width: 44rem; }
 a { color: inherit; text-underline-offset: 2px; }
 code { font: .85em ui-monospace, monospace; background: var(--card); padding: .1em .35em; border-radius: 4px; }

@@ -1,17 +1,24 @@
 """From broken rules to a verdict: which rows are clean, which are set aside, what stops the run."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rlhf.records import SPLITS, Row
 from tasks.config.validate import Validate
 from tasks.redact import redacted
+from tasks.validation.personal import masked
+from tasks.validation.profile import LENGTHS
+from tasks.validation.stored import picked
 from tasks.validation.suites import Outcome
+
+if TYPE_CHECKING:
+    from tasks.validation.table import Table  # pandas
 
 MAX_EXAMPLES = 5  # a rule, in the verdict and on the page; quarantine.jsonl has them all
 MAX_EXCERPT = 300  # characters of a row that are shown
+MAX_READ = 3000  # characters that are looked through for what must be masked before the rest is cut off
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,32 +63,44 @@ class RuleResult:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the gate says about one kind of data. `stopped` empty means: go on with `clean`."""
+    """What the gate says about one kind of data. `stopped` empty means: go on with the clean rows."""
 
     kind: str
     total: int
-    clean: list[Row]
+    kept: list[bool]  # of each row that could be read, in order: is it clean
+    splits: dict[str, int]  # of the clean rows
     quarantined: list[Finding]
     stopped: list[Finding]
     rules: list[RuleResult]
     lengths: dict[str, list[float]] = field(default_factory=dict)  # column → one number a row, for the page
+    figures: dict[str, Any] = field(default_factory=dict)  # annotators, words that tell
+    profile: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def absent(cls, kind: str) -> "Verdict":
         """A kind that this run has no rows of and does not need."""
-        return cls(kind, 0, [], [], [], [])
+        return cls(kind, 0, [], {}, [], [], [])
+
+    @property
+    def clean(self) -> int:
+        """Number of rows that go on."""
+        return sum(self.kept)
 
     @property
     def set_aside(self) -> int:
         """Rows (not findings: a row may break several rules) that are not clean."""
-        return self.total - len(self.clean)
+        return self.total - self.clean
 
 
 def judged(
-    kind: str, rows: Sequence[Row], rejects: Sequence[Row], outcomes: Sequence[Outcome], table: Any, config: Validate
+    rows: Iterable[Row], rejects: Sequence[Row], outcomes: Sequence[Outcome], table: "Table", config: Validate
 ) -> Verdict:
-    """Sort rows and findings by the severity of the rules they break, then look at what is left."""
-    places = [*rows, *rejects]
+    """Sort rows and findings by the severity of the rules they break, then look at what is left. Of the rows, those
+    that a finding is about are read again."""
+    kind, readable = table.kind, len(table.sources)
+    shown = {index for outcome in outcomes for index, _ in _to_be_told(outcome)}
+    places = picked(rows, {index for index in shown if index < readable})
+    places |= {index: rejects[index - readable] for index in shown if index >= readable}
     results = [_result(kind, outcome, places) for outcome in outcomes]
     by_severity: dict[str, list[Finding]] = {"stop": [], "quarantine": [], "note": []}
     dirty: set[int] = set()
@@ -89,22 +108,28 @@ def judged(
         by_severity[result.severity] += findings
         if result.severity != "note":
             dirty.update(index for index, _ in outcome.broken)
-    clean = [row for index, row in enumerate(rows) if index not in dirty]
-    stopped = by_severity["stop"] + _what_is_left(kind, clean, len(places), by_severity["quarantine"], config)
-    shown = (
-        "prompt_chars",
-        *(("chosen_chars", "rejected_chars") if kind == "preferences" else ("completion_chars", "chars")),
-    )
-    lengths = {name: table[name].dropna().tolist() for name in shown if name in table.columns}
+    kept = [index not in dirty for index in range(readable)]
+    splits = dict(Counter(split for split, clean in zip(table.splits, kept) if clean))
+    total = readable + len(rejects)
+    aside = {index for outcome in outcomes if outcome.rule.severity == "quarantine" for index, _ in outcome.broken}
+    left = _what_is_left(kind, splits, total, len(aside), by_severity["quarantine"], config)
     return Verdict(
         kind=kind,
-        total=len(places),
-        clean=clean,
+        total=total,
+        kept=kept,
+        splits=splits,
         quarantined=_in_order(by_severity["quarantine"]),
-        stopped=_in_order(stopped),
+        stopped=_in_order(by_severity["stop"] + left),
         rules=[result for result, _ in results],
-        lengths=lengths,
+        lengths=_lengths(table),
+        figures=table.figures,
+        profile=table.profile,
     )
+
+
+def _lengths(table: "Table") -> dict[str, list[float]]:
+    hidden = ("completion_chars",) if table.kind == "preferences" else ()
+    return {name: table.facts[name].dropna().tolist() for name in LENGTHS if name in table.facts and name not in hidden}
 
 
 def summary(verdicts: Mapping[str, Verdict]) -> dict[str, Any]:
@@ -120,9 +145,10 @@ def summary(verdicts: Mapping[str, Verdict]) -> dict[str, Any]:
 def _kind_summary(verdict: Verdict) -> dict[str, Any]:
     return {
         "rows": verdict.total,
-        "clean": len(verdict.clean),
+        "clean": verdict.clean,
         "set_aside": verdict.set_aside,
-        "splits": dict(Counter(row["split"] for row in verdict.clean)),
+        "splits": verdict.splits,
+        "figures": verdict.figures,
         "stopped": [finding.as_row() for finding in verdict.stopped[:MAX_EXAMPLES]],
         "rules": [
             {
@@ -141,9 +167,15 @@ def _kind_summary(verdict: Verdict) -> dict[str, Any]:
     }
 
 
-def _result(kind: str, outcome: Outcome, places: Sequence[Row]) -> tuple[RuleResult, list[Finding]]:
+def _to_be_told(outcome: Outcome) -> list[tuple[int, Any]]:
+    """Every row that is set aside is told of; of what is only noted some are enough."""
+    return outcome.broken[:MAX_EXAMPLES] if outcome.rule.severity == "note" else outcome.broken
+
+
+def _result(kind: str, outcome: Outcome, places: Mapping[int, Row]) -> tuple[RuleResult, list[Finding]]:
     rule, severity = outcome.rule, outcome.rule.severity
-    findings = [_about_row(kind, outcome, severity, places[index], value) for index, value in outcome.broken]
+    told = _to_be_told(outcome)
+    findings = [_about_row(kind, outcome, severity, places[index], value) for index, value in told]
     if not outcome.passed and not outcome.broken:
         limits = ", ".join(f"{key} {value}" for key, value in sorted(outcome.kwargs.items()) if key != "column")
         about = str(rule.kwargs.get("column", "rows"))
@@ -157,7 +189,7 @@ def _result(kind: str, outcome: Outcome, places: Sequence[Row]) -> tuple[RuleRes
         kwargs=outcome.kwargs,
         passed=outcome.passed,
         observed=outcome.observed,
-        broken=len(findings),
+        broken=max(len(outcome.broken), len(findings)),
         examples=findings[:MAX_EXAMPLES],
     )
     return result, findings
@@ -181,18 +213,17 @@ def _about_row(kind: str, outcome: Outcome, severity: str, row: Row, value: Any)
 def _excerpt(row: Row) -> str:
     """The text of a row, for people to recognise it by; secrets masked before it is cut."""
     if "excerpt" in row:
-        return redacted(str(row["excerpt"]))[:MAX_EXCERPT]
+        return masked(redacted(str(row["excerpt"])))[:MAX_EXCERPT]
     texts = [str(message.get("content")) for message in row.get("messages", []) if isinstance(message, dict)]
-    texts += [str(row[key]) for key in ("text", "chosen", "rejected") if key in row]
-    return redacted(" ⏎ ".join(texts))[:MAX_EXCERPT]
+    texts += [str(row[key]) for key in ("text", "completion", "chosen", "rejected") if key in row]
+    return masked(redacted(" ⏎ ".join(texts)[:MAX_READ]))[:MAX_EXCERPT]
 
 
 def _what_is_left(
-    kind: str, clean: Sequence[Row], total: int, quarantined: Sequence[Finding], config: Validate
+    kind: str, splits: Mapping[str, int], total: int, aside: int, quarantined: Sequence[Finding], config: Validate
 ) -> list[Finding]:
     """Too much set aside is a sign that the data is not what it should be; so is nothing left to train on."""
     found = []
-    aside = len({(item.file, item.line) for item in quarantined})
     if total and aside > config.max_quarantine_share * total:
         counts = Counter(item.rule for item in quarantined)
         rules = ", ".join(f"{rule} {count}" for rule, count in counts.most_common(5))
@@ -202,9 +233,8 @@ def _what_is_left(
         )
         found.append(Finding(kind, "quarantine_share", "stop", reason, f"{kind}/"))
     wanted = "eval" if kind == "eval" else "train"
-    if total and kind in config.required and not any(row.get("split") == wanted for row in clean):
-        splits = dict(Counter(str(row.get("split")) for row in clean))
-        reason = f"no clean row in the split {wanted}, found {splits or 'none at all'}"
+    if total and kind in config.required and not splits.get(wanted):
+        reason = f"no clean row in the split {wanted}, found {dict(splits) or 'none at all'}"
         found.append(Finding(kind, "nothing_left", "stop", reason, f"{kind}/"))
     return found
 

@@ -17,15 +17,18 @@ from tests.flows.toy import REPO, dvc_repro
 def test_help_shows_every_command_and_imports_nothing_heavy() -> None:
     program = (
         "import sys\nfrom typer.testing import CliRunner\nfrom flows.cli import app\n"
-        "asked = (['--help'], ['run', '--help'], ['compare', '--help'])\n"
-        "shown = [CliRunner().invoke(app, words).output for words in asked]\n"
+        "asked = ['', 'run', 'compare', 'chat', 'export', 'data show', 'data check']\n"
+        "shown = [CliRunner().invoke(app, [*words.split(), '--help']).output for words in asked]\n"
         "print('\\n'.join(shown))\n"
         "heavy = {'torch', 'transformers', 'mlflow', 'prefect', 'great_expectations', 'dvc', 'pandas'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=REPO, text=True, capture_output=True, check=False)
     assert done.returncode == 0, done.stderr
-    for word in ("run", "stop", "status", "--profile", "preflow run --set rl.kl_coef=0.05", "compare --algorithm rloo"):
+    for word in (
+        *("run", "stop", "status", "--profile", "preflow run --set rl.kl_coef=0.05", "compare --algorithm rloo"),
+        *("preflow chat policy/3", "preflow export", "--merge", "preflow data show mine.csv", "--html"),
+    ):
         assert word in done.stdout
 
 

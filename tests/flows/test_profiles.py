@@ -5,9 +5,10 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from flows import profiles
+from flows import hub, profiles
 from rlhf.errors import PreflowError
 from tasks.config import ConfigError
+from tasks.config.collect import Collect
 from tasks.config.rl import Rl
 
 
@@ -151,3 +152,17 @@ def test_a_penalty_that_is_no_leash_is_refused(root: Path) -> None:
 def test_unknown_sections_are_listed_by_the_names_that_params_yaml_has(root: Path) -> None:
     with pytest.raises(ConfigError, match=r"unknown key; known keys: .*\bvalidate, "):
         profiles.resolve(root, settings=["zzzz=1"])
+
+
+@pytest.mark.parametrize("name", ["qwen3-0.6b-lora", "qwen3-1.7b", "llama-3.1-8b-qlora"])
+def test_templates_for_gpus_name_what_they_need_on_the_hub(name: str) -> None:
+    values = profiles.resolve(Path(__file__).parents[2], name).values
+    section = Collect.parse(values["collect"], "collect")
+    named = [values["base"]["model"], *(text for texts in section.given().values() for text in texts)]
+    assert [text for text in named if not hub.parse(text)] == []
+    assert section.given() and section.source == "inbox" and values["base"]["source"] == "checkpoint"
+    assert not values["sources"]
+    needed = {kind for kind in values["validate"]["required"] if kind not in section.given()}
+    derived = {"prompts", "eval"} | ({"demonstrations"} if section.chosen_as_demonstrations else set())
+    assert needed <= derived
+    assert values["training"]["method"] == {"lora": "lora", "qlora": "qlora"}.get(name.rpartition("-")[2], "full")

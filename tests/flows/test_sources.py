@@ -4,6 +4,7 @@ import subprocess
 
 import pytest
 
+from flows import worktrees
 from flows.sources import bring, shared_folder, tree_sha256
 from rlhf.errors import PreflowError
 from tasks.config import ConfigError, read_yaml
@@ -83,3 +84,13 @@ def test_the_polite_profile_names_what_is_there(tmp_path, shared, pytestconfig):
     bring([Source.parse(value, "sources") for value in values["sources"]], tmp_path / "inbox", shared)
     assert (tmp_path / "inbox" / "checkpoint" / "config.json").is_file()
     assert (tmp_path / "inbox" / values["collect"]["inputs"][0]["file"]).is_file()
+
+
+def test_a_worktree_begins_without_what_its_sources_replace(tmp_path):
+    inbox = tmp_path / "inbox"
+    for name in ("checkpoint/config.json", "preferences/mine.jsonl"):
+        (inbox / name).parent.mkdir(parents=True)
+        (inbox / name).write_text("{}")
+    worktrees._copy_inbox(inbox, tmp_path / "tree", ["checkpoint"])
+    found = [path.relative_to(tmp_path / "tree").as_posix() for path in (tmp_path / "tree").rglob("*.json*")]
+    assert found == ["preferences/mine.jsonl"]

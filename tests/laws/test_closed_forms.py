@@ -98,5 +98,5 @@ def test_a_folder_whose_padding_is_its_stop_token_is_not_loaded(tmp_path: Path) 
     Chat.from_words(["a"]).save(tmp_path)
     markers = json.loads((tmp_path / "chat.json").read_text())
     (tmp_path / "chat.json").write_text(json.dumps(markers | {"pad": markers["stop"]}))
-    with pytest.raises(ValueError, match="share ids"):
+    with pytest.raises(ValueError, match="shares ids"):
         Chat.load(tmp_path)

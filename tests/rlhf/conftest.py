@@ -1,13 +1,15 @@
 """Tiny models for the tests of the library, made in milliseconds."""
 
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from rlhf.chat import Chat
-from rlhf.models import Policy, new_policy
-from rlhf.models.policy import extend_embeddings
+from rlhf.models import Policy, extend_embeddings, new_policy
+from tests.rlhf.tiny_models import ARCHITECTURES
 
 torch.set_num_threads(1)
 
@@ -30,6 +32,7 @@ def tiny_gpt2(chat: Chat) -> Policy:
 
     config = GPT2Config(
         vocab_size=chat.vocab_size, n_embd=32, n_layer=2, n_head=4, n_positions=64, initializer_range=0.3,
+        resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, summary_first_dropout=0.0,
         attn_implementation="sdpa",
     )  # fmt: skip
     with torch.random.fork_rng(devices=[]):
@@ -47,3 +50,24 @@ def policy(request: pytest.FixtureRequest, chat: Chat) -> Policy:
 @pytest.fixture
 def llama(chat: Chat) -> Policy:
     return tiny_llama(chat)
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    root = tmp_path_factory.mktemp("checkpoints")
+
+    def at(name: str) -> Path:
+        if not (root / name).exists():
+            ARCHITECTURES[name](root / name)
+        return root / name
+
+    return at
+
+
+@pytest.fixture
+def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where transformers copies such code to before it runs it."""
+    from transformers import dynamic_module_utils
+
+    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    return tmp_path / "modules"

@@ -2,13 +2,14 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models
 
-from rlhf.chat import ADDED_MARKERS, WORLD_MARKERS, Chat, Markers
+from rlhf.chat import ADDED_MARKERS, WORLD_MARKERS, Chat, Markers, adapt_chat, marker_template
 
 PAD, UNK, BOS, USER, BOT, END, W0 = range(7)  # ids of Chat.from_words(["w0", "w1", …])
 TALK = [
@@ -26,7 +27,7 @@ TEXTS = st.one_of(
 
 @pytest.fixture(scope="session")
 def stories(shared: Path) -> Chat:
-    return Chat.adapt(shared / "models" / "stories3M")
+    return adapt_chat(shared / "models" / "stories3M")
 
 
 def test_ids_and_mask_by_hand(chat: Chat) -> None:
@@ -82,7 +83,7 @@ def test_no_text_forges_a_turn(chat: Chat, text: str) -> None:
 def test_no_text_forges_a_turn_in_a_pretrained_tokenizer(stories: Chat, text: str) -> None:
     messages = [{"role": "system", "content": text}, {"role": "user", "content": text}]
     ids = stories.encode_prompt(messages)
-    roles = [stories.role_ids[role] for role in ("system", "user", "assistant")]
+    roles = [stories.tokenizer.token_to_id(ADDED_MARKERS.roles[role]) for role in ("system", "user", "assistant")]
     assert [token for token in ids if token in stories.control_ids] == [stories.bos_id, *roles]
     completion = stories.encode_completion(text)
     assert [token for token in completion if token in stories.control_ids] == [stories.stop_id]
@@ -110,7 +111,7 @@ def test_a_lookup_vocabulary_without_unknown_refuses_control_words() -> None:
     tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], ignore_merges=True))
     tokenizer.add_special_tokens(["<pad>", "<bos>", "<user>", "<bot>", "<end>"])
     with pytest.raises(ValueError, match="control token '<end>'"):
-        Chat(tokenizer, WORLD_MARKERS).encode_text("<end>")
+        Chat(tokenizer, marker_template(WORLD_MARKERS)).encode_text("<end>")
 
 
 def test_adapt_keeps_ids_and_tells_stop_from_pad(shared: Path, stories: Chat) -> None:
@@ -125,11 +126,11 @@ def test_adapt_keeps_ids_and_tells_stop_from_pad(shared: Path, stories: Chat) ->
 def test_pad_and_stop_must_differ() -> None:
     tokenizer = Chat.from_words(["w0"]).tokenizer
     with pytest.raises(ValueError, match="share ids"):
-        Chat(tokenizer, Markers(bos="<bos>", pad="<end>", stop="<end>", roles=WORLD_MARKERS.roles))
+        marker_template(Markers(bos="<bos>", pad="<end>", stop="<end>", roles=WORLD_MARKERS.roles))
     with pytest.raises(ValueError, match="'w0' is not a special token"):
-        Chat(tokenizer, Markers(bos="<bos>", pad="<pad>", stop="w0", roles=WORLD_MARKERS.roles))
+        Chat(tokenizer, marker_template(Markers(bos="<bos>", pad="<pad>", stop="w0", roles=WORLD_MARKERS.roles)))
     with pytest.raises(ValueError, match="no marker for"):
-        Chat(tokenizer, Markers(bos="<bos>", pad="<pad>", stop="<end>", roles={"user": "<user>"}))
+        marker_template(Markers(bos="<bos>", pad="<pad>", stop="<end>", roles={"user": "<user>"}))
 
 
 def test_repeated_words_are_refused() -> None:
@@ -167,3 +168,15 @@ def test_transformers_template_gives_the_same_ids(name: str, request: pytest.Fix
     prompt = tokenizer.apply_chat_template(TALK[:3], add_generation_prompt=True, return_dict=False)
     assert prompt == chat.encode_prompt(TALK[:3])
     assert (tokenizer.pad_token_id, tokenizer.eos_token_id) == (chat.pad_id, chat.stop_id)
+
+
+@pytest.mark.parametrize("change", [[], {"gaps": {"user>reply": 3}}, {"more": 1}, {"roles": {}}])
+def test_a_chat_json_of_another_form_is_one_sentence(change: Any, tmp_path: Path) -> None:
+    Chat.from_words(["hello"]).save(tmp_path)
+    about = json.loads((tmp_path / "chat.json").read_text())
+    (tmp_path / "chat.json").write_text(json.dumps(about | change if isinstance(change, dict) else change))
+    with pytest.raises(ValueError, match=r"chat\.json is of another form"):
+        Chat.load(tmp_path)
+    (tmp_path / "tokenizer.json").unlink()
+    with pytest.raises(ValueError, match=r"holds no tokenizer\.json"):
+        Chat.load(tmp_path)

@@ -163,13 +163,13 @@ def test_code_and_pickles_are_refused(llama: Policy, tmp_path: Path) -> None:
         load_policy(tmp_path)
 
 
-def test_half_precision_weights_load_as_float32(llama: Policy, tmp_path: Path) -> None:
+def test_half_precision_is_kept(llama: Policy, tmp_path: Path) -> None:
     llama.model.to(torch.bfloat16)
     save_policy(llama, tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["dtype"] == "bfloat16"
     loaded = load_policy(tmp_path).model.get_input_embeddings().weight
-    assert loaded.dtype == torch.float32
-    assert torch.equal(loaded, llama.model.get_input_embeddings().weight.float())
+    assert loaded.dtype == torch.bfloat16
+    assert torch.equal(loaded, llama.model.get_input_embeddings().weight)
 
 
 def test_weights_that_do_not_fit_are_refused(llama: Policy, tmp_path: Path) -> None:

@@ -1,9 +1,10 @@
 import hashlib
 import json
+import unicodedata
 
 import pytest
 
-from rlhf.records import content_id, group_of, read_rows, split_of, write_json, write_rows
+from rlhf.records import content_id, group_of, nfkc, read_rows, split_of, write_json, write_rows
 
 
 def test_rows_come_back_in_order_and_bytes_do_not_depend_on_key_order(tmp_path):
@@ -91,3 +92,14 @@ def test_json_documents_are_canonical(tmp_path):
     write_json(tmp_path / "x.json", {"b": 1, "a": "é"})
     assert (tmp_path / "x.json").read_bytes() == '{\n  "a": "é",\n  "b": 1\n}\n'.encode()
     assert json.loads((tmp_path / "x.json").read_text()) == {"a": "é", "b": 1}
+
+
+def test_many_marks_on_one_letter_are_compared_in_no_time_and_not_taken_for_others():
+    """Unicode's stream-safe form: up to 30 marks NFKC is what it always was, beyond that order is kept in pieces."""
+    few = "e" + "\u0301\u0316" * 15
+    assert nfkc(few) == unicodedata.normalize("NFKC", few) != few
+    for text in ("ﬁ Å ½", "漢字" * 40, "한국어" * 20, "é" * 100, "plain"):
+        assert nfkc(text) == unicodedata.normalize("NFKC", text)
+    many = "e" + "\u0301\u0316" * 250_000  # half an hour for unicodedata alone
+    assert nfkc(many) != nfkc(many + "\u0301")
+    assert len(nfkc(many).replace("\u034f", "")) == len(many) - 1  # the first acute is part of é

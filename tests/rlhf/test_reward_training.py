@@ -83,3 +83,19 @@ def test_what_counts_alike_is_pairs_or_prompts(max_batch_tokens: int) -> None:
     assert first_loss() == pytest.approx((sum(several) + pair(0, 1)) / 4, abs=1e-5)
     assert first_loss(weigh_by="prompt") == pytest.approx((sum(several) / 3 + pair(0, 1)) / 2, abs=1e-5)
     assert first_loss(margin_coef=0.5) == pytest.approx((sum(several) + pair(0, 1, 1.0)) / 4, abs=1e-5)
+
+
+def test_at_rate_0_the_heads_learn_to_read_what_stays_as_it_is() -> None:
+    policy = new_policy(CHAT, seed=0, hidden_size=32, num_layers=1, num_heads=2, intermediate_size=64)
+    model = RewardModel(policy, seed=0)
+    before = {name: tensor.clone() for name, tensor in model.model.state_dict().items()}
+    still: dict[str, Any] = {
+        "epochs": 8, "batch_size": 2, "max_batch_tokens": 1024, "centring": 0.0, "seed": 0, "name": "rm",
+        "optimizer": OptimizerSettings(lr={"backbone": 0.0, "heads": 2e-2}, weight_decay=0.1),
+    }  # fmt: skip
+    with pytest.raises(ValueError, match=r"lm_coef is 0\.5.*rate 0"):
+        fit_reward_model(model, [comparisons("a")], lm_coef=0.5, **still)
+    fit_reward_model(model, [comparisons(word) for word in ("a", "c") * 8], lm_coef=0.0, **still)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.model.state_dict().items())
+    good, bad, nothing = score(model, comparisons("d"))
+    assert good > bad > nothing

@@ -49,6 +49,12 @@ def test_rules_by_hand() -> None:
     assert rewards.missing_stop([PROMPT], completions).tolist() == [0.0, -1.0, 0.0, 0.0]
 
 
+def test_sentiment_is_of_the_completion_alone_whether_or_not_it_ended() -> None:
+    scored = rewards.sentiment(CHAT.decode, {"yes": 1.0, "is": -3.0})
+    completions = [said("yes"), said("yes", stopped=False), said("it is"), said("4")]
+    assert scored([PROMPT], completions).tolist() == pytest.approx([1 / 4, 1 / 4, -3 / 24**0.5, 0.0])
+
+
 def test_the_length_rule_is_the_soft_overlong_penalty() -> None:
     """DAPO: 0 up to L_max − L_cache, then (L_max − L_cache − L)/L_cache, −1 at L_max; here 6 and 4."""
     score = rewards.compose({"length": (1 / 4, rewards.length(6 - 4))})

@@ -13,6 +13,7 @@ from rlhf.sampler import Completion
 from tasks.config.algorithms.on_policy import Ppo
 from tasks.config.generation import Generation
 from tasks.config.rl import Rl
+from tasks.config.training import FULL, Training
 from tasks.journal import Log
 from tasks.rl import rl
 from tests.tasks import tiny
@@ -61,15 +62,20 @@ def stopped(prompts: Sequence[Asked], completions: Sequence[Completion]) -> Tens
 
 
 def run(
-    inputs: Mapping[str, Path], folder: Path, name: str = "rloo", algorithm: Any = None, **settings: Any
+    inputs: Mapping[str, Path],
+    folder: Path,
+    name: str = "rloo",
+    algorithm: Any = None,
+    training: Training = FULL,
+    **settings: Any,
 ) -> Recorder:
     log = Recorder()
     (folder / "out").mkdir(parents=True)
     (folder / "scratch").mkdir(exist_ok=True)
     config = Rl.model_validate({**QUICK, "algorithm": name, **settings})
     rl(
-        config, generation=GENERATION, algorithm=algorithm or BLOCKS[name], seed=0, out=folder / "out",
-        scratch=folder / "scratch", log=log, **inputs,
+        config, generation=GENERATION, algorithm=algorithm or BLOCKS[name], training=training, seed=0,
+        out=folder / "out", scratch=folder / "scratch", log=log, **inputs,
     )  # fmt: skip
     return log
 

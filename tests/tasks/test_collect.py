@@ -115,7 +115,7 @@ def test_a_group_that_the_source_names_is_kept(tmp_path, inbox):
 
 def test_what_cannot_be_read_is_carried_on(tmp_path, inbox):
     (inbox / "eval").mkdir()
-    (inbox / "eval" / "e.jsonl").write_text('{"prompt": "Why?"}\n{"prompt": \n{"question": "Why?"}\n')
+    (inbox / "eval" / "e.jsonl").write_text('{"prompt": "Why?"}\n{"prompt": \n{"ask": "Why?"}\n')
     assert len(through(tmp_path, inbox)["eval"]) == 1
     refused = list(read_rows(tmp_path / "prepared" / "quarantine"))
     assert [(row["kind"], row["file"], row["line"], row["rule"]) for row in refused] == [
@@ -151,3 +151,38 @@ def test_a_shard_that_nobody_would_read_is_refused(tmp_path, inbox):
     (inbox / "more.jsonl").rename(inbox / "preference" / "more.jsonl")
     with pytest.raises(DataRefused, match=r"preference: would not be read; did you mean preferences/\?"):
         through(tmp_path, inbox, inputs=[POLITE])
+
+
+def test_what_a_run_has_brought_is_taken_with_its_columns(tmp_path, inbox):
+    given = inbox / "given" / "preferences"
+    (given / "set" / "part").mkdir(parents=True)
+    (given / "pairs.csv").write_text("question,better,worse\nHi?,yes,no\n")
+    (given / "set" / "part" / "more.csv").write_text("question,better,worse\nWhy?,so,no\n")
+    columns = {"prompt": "question", "preferences": {"chosen": "better", "rejected": "worse"}}
+    rows = through(tmp_path, inbox, preferences="pairs.csv", columns=columns)
+    assert [(row["file"], row["chosen"]) for row in rows["preferences"]] == [
+        ("preferences/pairs.csv", "yes"),
+        ("preferences/set-part-more.csv", "so"),
+    ]
+    origins = json.loads((tmp_path / "raw" / "preferences" / "origin.json").read_text())
+    assert origins["pairs.csv"]["columns"] == {"prompt": "question", "chosen": "better", "rejected": "worse"}
+    assert rows["demonstrations"] == []
+
+
+def test_chosen_answers_serve_as_demonstrations_where_none_are_given(tmp_path, inbox):
+    about = {"inputs": [POLITE | {"kinds": ["preferences"]}], "chosen_as_demonstrations": True}
+    rows = through(tmp_path / "a", inbox, **about)
+    pairs = {row["messages"][0]["content"]: row for row in rows["preferences"]}
+    assert len(rows["demonstrations"]) == 200
+    for row in rows["demonstrations"]:
+        assert row["split"] == pairs[row["messages"][0]["content"]]["split"]
+    (inbox / "demonstrations").mkdir()
+    (inbox / "demonstrations" / "own.jsonl").write_text('{"prompt": "Hi?", "completion": "Hello."}\n')
+    assert len(through(tmp_path / "b", inbox, **about)["demonstrations"]) == 1
+
+
+def test_no_data_at_all_says_how_to_give_some(tmp_path, inbox):
+    with pytest.raises(DataRefused, match=r"there is no data: name some \(--set collect\.preferences=FILE\)"):
+        through(tmp_path, inbox)
+    with pytest.raises(DataRefused, match=r"given/ratings is empty, and collect\.ratings names files"):
+        through(tmp_path, inbox, ratings="x.csv")

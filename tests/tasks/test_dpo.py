@@ -216,6 +216,26 @@ def test_kto_learns_from_completions_without_rivals_what_it_learns_from_pairs(
     assert alone["val_accuracy"] == 1.0 and alone["val_loss"] == pytest.approx(paired["val_loss"], rel=0.05)
 
 
+def test_ratings_are_for_kto_and_are_dropped_where_the_model_has_no_room(
+    inputs: dict[str, Path], tmp_path: Path
+) -> None:
+    """Pairs and their sides as ratings are the same lesson, so that a half of each is what all pairs are."""
+    whole = run(inputs, tmp_path / "whole", algorithm=Kto(lr=0.02), batch_size=14, max_batch_tokens=1000)
+    words = tiny.WORDS[:7]
+    too_long = unpaired(rows([" ".join(words * 40)]))
+    write_rows(tmp_path / "some" / "train.jsonl", rows(words[:3]))
+    write_rows(tmp_path / "some" / "val.jsonl", [])
+    write_rows(tmp_path / "ratings" / "train.jsonl", [*unpaired(rows(words[3:])), *too_long])
+    write_rows(tmp_path / "ratings" / "val.jsonl", unpaired(rows(tiny.WORDS[7:])))
+    mixed = {**inputs, "pairs": tmp_path / "some", "ratings": tmp_path / "ratings"}
+    metrics = run(mixed, tmp_path / "mixed", algorithm=Kto(lr=0.02), batch_size=11, max_batch_tokens=1000)
+    assert (metrics["pairs"], metrics["ratings"], metrics["val_pairs"]) == (3 + 8, 8, 2 * whole["val_pairs"])
+    assert metrics["val_margin"] > 0.1
+    write_rows(tmp_path / "some" / "val.jsonl", rows(tiny.WORDS[7:]))
+    unused = run(mixed, tmp_path / "unused", algorithm=FAST)
+    assert unused["pairs"] == 3 and "ratings" not in unused
+
+
 def test_kto_crosses_only_what_a_pass_has_room_for(inputs: dict[str, Path], tmp_path: Path) -> None:
     """A long prompt, and a long completion of another: either fits, but not the one with the other."""
     talk = " ".join(["red"] * 27)

@@ -13,8 +13,11 @@ from rlhf.models import RewardModel, new_policy, save_policy
 from rlhf.records import read_rows, val_half, write_rows
 from tasks import champion as champions
 from tasks import measurements
+from tasks.config import ConfigError
 from tasks.config.evaluate import Evaluate
+from tasks.config.gate import Gate
 from tasks.config.generation import Generation
+from tasks.config.rewards import Rewards
 from tasks.evaluate import evaluate
 from tasks.gate import decide
 from tasks.graph import digest
@@ -166,7 +169,9 @@ def test_a_kept_measurement_gives_the_bytes_of_a_fresh_one(
         path.write_bytes(path.read_bytes()[:-20])
     measured: list[object] = []
     load = measurements.load_policy
-    monkeypatch.setattr(measurements, "load_policy", lambda folder: measured.append(folder) or load(folder))
+    monkeypatch.setattr(
+        measurements, "load_policy", lambda folder, *over: measured.append(folder) or load(folder, *over)
+    )
     run(world, tmp_path / "two", shared=shared)
     assert len(measured) == 1  # the torn one; dpo is SFT and shares its measurement
     run(world, tmp_path / "three", shared=shared)
@@ -350,3 +355,57 @@ def test_a_half_of_val_that_is_too_small_is_said_with_the_knob(world: dict[str, 
     write_rows(tmp_path / "prompts" / "val.jsonl", few)
     with pytest.raises(PreflowError, match=r"1 of 1 prompts are left.*shares of `prepare`"):
         run({**world, "prompts": tmp_path / "prompts"}, tmp_path / "out")
+
+
+# Rules as judge
+
+
+def ruled(weight: float) -> Evaluate:
+    """−weight for each token beyond three."""
+    return CONFIG.model_copy(update={"rewards": Rewards(reward_model=0.0, length=weight, length_budget=3)})
+
+
+def test_rules_judge_where_nobody_else_can(tmp_path: Path) -> None:
+    """No gold, no reward model, no demonstrations: the rules' own figures, and fluency in place of forgetting."""
+    given = make_world(tmp_path, {"answer": "red"})
+    for name in ("policy_rm", "held_out_rm", "demonstrations"):
+        del given[name]
+    with pytest.raises(PreflowError, match=r"nobody can judge .*name the rules that answers are held to"):
+        run(given, tmp_path / "out")
+    scores = run(given, tmp_path / "out", ruled(0.5), shared=tmp_path / "kept")
+    assert scores["judge"] == "rules"
+    seen = set()
+    for name, policy in scores["policies"].items():
+        answers = [one for row in read_rows(tmp_path / f"out/completions/{name}.jsonl") for one in row["completions"]]
+        expected = [-0.5 * max(0, len(one["ids"]) - 3) for one in answers]
+        assert [one["rule_reward"] for one in answers] == expected
+        assert policy["rule_reward"]["mean"] == pytest.approx(sum(expected) / len(expected))
+        seen |= set(expected)
+    assert len(seen) > 1
+    row, sft = scores["policies"]["rl"], scores["policies"]["sft"]
+    assert set(scores["selection"]["policies"]) == {"rejection_sampling", "rl", "dpo"}
+    # Fluency: −log π_sft a token. Of SFT's own answers that is their log-probability as they were drawn.
+    own = [one for line in read_rows(tmp_path / "out/completions/sft.jsonl") for one in line["completions"]]
+    nll = -math.fsum(one["logprob"] / len(one["ids"]) for one in own) / len(own)
+    assert sft["answer_nll"]["mean"] == pytest.approx(nll, abs=1e-4)
+    assert row["nll"] is None
+    verdict = decide(Gate(), scores, None, {})
+    checks = {check["name"]: check["value"] for check in verdict["checks"]}
+    assert "nll_increase" not in checks
+    assert checks["answer_nll_increase"] == scores["differences"]["sft"][verdict["candidate"]]["answer_nll"]["mean"]
+    # What is kept from an earlier run must not answer for other rules.
+    again = run(given, tmp_path / "again", ruled(1.5), shared=tmp_path / "kept")
+    assert again["policies"]["rl"]["rule_reward"]["mean"] == pytest.approx(3 * row["rule_reward"]["mean"])
+
+
+def test_rules_stand_beside_reward_models_which_judge_first(tmp_path: Path) -> None:
+    scores = run(make_world(tmp_path, {"answer": "red"}), tmp_path / "out", ruled(0.5))
+    assert scores["judge"] == "held_out_rm"
+    assert scores["policies"]["rl"]["rule_reward"] and scores["policies"]["rl"]["nll"]
+    curve = json.loads((tmp_path / "out/curves.json").read_text("utf-8"))["best_of_n"]
+    assert all(point["rule_reward"]["mean"] <= 0 for point in curve)
+
+
+def test_a_model_is_no_rule() -> None:
+    with pytest.raises(ConfigError, match="rewards has weights 1 of the reward model and 0 of the judge, expected 0"):
+        Evaluate.parse({"rewards": {"verifier": 1.0}}, "evaluate")

@@ -33,6 +33,7 @@ def good(kind, number):
         "demonstrations": {"messages": [*question, said("assistant", answers[0])]},
         "preferences": {"messages": question, "chosen": answers[number % 2], "rejected": answers[1 - number % 2]},
         "prompts": {"messages": question},
+        "ratings": {"messages": question, "completion": answers[number % 2], "label": number % 3 > 0},
         "eval": {"messages": question},
     }[kind]
 
@@ -41,14 +42,19 @@ def asking(kind, *messages):
     """A row of the kind with these messages before its answer."""
     if kind == "demonstrations":
         return {"messages": [*messages, said("assistant", "An answer.")]}
-    answers = {"chosen": "An answer.", "rejected": "Another one."} if kind == "preferences" else {}
-    return {"messages": list(messages)} | answers
+    answers = {
+        "preferences": {"chosen": "An answer.", "rejected": "Another one."},
+        "ratings": {"completion": "An answer.", "label": True},
+    }
+    return {"messages": list(messages)} | answers.get(kind, {})
 
 
 def answering(kind, answer):
     question = said("user", "What now?")
     if kind == "demonstrations":
         return {"messages": [question, said("assistant", answer)]}
+    if kind == "ratings":
+        return {"messages": [question], "completion": answer, "label": False}
     return {"messages": [question], "chosen": answer, "rejected": "Another one."}
 
 
@@ -62,9 +68,11 @@ def raw(row):
     return json.dumps(row).encode()
 
 
-TALKING = ("demonstrations", "preferences", "prompts", "eval")
-ANSWERED = ("demonstrations", "preferences")
+TALKING = ("demonstrations", "preferences", "prompts", "eval", "ratings")
+ANSWERED = ("demonstrations", "preferences", "ratings")
 MARKUP = said("user", "hi <|assi\u200bstant|> ha")
+MANY = [said(role, "x") for _ in range(60) for role in ("user", "assistant")] + [said("user", "x")]
+WRONG = {"meta": {"equation": "2 + 2", "answer": "5"}}
 FAULTS = {  # name: (kinds, the line, rule)
     "truncated": (KINDS, lambda kind: raw(good(kind, 99))[:-6], "readable"),
     "bad UTF-8": (KINDS, lambda kind: raw(good(kind, 99)).replace(b"9", b"\xff", 1), "readable"),
@@ -86,6 +94,12 @@ FAULTS = {  # name: (kinds, the line, rule)
     "markup in a document": (("corpus",), lambda kind: raw({"text": "a [INST] b"}), "control_marker"),
     "exam": ((*ANSWERED, "prompts"), lambda kind: raw(asking(kind, *exam_question())), "leaked_eval"),
     "exam in a document": (("corpus",), lambda kind: raw({"messages": exam_question()}), "leaked_eval"),
+    "override": (TALKING, lambda kind: raw(asking(kind, said("user", "safe\u202etxt.exe"))), "hidden"),
+    "NUL": (TALKING, lambda kind: raw(asking(kind, said("user", "a\0b"))), "hidden"),
+    "heap of marks": (TALKING, lambda kind: raw(asking(kind, said("user", "Z" + "\u0336" * 300))), "mark_run"),
+    "address": (TALKING, lambda kind: raw(asking(kind, said("user", "mail jane@company.org"))), "personal"),
+    "many turns": (TALKING, lambda kind: raw(asking(kind, *MANY)), "many_turns"),
+    "wrong sum": (("prompts", "eval"), lambda kind: raw(asking(kind, said("user", "2 + 2?")) | WRONG), "wrong_answer"),
     "secret": (TALKING, lambda kind: raw(asking(kind, said("user", f"is {SECRET} mine?"))), "secret"),
     "secret in a document": (("corpus",), lambda kind: raw({"text": SECRET}), "secret"),
 }
@@ -122,22 +136,24 @@ def judge(folder, kind):
 @pytest.mark.parametrize("kind", KINDS)
 def test_good_rows_pass(tmp_path, kind):
     verdict = judge(prepared(tmp_path), kind)
-    assert (verdict.stopped, verdict.quarantined, len(verdict.clean)) == ([], [], 40)
+    assert (verdict.stopped, verdict.quarantined, verdict.clean) == ([], [], 40)
 
 
 @pytest.mark.parametrize(("kind", "fault"), CASES)
 def test_a_bad_row_is_found_by_its_rule_at_its_place(tmp_path, kind, fault):
     _, line, rule = FAULTS[fault]
     severity = "stop" if rule in STOPS else "quarantine"
-    verdict = judge(prepared(tmp_path, kind, line(kind)), kind)
+    folder = prepared(tmp_path, kind, line(kind))
+    verdict = judge(folder, kind)
     found = verdict.stopped if severity == "stop" else verdict.quarantined
     assert [(item.place, item.rule, item.severity) for item in found] == [
         (f"{kind}/shard.jsonl:{LINE}", rule, severity)
     ]
     assert len(verdict.stopped + verdict.quarantined) == 1
     assert found[0].reason
-    assert len(verdict.clean) == 40
-    assert not any(row["line"] == LINE for row in verdict.clean)
+    assert verdict.clean == 40
+    kept = [row["line"] for row, clean in zip(read_rows(folder / kind), verdict.kept) if clean]
+    assert LINE not in kept and len(kept) == 40
     assert SECRET not in repr(verdict.stopped) + repr(verdict.quarantined) + repr(verdict.rules)
 
 
@@ -154,7 +170,7 @@ def test_of_a_contradiction_both_sides_are_set_aside(tmp_path):
 
 def test_a_document_told_twice_is_noted_and_kept(tmp_path):
     verdict = judge(prepared(tmp_path, "corpus", raw(good("corpus", 0))), "corpus")
-    assert (verdict.quarantined, verdict.stopped, len(verdict.clean)) == ([], [], 41)
+    assert (verdict.quarantined, verdict.stopped, verdict.clean) == ([], [], 41)
     assert [rule.broken for rule in verdict.rules if rule.rule == "duplicate"] == [1]
 
 

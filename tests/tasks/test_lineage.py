@@ -112,6 +112,8 @@ def test_policies_are_named_as_the_evaluation_names_them() -> None:
 
 def test_promotion_moves_the_alias_and_remembers_everything(root: Path) -> None:
     assert tracking.champion(root) is None
+    with pytest.raises(PreflowError, match="no model `policy` is registered; there are: none"):
+        tracking.version(root, "policy")
     run(root, "r1")
     assert tracking.promote(root, "r1", "rl") == 1
     first = tracking.champion(root)
@@ -125,6 +127,15 @@ def test_promotion_moves_the_alias_and_remembers_everything(root: Path) -> None:
     version = connect(root).client.get_model_version("policy", "2")
     assert version.source.startswith("models:/m-")
     assert "★" in version.description
+    assert tracking.version(root, "policy", 1) == first
+    assert tracking.version(root, "policy") == tracking.champion(root)
+    for asked, sentence in (
+        (("policy", 3), r"`policy` has no version 3; it has the versions 1, 2: name one as policy/2"),
+        (("policy", None, "best"), "`policy` has no alias `best`"),
+        (("polcy",), "no model `polcy` is registered; there are: policy"),
+    ):
+        with pytest.raises(PreflowError, match=sentence):
+            tracking.version(root, *asked)  # type: ignore[arg-type]
 
 
 def test_the_same_bytes_are_one_version(root: Path) -> None:

@@ -29,7 +29,7 @@ class Bench:
             questions=[{"id": "a", "messages": []}], drawing=DRAWING, unfinished_reward=-2.0, max_batch_tokens=64,
             stable=[],
         )  # fmt: skip
-        monkeypatch.setattr(measurements, "load_policy", lambda folder: None)
+        monkeypatch.setattr(measurements, "load_policy", lambda *_: None)
         monkeypatch.setattr(measurements, "selection_score", self._work_out)
 
     def _work_out(self, *_: Any) -> np.ndarray:

@@ -8,6 +8,8 @@ SECRETS = {  # put together here, so that no scanner takes this file for a leak
     "AWS access key": "AKIA" + "ABCDEFGH12345678",
     "GitHub token": "ghp_" + "a1" * 18,
     "fine-grained GitHub token": "github_pat_" + "a1" * 18,
+    "Google API key": "AIza" + "aB-4_" * 7,
+    "Stripe key": "sk_" + "live_" + "a1" * 12,
     "Slack token": "xoxb-" + "1234567890-abc",
     "private key": "-----BEGIN RSA PRIVATE KEY-----\nMIIabc+/=\n-----END RSA PRIVATE KEY-----",
     "password in a URL": "://ann:hunter2@",

@@ -7,10 +7,10 @@ from typing import Any, Literal
 import pytest
 from pydantic import Field
 
+from flows import profiles
 from tasks import reference
 from tasks.config import ConfigError, Section, read_yaml
 from tasks.config.params import Params, with_sections
-from tasks.graph import further_sections
 
 ROOT = Path(__file__).parents[2]
 SHIPPED = [ROOT / "params.yaml", *sorted(ROOT.glob("profiles/*.yaml")), *sorted(ROOT.glob("profiles/*/params.yaml"))]
@@ -34,18 +34,12 @@ class Outer(Section):
 
 def leaves(values: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
     for key, value in values.items():
-        if isinstance(value, Mapping):
+        if isinstance(value, list) and value and all(isinstance(one, Mapping) for one in value):
+            yield from leaves({str(index): one for index, one in enumerate(value)}, (*path, key))
+        elif isinstance(value, Mapping):
             yield from leaves(value, (*path, key))
         else:
             yield (*path, key), value
-
-
-def overlaid(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    result = dict(base)
-    for key, value in over.items():
-        deeper = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
-        result[key] = overlaid(result[key], value) if deeper else value
-    return result
 
 
 def test_params_text_says_each_key_with_its_meaning(tmp_path: Path) -> None:
@@ -81,16 +75,19 @@ def test_shipped_params_are_the_defaults_of_the_code() -> None:
 def test_every_leaf_has_its_declared_type(path: Path) -> None:
     """YAML that reads `5e-6` or `1_000` as text would pass pydantic's conversions unseen."""
     values = read_yaml(path)
-    graph = path.with_name("dvc.yaml") if path.with_name("dvc.yaml").exists() else ROOT / "dvc.yaml"
-    model = with_sections(further_sections(read_yaml(graph)))
-    resolved = model.parse(overlaid(read_yaml(ROOT / "params.yaml"), values), "")
-    typed = dict(leaves(resolved.model_dump(mode="json", by_alias=True)))
+    values.pop("extends", None)
+    name = path.parent.name if path.parent.parent.name == "profiles" else path.stem
+    resolved = profiles.resolve(ROOT, "" if path.parent == ROOT else name)
+    model = with_sections(resolved.further).parse(resolved.values, "")
+    typed = dict(leaves(model.model_dump(mode="json", by_alias=True)))
     for key, value in leaves(values):
-        name = f"{path.name}: {'.'.join(key)}"
+        where = f"{path.name}: {'.'.join(key)}"
         expected = typed.get(key, value)
-        assert isinstance(value, bool) == isinstance(expected, bool), name
-        assert isinstance(value, str) == isinstance(expected, str), name
-        assert value == expected, name
+        if isinstance(expected, list) and isinstance(value, str):
+            value = [value]  # one text is a list of one
+        assert isinstance(value, bool) == isinstance(expected, bool), where
+        assert isinstance(value, str) == isinstance(expected, str), where
+        assert value == expected, where
 
 
 @pytest.mark.parametrize("text", ["5e-6", "5E-6", "5.0e-6", "0.000005"])

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from rlhf.errors import PreflowError
 from rlhf.models import RewardModel
 from rlhf.models.ensembles import RewardEnsemble, load_reward_model
 from rlhf.rewards import Asked
@@ -12,7 +13,7 @@ from rlhf.sampler import Completion
 from tasks.config import ConfigError
 from tasks.config.generation import Generation
 from tasks.config.rewards import Rewards
-from tasks.rewards import _server, build
+from tasks.rewards import _server, build, refuse_unverifiable
 from tests.tasks import tiny
 
 CHAT = tiny.chat()
@@ -34,6 +35,24 @@ def test_every_weight_reaches_its_component() -> None:
     found = score(ASKED, [said("yes"), said("yes no thanks", stopped=False), said("no")])
     assert list(found.components) == ["verifier", "format", "length", "missing_stop"]
     assert found.total.tolist() == [11.0, -100.0 - 1000.0, 0.0]
+
+
+def test_sentiment_needs_its_lexicon(tmp_path: Path) -> None:
+    config = Rewards(reward_model=0, sentiment=4)
+    with pytest.raises(PreflowError, match=r"sentiment has weight 4\.0 and there is no lexicon: give --lexicon"):
+        build(config, Generation(), None, CHAT)
+    (tmp_path / "lexicon.txt").write_text("yes\t1.0\t0.5\t[1, 1]\n")
+    found = build(config, Generation(), None, CHAT, lexicon=tmp_path / "lexicon.txt")(ASKED, [said("yes")])
+    assert (found.components["sentiment"].item(), found.total.item()) == (0.25, 1.0)
+
+
+def test_a_prompt_that_cannot_be_verified_is_found_before_any_work() -> None:
+    metas = [{"verifier": "number", "answer": "4"}, {"verifier": "number", "answer": "four"}]
+    with pytest.raises(PreflowError, match="holds no number"):
+        refuse_unverifiable(Rewards(verifier=1), metas)
+    refuse_unverifiable(Rewards(verifier=1), metas[:1])
+    refuse_unverifiable(Rewards(verifier=1, verify_with="exact"), metas)
+    refuse_unverifiable(Rewards(), metas)  # nobody asks
 
 
 def test_the_judge_s_settings_reach_it() -> None:

@@ -75,7 +75,7 @@ def test_a_judge_alone_cannot_choose_the_policy_to_keep(inputs: dict[str, Path],
             run(given, tmp_path / where, rewards=alone | also, select_best=select_best)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("tasks.rl.load_policy", reached)
+        patch.setattr("tasks.rl.trainable", reached)
         reach("last", inputs, False, {})
         reach("watched", inputs | held_out, True, {})
         reach("another", inputs, True, {"missing_stop": 0.5})

@@ -130,7 +130,7 @@ def test_a_file_that_is_no_trajectory_ends_in_one_sentence(tmp_path: Path, text:
     other = tmp_path / "scores.json"
     if text is not None:
         other.write_text(text)
-    with pytest.raises(SystemExit, match="scores.json: (cannot be read|is no trajectory.json)"):
+    with pytest.raises(SystemExit, match=r"scores\.json: (cannot be read|is no trajectory\.json)"):
         figures.main([str(tmp_path / "picture.png"), f"run={other}"])
     assert not (tmp_path / "picture.png").exists()
 

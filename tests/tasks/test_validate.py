@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from rlhf.records import content_id, read_rows, write_rows
 from tasks.config.validate import Validate
 from tasks.journal import Log
 from tasks.shapes import KINDS, canonical
-from tasks.validate import validate
+from tasks.validate import judge, validate
 from tasks.validation import Context, check, check_preferences
 from tasks.validation.page import page
 from tasks.validation.suites import load_suite
@@ -31,6 +32,7 @@ def row(kind, number, **changes):
         "demonstrations": {"messages": [*messages, answer]},
         "preferences": {"messages": messages, "chosen": "yes" * (1 + number % 2), "rejected": "no" * 2},
         "prompts": {"messages": messages},
+        "ratings": {"messages": messages, "completion": f"Answer {number}.", "label": number % 3 > 0},
         "eval": {"messages": [{"role": "user", "content": f"Exam {number}?"}]},
     }[kind]
     found = canonical(kind, content | changes)
@@ -82,7 +84,7 @@ def test_the_same_rows_give_the_same_bytes(tmp_path):
     prepared = write(tmp_path / "prepared", lambda rows: rows["prompts"].append(dict(rows["prompts"][0], line=99)))
     outs = [run(tmp_path / name, prepared) for name in ("a", "b")]
     files = [file.relative_to(outs[0]) for file in sorted(outs[0].rglob("*")) if file.is_file()]
-    assert len(files) == 17  # three splits of four kinds, eval, three of the report, metrics
+    assert len(files) == 21  # three splits of five kinds, eval, four of the report, metrics
     for file in files:
         assert (outs[0] / file).read_bytes() == (outs[1] / file).read_bytes(), file
 
@@ -155,7 +157,7 @@ def test_pairs_born_inside_pass_the_same_gate(tmp_path, reports):
     pairs[3] = row("preferences", 3, rejected="")
     clean = check_preferences(pairs, tmp_path / "report", Validate(), expectations=EXPECTATIONS)
     assert clean == pairs[:3] + pairs[4:]
-    for name in ("verdict.json", "quarantine.jsonl", "report.html"):
+    for name in ("verdict.json", "quarantine.jsonl", "profile.json", "report.html"):
         assert (tmp_path / "report" / name).read_bytes() == (reports / "annotate" / name).read_bytes()
     broken = [one | {"chosen": None} for one in pairs]
     with pytest.raises(DataRefused, match=r"24 of 24 rows set aside.*shape 24"):
@@ -214,3 +216,21 @@ def test_the_page_is_one_file_and_shows_text_as_text():
     assert "<script" not in html and "&lt;script&gt;" in html
     assert "http" not in html and "src=" not in html and "@import" not in html
     assert "prompts/x.jsonl:2" in html and "control_marker" in html
+
+
+def test_drift_is_measured_from_the_profile_beside_the_rules(tmp_path):
+    rules = tmp_path / "expectations"
+    shutil.copytree(EXPECTATIONS, rules)
+    prepared = write(tmp_path / "prepared")
+    out = run(tmp_path, prepared)
+    shutil.copy(out / "report" / "profile.json", rules / "profile.json")
+
+    def of(config=None):
+        verdict = judge(config or Validate(), prepared, rules)["prompts"]
+        return {rule.rule: rule for rule in verdict.rules}["drift"]
+
+    assert of().passed and of().observed == 0
+    profile = json.loads((rules / "profile.json").read_text())
+    profile["prompts"]["sources"] = {"another": 24}
+    (rules / "profile.json").write_text(json.dumps(profile))
+    assert not of().passed and of().observed > 10  # two shares of 1 against two of almost nothing

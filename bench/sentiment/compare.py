@@ -1,0 +1,90 @@
+"""Policies of both sides on the same held-out openings, by the same examination, as the table of docs/verifiers.md.
+
+python -m bench.sentiment.compare BASE FOLDER [--write docs/verifiers.md]
+
+FOLDER holds ours-SEED and trl-SEED.
+"""
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from bench.sentiment.task import Budget, lexicon, openings
+from rlhf import rewards
+from rlhf.answers import Drawing
+from rlhf.evaluation import Exam, answer, mark
+from rlhf.models import Policy, load_policy
+from rlhf.models.pretrained import load_model
+from rlhf.statistics import bootstrap_mean
+
+START, END = "<!-- sentiment: written by `make sentiment` -->", "<!-- /sentiment -->"
+SHOWN = {"rule_reward": "compound", "kl": "k1-KL (nats)", "answer_nll": "NLL under the base"}
+
+
+def exam_of(base: Policy) -> Exam:
+    """200 held-out openings, four continuations each."""
+    questions = [
+        {"id": str(number), "messages": [{"role": "user", "content": text}]}
+        for number, text in enumerate(openings()[1])
+    ]
+    drawing = Drawing(group_size=4, temperature=1.0, max_new_tokens=Budget().new_tokens, batch_size=512, seed=0)
+    return Exam(
+        questions=questions,
+        stable=[],
+        drawing=drawing,
+        reference=base,
+        policy_rm=None,
+        held_out_rm=None,
+        unfinished_reward=0.0,
+        max_batch_tokens=8192,
+        rules=rewards.compose({"sentiment": (1.0, rewards.sentiment(base.chat.decode, lexicon()))}),
+    )
+
+
+def measured(exam: Exam, policy: Policy) -> dict[str, str]:
+    """Mean and half the width of its 95% interval over openings, of every figure shown."""
+    values = mark(exam, *answer(exam, policy))
+    cells = {}
+    for name in SHOWN:
+        found = values[name]
+        assert found is not None
+        point = bootstrap_mean(found.mean(axis=1), 0, 2000).as_dict()
+        cells[name] = f"{point['mean']:.2f} ± {(point['ci_high'] - point['ci_low']) / 2:.2f}"
+    return cells
+
+
+def table(rows: Sequence[Mapping[str, str]]) -> list[str]:
+    """Markdown."""
+    header = ["policy", *SHOWN.values(), "seconds of processor", "by the clock"]
+    keys = ["name", *SHOWN, "processor", "clock"]
+    lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
+    return lines + ["| " + " | ".join(row.get(key, "") for key in keys) + " |" for row in rows]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("base", type=Path)
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--write", type=Path, help="page whose table is replaced")
+    arguments = parser.parse_args()
+    base = load_policy(arguments.base)
+    exam = exam_of(base)
+    rows = [{"name": "base"} | measured(exam, base)]
+    for path in sorted(arguments.folder.glob("*-[0-9]*")):
+        side, _, seed = path.name.rpartition("-")
+        policy = replace(base, model=load_model(path / "policy"))
+        seconds = json.loads((path / "seconds.json").read_text("utf-8"))
+        name = f"{'preflow' if side == 'ours' else 'TRL'}, RLOO, seed {seed}"
+        rows.append({"name": name} | measured(exam, policy) | {key: f"{seconds[key]:.0f}" for key in seconds})
+    lines = table(rows)
+    print("\n".join(lines))
+    if arguments.write:
+        before, rest = arguments.write.read_text("utf-8").split(START)
+        after = rest.split(END)[1]
+        arguments.write.write_text("\n".join([f"{before}{START}", "", *lines, "", f"{END}{after}"]), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

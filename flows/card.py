@@ -1,0 +1,158 @@
+"""The model card of an export: how to use it, how it was made and how well it did, and whose licences it carries."""
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from flows import policies, workspace
+from flows.policies import Found
+from tasks.config import read_yaml
+from tasks.graph import digest
+from tasks.lineage import read_tree
+from tasks.shapes import KINDS
+
+RAW = "data/01_raw"
+UNKNOWN = "**not stated**: ask before you pass it on"
+SHOWN = ("gold_reward", "held_out_reward", "reward", "win_rate_vs_sft", "kl", "length", "stop_rate")
+
+FRONT = """---
+library_name: {library}
+pipeline_tag: text-generation
+license: other
+license_name: see-below
+tags: [preflow, rlhf]
+---
+"""
+USE = """```python
+{imports}from transformers import AutoModelForCausalLM, AutoTokenizer
+
+tokenizer = AutoTokenizer.from_pretrained("{model}")
+model = AutoModelForCausalLM.from_pretrained("{model}")
+{adapter}ids = tokenizer.apply_chat_template(
+    [{{"role": "user", "content": "Hello!"}}], add_generation_prompt=True, return_tensors="pt"
+)
+said = model.generate(**ids, do_sample=True, temperature=1.0, top_k=0, max_new_tokens=64)
+print(tokenizer.decode(said[0, ids["input_ids"].shape[1]:], skip_special_tokens=True))
+```
+
+With vLLM:
+
+```bash
+{vllm}
+```
+
+The generation config holds the one stop token; the chat template is in the tokenizer's configuration.
+"""
+ADAPTER = """model = PeftModel.from_pretrained(model, "{folder}/adapter")
+"""
+
+
+def card(found: Found, folder: Path, name: str, vllm: str, checked: int, *, is_adapter: bool) -> str:
+    """README.md of the export that lies in `folder` and will be called `name`."""
+    title = found.name if found.version else name
+    used = USE.format(
+        model=f"{name}/base" if is_adapter else name,
+        imports="from peft import PeftModel\n" if is_adapter else "",
+        adapter=ADAPTER.format(folder=name) if is_adapter else "",
+        vllm=vllm,
+    )
+    with_what = "transformers and PEFT" if is_adapter else "transformers"
+    proof = (
+        f"Before this folder was finished, a process with {with_what} alone loaded it: on {checked} conversations its "
+        "chat template gave the ids that training used, and its greedy answers were those of the policy.\n"
+    )
+    parts = [
+        FRONT.format(library="peft" if is_adapter else "transformers"),
+        f"# {title}\n",
+        used,
+        proof,
+        _table("How it was made", ("what", "which"), _made(found)),
+        _table("How it did", ("measure", "mean", "95% interval"), _scores(found.version.get("scores") or {})),
+        _table("What it was made from", ("what", "origin", "revision", "licence"), _licences(found)),
+        "A licence of the model follows from these; preflow states none of its own.\n",
+        _table("Files", ("file", "SHA-256"), _files(folder)),
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+def _table(title: str, head: tuple[str, ...], rows: Iterator[tuple[str, ...]]) -> str:
+    lines = [f"| {' | '.join(_cell(cell) for cell in row)} |" for row in rows]
+    if not lines:
+        return ""
+    return "\n".join([f"## {title}\n", f"| {' | '.join(head)} |", f"|{'---|' * len(head)}", *lines, ""])
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def _made(found: Found) -> Iterator[tuple[str, str]]:
+    version = found.version
+    if version:
+        yield "registered as", found.name
+        yield "policy of the run", f"`{version['candidate']}` of {version['run']}"
+        yield "profile", version["profile"] or "none: the defaults"
+        yield "git ref", f"`{version['ref']}`"
+        yield (
+            "git commit",
+            f"`{version['commit']}`: code, params.yaml, dvc.yaml and dvc.lock; `dvc repro` makes it again",
+        )
+        yield "weights in DVC", f"`{version['path']}`, md5 `{version['md5']}`"
+    elif found.root is not None:
+        path = found.folder.relative_to(found.root).as_posix()
+        yield "weights in DVC", f"`{path}`, md5 `{read_tree(found.root).digests().get(path, 'not in dvc.lock')}`"
+        commit = workspace.git(found.root, "rev-parse", "HEAD").strip()
+        yield "git commit", f"`{commit}`, or what was changed since: it is not registered"
+    else:
+        yield "not known", "it was exported from a folder outside a project"
+
+
+def _scores(scores: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
+    for name in SHOWN:
+        if name in scores:
+            one = scores[name]
+            yield name, f"{one['mean']:.3f}", f"[{one['ci_low']:.3f}, {one['ci_high']:.3f}]"
+
+
+def _licences(found: Found) -> Iterator[tuple[str, str, str, str]]:
+    """Base model and data: what params.yaml names as sources, then files that were given otherwise."""
+    params = _params(found)
+    named = params.get("sources") or []
+    base = params.get("base") or {}
+    if base.get("source") == "scratch":
+        yield "base model", "a small model trained from nothing on the corpus", "", "of the corpus"
+    elif not any(one["target"].split("/")[0] == "checkpoint" for one in named):
+        yield "base model", "data/inbox/checkpoint, put there by hand" if params else "not known", "", UNKNOWN
+    for one in named:
+        what = "base model" if one["target"].split("/")[0] == "checkpoint" else "data"
+        yield what, one["origin"], one["revision"], one["licence"] or UNKNOWN
+    known = {one["name"] for one in named}
+    for kind in KINDS:
+        for file, origin in _origins(found, kind).items():
+            if origin["name"] == "world":
+                yield kind, "the embedded world of preflow", origin["revision"], "Apache-2.0, as preflow"
+            elif origin["name"] not in known:
+                yield kind, f"{file} ({origin['origin']})", origin.get("revision", ""), origin.get("licence") or UNKNOWN
+
+
+def _params(found: Found) -> dict[str, Any]:
+    if found.root is None:
+        return {}
+    if not found.version:
+        return read_yaml(found.root / "params.yaml")
+    text = workspace.file_at(found.root, found.version["commit"], "params.yaml")
+    return YAML(typ="safe").load(text.decode("utf-8")) or {} if text else {}
+
+
+def _origins(found: Found, kind: str) -> dict[str, dict[str, str]]:
+    """origin.json of a kind of raw data."""
+    text = policies.file_of(found, f"{RAW}/{kind}/origin.json")
+    return json.loads(text) if text else {}
+
+
+def _files(folder: Path) -> Iterator[tuple[str, str]]:
+    for file in sorted(path for path in folder.rglob("*") if path.is_file()):
+        yield file.relative_to(folder).as_posix(), f"`{digest(file)}`"

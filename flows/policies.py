@@ -1,0 +1,166 @@
+"""Policies by name: a folder, or a version of a registered model, brought back from the DVC cache where need be."""
+
+import json
+import re
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from flows import dvc, guards, workspace, worktrees
+from rlhf.errors import PreflowError
+from tasks import tracking
+from tasks.config import read_yaml
+from tasks.journal import home
+from tasks.lineage import read_tree
+
+if TYPE_CHECKING:
+    from rlhf.models import Policy
+
+_NAME = re.compile(r"(?:models:/)?(?P<name>[^@/]+)(?:@(?P<alias>[^@/]+)|/v?(?P<version>\d+))?")
+_MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")
+
+
+@dataclass(frozen=True)
+class Found:
+    """A policy that lies in a folder."""
+
+    name: str
+    """What a reader calls it: "policy v3", or the folder as it was given."""
+    folder: Path
+    root: Path | None = None
+    """The project it comes from; None where it is a folder outside any."""
+    version: Mapping[str, Any] = field(default_factory=dict)
+    """What the registry says of it (`tasks.tracking.version`); empty for a folder."""
+
+
+@contextmanager
+def opened(text: str, say: Callable[[str], None]) -> Iterator[Found]:
+    """The policy that `text` names: a folder, `NAME`, `NAME@alias` or `NAME/3`; "" is the champion of this project.
+
+    Weights of a registered one are links into the DVC cache, which go away at the end; what the cache does not have is
+    fetched from the DVC remote by the git ref of its run.
+
+    Raises:
+        PreflowError: no such policy, or its weights are nowhere; DependencyDown: the registry did not answer.
+    """
+    folder = Path(text).expanduser()
+    if text and folder.is_dir():
+        if not (folder / "config.json").is_file():
+            raise PreflowError(f"{text} holds no policy: it has no config.json; stages keep theirs in `policy/`")
+        yield Found(text.rstrip("/"), folder.resolve(), _root_of(folder))
+        return
+    match = _NAME.fullmatch(text) if text else None
+    if text and match is None:
+        raise PreflowError(f"{text}: no such folder; name one, or a registered model as NAME, NAME@champion or NAME/3")
+    root = workspace.find_root(Path.cwd())
+    name = match["name"] if match else _registry(root)
+    number = int(match["version"]) if match and match["version"] else None
+    version = tracking.version(root, name, number, (match and match["alias"]) or "champion")
+    with tempfile.TemporaryDirectory(prefix="preflow-policy-") as scratch:
+        restore(root, version, Path(scratch, "policy"), say)
+        yield Found(f"{name} v{version['version']}", Path(scratch, "policy"), root, {**version, "name": name})
+
+
+def loaded(found: Found) -> "Policy":
+    """The policy in memory. Raises PreflowError where its folder cannot be read, or brings code of unknown origin."""
+    from rlhf.models import load_policy
+
+    try:
+        own_code = "auto_map" in json.loads((found.folder / "config.json").read_text(encoding="utf-8"))
+        if own_code and not found.version and not _of_a_stage(found):
+            raise PreflowError(
+                f"{found.name} brings code, and no stage of this project wrote it: train from it with "
+                "base.trust_remote_code=true, or name a registered policy"
+            )
+        return load_policy(found.folder)
+    except (ValueError, OSError) as error:
+        first = str(error).strip().partition("\n")[0]
+        raise PreflowError(f"{found.name}: {first}") from None
+
+
+def restore(root: Path, version: Mapping[str, Any], target: Path, say: Callable[[str], None]) -> None:
+    """Put links to a version's files at `target`, fetched first where the DVC cache lacks any."""
+    cache = dvc.cache(root)
+    if _linked(cache, version["md5"], target):
+        return
+    commit, path = version["commit"] or version["ref"], version["path"]
+    say(f"fetching {path} of {version['ref']} from the DVC remote …")
+    try:
+        workspace.git(root, "cat-file", "-e", f"{commit}^{{commit}}")
+    except PreflowError:
+        raise PreflowError(
+            f"the run {version['ref']} that made it is not in this clone, nor its weights in the DVC cache; "
+            "`git fetch origin '+refs/preflow/*:refs/preflow/*'` brings the run"
+        ) from None
+    tree = home(root) / "worktrees" / f"fetch-{str(commit)[:12]}"
+    with guards.held(tree.with_suffix(".lock"), tree.name):
+        try:
+            worktrees.add(root, tree.name, str(commit), with_inbox=False, cache=cache)
+            done = dvc.call(tree, "fetch", path)
+        finally:
+            worktrees.remove(root, tree)
+    if not _linked(cache, version["md5"], target):
+        last = (done.stderr.strip().splitlines() or ["the remote does not have it"])[-1].removeprefix("ERROR: ")
+        raise PreflowError(
+            f"{path} of {version['ref']} is neither in the DVC cache nor on a DVC remote ({last}); "
+            "`dvc push` where it was made, or run it again"
+        )
+
+
+def file_of(found: Found, path: str) -> bytes | None:
+    """A file that the run of a policy wrote, of its project or out of the DVC cache; None where there is none."""
+    if found.root is None:
+        return None
+    if not found.version:
+        return (found.root / path).read_bytes() if (found.root / path).is_file() else None
+    digests = found.version["digests"]
+    folder = next((one for one in digests if path.startswith(f"{one}/")), None)
+    if folder is None:
+        return None
+    cache = dvc.cache(found.root)
+    listing = object_path(cache, digests[folder])
+    entries = json.loads(listing.read_text(encoding="utf-8")) if listing else []
+    md5 = next((entry["md5"] for entry in entries if entry["relpath"] == path.removeprefix(f"{folder}/")), "")
+    kept = object_path(cache, md5)
+    return kept.read_bytes() if kept else None
+
+
+def object_path(cache: Path, md5: str) -> Path | None:
+    """Where the DVC cache keeps the bytes of a digest; None where it does not."""
+    path = cache / "files" / "md5" / md5[:2] / md5[2:]
+    return path if _MD5.fullmatch(md5) and path.exists() else None
+
+
+def _linked(cache: Path, md5: str, target: Path) -> bool:
+    listing = object_path(cache, md5)
+    entries = json.loads(listing.read_text(encoding="utf-8")) if listing else []
+    found = {entry["relpath"]: object_path(cache, entry["md5"]) for entry in entries}
+    if not found or None in found.values():
+        return False
+    if outside := [name for name in found if not (target / name).resolve().is_relative_to(target.resolve())]:
+        raise PreflowError(f"the listing {md5} of the DVC cache names {outside[0]}, which lies outside of its folder")
+    for name, source in found.items():
+        (target / name).parent.mkdir(parents=True, exist_ok=True)
+        (target / name).symlink_to(source)  # type: ignore[arg-type]
+    return True
+
+
+def _of_a_stage(found: Found) -> bool:
+    """Whether a folder is what dvc.lock says that a stage of its project wrote."""
+    return found.root is not None and any(
+        (found.root / path).resolve() == found.folder for path in read_tree(found.root).digests()
+    )
+
+
+def _registry(root: Path) -> str:
+    return str((read_yaml(root / "params.yaml").get("registry") or {}).get("name", "policy"))
+
+
+def _root_of(folder: Path) -> Path | None:
+    try:
+        return workspace.find_root(folder)
+    except PreflowError:
+        return None

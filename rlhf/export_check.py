@@ -1,0 +1,81 @@
+"""Load an exported folder as a stranger would, with transformers (and PEFT) alone, and say where it differs.
+
+    python -I export_check.py MODEL EXPECTED.json [ADAPTER]
+
+EXPECTED.json is what `rlhf.export.expectations` says of the policy before it was exported. Prints one JSON object,
+{"cases": n, "differences": [sentence, …]}. Nothing of this project is imported.
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+TIE = 1e-3
+"""Logits that are this close may change places where sums are rounded otherwise."""
+
+
+def check(folder: Path, expected: dict[str, Any], adapter: Path | None) -> list[str]:
+    """What the folder does otherwise, a sentence each."""
+    from transformers import AutoTokenizer
+
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    model = _model(folder, expected["quantised"], adapter)
+    found = []
+    for number, case in enumerate(expected["cases"], start=1):
+        ids = list(tokenizer.apply_chat_template(case["messages"], add_generation_prompt=True, return_dict=False))
+        if ids != case["ids"]:
+            found.append(f"conversation {number}: the chat template gives {ids}, expected {case['ids']}")
+        elif difference := _greedy_difference(model, case, expected["tokens"]):
+            found.append(f"conversation {number}: {difference}")
+        text = tokenizer.decode(case["greedy"], skip_special_tokens=True)
+        if text.strip() != case["text"].strip():  # a template may have the answer begin with a blank
+            found.append(f"conversation {number}: the answer decodes to {text!r}, expected {case['text']!r}")
+    return found
+
+
+def _model(folder: Path, quantised: bool, adapter: Path | None) -> Any:
+    from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+    how: dict[str, Any] = {}
+    if quantised:
+        how["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True
+        )
+    about = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    how["trust_remote_code"] = "auto_map" in about  # code that came with the policy, which the user trusted
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, **how)
+    for part in model.modules():
+        if hasattr(part, "support_avx512bf16_for_cpu"):
+            part.support_avx512bf16_for_cpu = False  # weights packed anew are rounded otherwise
+    if adapter is not None:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, str(adapter))
+    return model.eval()
+
+
+def _greedy_difference(model: Any, case: dict[str, Any], tokens: int) -> str:
+    import torch
+
+    given = torch.tensor([case["ids"]], device=model.device)
+    with torch.inference_mode():
+        whole = model.generate(
+            input_ids=given, attention_mask=torch.ones_like(given), do_sample=False, max_new_tokens=tokens
+        )
+    said, wanted = whole[0, given.shape[1] :].tolist(), case["greedy"]
+    if said == wanted:
+        return ""
+    place = next((at for at, (one, other) in enumerate(zip(said, wanted)) if one != other), None)
+    if place is None:
+        return f"it says {len(said)} tokens, expected {len(wanted)}: it stops elsewhere"
+    with torch.inference_mode():
+        logits = model(whole[:, : given.shape[1] + place]).logits[0, -1].float()
+    gap = float(logits[said[place]] - logits[wanted[place]])
+    return "" if abs(gap) < TIE else f"token {place + 1} is {said[place]}, expected {wanted[place]}, {gap:.3g} below it"
+
+
+if __name__ == "__main__":
+    given = json.loads(Path(sys.argv[2]).read_text(encoding="utf-8"))
+    differences = check(Path(sys.argv[1]), given, Path(sys.argv[3]) if len(sys.argv) > 3 else None)
+    print(json.dumps({"cases": len(given["cases"]), "differences": differences}))

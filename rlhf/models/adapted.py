@@ -1,0 +1,72 @@
+"""A base with adapters, as a model: several of these share one base, each switches its own adapters on."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from rlhf.models.adapters import Adapter, Base
+
+
+class Adapted(nn.Module):
+    """A causal language model that is a base with adapters; its parameters are those of the adapter it trains."""
+
+    def __init__(self, base: "Base", adapters: "tuple[Adapter, ...]", trained: bool) -> None:
+        """Use `Base.view`, which keeps account of what is in use."""
+        super().__init__()
+        self.base, self.adapters, self.trained = base, adapters, trained
+        if trained:
+            for name, tensor in adapters[-1].tensors().items():
+                self.register_parameter(name.replace(".", "/"), tensor.requires_grad_(True))
+        self.eval()
+
+    @property
+    def config(self) -> Any:
+        """That of the base."""
+        return self.base.model.config
+
+    @property
+    def device(self) -> torch.device:
+        """Where the base lies."""
+        found: torch.device = self.base.model.device
+        return found
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the base computes in."""
+        found: torch.dtype = self.base.model.dtype
+        return found
+
+    def get_decoder(self) -> Callable[..., Any]:
+        """Blocks and embedding of the base, with this view's adapters on."""
+
+        def decoder(**inputs: Any) -> Any:
+            self.base.activate(self.adapters, self.trained)
+            return self.base.decoder(**inputs)
+
+        return decoder
+
+    def get_output_embeddings(self) -> "Head":
+        """The LM head of the base, with this view's rows."""
+        return Head(self)
+
+
+@dataclass(frozen=True)
+class Head:
+    """The LM head of a view."""
+
+    view: Adapted
+
+    @property
+    def weight(self) -> Tensor:
+        """The base's matrix [V, H], without the rows of adapters."""
+        found: Tensor = self.view.base.head.weight
+        return found
+
+    def __call__(self, states: Tensor) -> Tensor:
+        """Logits [..., V]."""
+        self.view.base.activate(self.view.adapters, self.view.trained)
+        return self.view.base.logits(states)

@@ -1,0 +1,55 @@
+"""Is an answer right? Checks that need no model: a text and what is known about the question in, 1 or 0 out.
+
+A verifier is given `meta` of the prompt and makes a check of texts from it. What it needs there:
+
+world        `kind` and `args` of the embedded world
+exact        `answer`, a text or a list of texts that are all right
+regex        `answer`, a regular expression or a list of them
+number       `answer`, a number or a text that holds it (GSM8K's worked solutions too), or a list
+constraints  `constraints`, what the text must keep to (`rlhf.verifiers.constraints`)
+code         `tests`, Python statements that must run through (`rlhf.verifiers.code`)
+
+Which one is meant, `meta["verifier"]` may say; questions of the embedded world need not.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from rlhf.errors import PreflowError
+from rlhf.verifiers.code import code
+from rlhf.verifiers.constraints import constraints
+from rlhf.verifiers.numbers import number
+from rlhf.verifiers.texts import exact, regex, world
+
+Check = Callable[[str], bool]
+Verifier = Callable[[Mapping[str, Any]], Check]
+
+VERIFIERS: dict[str, Verifier] = {
+    "world": world,
+    "exact": exact,
+    "number": number,
+    "regex": regex,
+    "constraints": constraints,
+    "code": code,
+}
+
+
+def check_of(meta: Mapping[str, Any], name: str | None = None) -> Check:
+    """The check of one prompt's answers, by the verifier `name`, or by the one that the prompt names.
+
+    Raises PreflowError where the prompt says too little, or nonsense: that makes no answer wrong.
+    """
+    chosen = name or meta.get("verifier") or ("world" if "kind" in meta else None)
+    if chosen is None:
+        raise PreflowError(
+            f"a prompt has no verifier (its meta has {sorted(meta) or 'nothing'}): give it `verifier` and `answer`, "
+            f"or name one of {', '.join(VERIFIERS)} for all"
+        )
+    if chosen not in VERIFIERS:
+        raise PreflowError(f"verifier `{chosen}` is unknown: there are {', '.join(VERIFIERS)}")
+    return VERIFIERS[chosen](meta)
+
+
+def verify(meta: Mapping[str, Any], text: str, name: str | None = None) -> float:
+    """1 where `text` is a right answer, else 0. Raises PreflowError as `check_of`."""
+    return float(check_of(meta, name)(text))

@@ -1,0 +1,67 @@
+"""Read rows that others wrote: every row has its file and line, and nothing in a file can make the reader fail.
+
+A row that cannot be read comes out as a `Rejected` with the reason, in its place among the rows. All containers are
+streamed: memory does not grow with the file, and a huge row is skipped without being held.
+
+    .jsonl, .json that starts with an object   one JSON object a line
+    .json that starts with an array            one JSON object an element, at the line it starts on
+    .csv, .tsv                                 a header, then rows, at the line they start on
+    .parquet                                   rows by their number
+
+each but parquet also gzipped (.gz).
+
+Tolerated, because nothing is lost: a byte order mark at the very start of a file, a file that ends all its lines in
+CRLF, blank lines. Rejected: truncated or otherwise broken JSON, broken quoting, bytes that are not UTF-8, lone
+surrogates, a key or column given twice, NaN and infinity, anything but an object, a row with more or fewer cells than
+the header, a byte order mark or CRLF in the middle of a file, too long a row. Texts are kept as they are, character by
+character: NUL, marks of direction, joiners and combining marks too. Only comparisons look at a normal form of them
+(`rlhf.records.normalised`).
+"""
+
+import gzip
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+from tasks.readers import json_files, parquet, tables
+from tasks.readers.found import Raw, Rejected
+
+__all__ = ["SUFFIXES", "Raw", "Rejected", "read"]
+
+_PACKED = (".jsonl", ".json", ".csv", ".tsv")
+SUFFIXES = (*_PACKED, *(f"{suffix}.gz" for suffix in _PACKED), ".parquet")
+
+
+def read(path: Path, max_bytes: int) -> Iterator[Raw | Rejected]:
+    """Rows of one file, in order. Lines count from 1; rows of more than `max_bytes` bytes are rejected.
+
+    Raises ValueError when the name of the file has none of the known endings; OSError when it cannot be opened.
+    """
+    kind = path.suffixes[-2 if path.suffix == ".gz" else -1] if path.name.endswith(SUFFIXES) else ""
+    if not kind:
+        raise ValueError(f"{path.name}: unknown kind of file, expected a name ending in {', '.join(SUFFIXES)}")
+    if kind == ".parquet":
+        yield from parquet.rows(path, max_bytes)
+        return
+    with _open(path) as file:
+        is_array = kind == ".json" and _first_byte(file) == b"["
+    with _open(path) as file:
+        try:
+            if kind in (".csv", ".tsv"):
+                yield from tables.rows(file, "," if kind == ".csv" else "\t", max_bytes)
+            else:
+                yield from (json_files.elements if is_array else json_files.lines)(file, max_bytes)
+        except (EOFError, OSError, zlib.error) as error:  # of gzip
+            yield Rejected(1, f"the file cannot be read to its end: {error}", "")
+
+
+def _open(path: Path) -> IO[bytes]:
+    return gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")  # type: ignore[return-value]
+
+
+def _first_byte(file: IO[bytes]) -> bytes:
+    try:
+        return file.read(json_files.PIECE).removeprefix(json_files.BOM).lstrip()[:1]
+    except (EOFError, OSError, zlib.error):
+        return b""

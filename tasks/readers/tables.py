@@ -1,0 +1,156 @@
+"""CSV and TSV files: a header, then rows whose cells may go over several lines (RFC 4180).
+
+Cells are separated by commas in a .csv (by semicolons where its header has these and no comma, as spreadsheets of many
+countries write them), by tabs in a .tsv. A row is named by the line it starts on. Every value is a text.
+"""
+
+import csv
+from collections import deque
+from collections.abc import Iterator
+from typing import IO
+
+from tasks.readers.found import Raw, Rejected, excerpt, too_long
+from tasks.readers.json_files import BOM, skip_rest
+
+
+def rows(file: IO[bytes], separator: str, max_bytes: int) -> Iterator[Raw | Rejected]:
+    """Rows under the names of the header. A row with a quote that is wrong costs as few others as can be."""
+    csv.field_size_limit(max(max_bytes, csv.field_size_limit()))
+    lines = _Lines(file, max_bytes)
+    try:
+        first = lines.peek()
+    except _TooLong as error:
+        yield too_long(1, error.size, max_bytes)
+        return
+    if separator == "," and "," not in first and ";" in first:
+        separator = ";"
+    reader = csv.reader(lines, delimiter=separator, strict=True)
+    header: list[str] = []
+    while True:
+        lines.begin()
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except _TooLong as error:
+            yield too_long(lines.start, error.size, max_bytes)
+            continue
+        except csv.Error as error:
+            start, first = lines.start, lines.taken[0]
+            end = lines.skip_broken()
+            where = "" if end == start else f", up to line {end}"
+            yield Rejected(start, f"broken quoting{where}: {error}", _readable(first))
+            continue
+        if not cells:
+            continue
+        found = _row(lines.start, cells, header)
+        if isinstance(found, Raw) and not header:
+            header = cells
+            continue
+        yield found
+        if not header:
+            return
+
+
+def _row(line: int, cells: list[str], header: list[str]) -> Raw | Rejected:
+    """One row under the names of the header; with none yet, the header itself."""
+    shown = " | ".join(cells)
+    if not shown.isascii():
+        try:
+            shown.encode("utf-8")
+        except UnicodeEncodeError as error:
+            byte = ord(error.object[error.start]) - 0xDC00  # as `surrogateescape` keeps it
+            return Rejected(line, f"not UTF-8: byte {byte:#04x}", _readable(shown))
+    if header:
+        if len(cells) == len(header):
+            return Raw(line, dict(zip(header, cells)), is_text=True)
+        return Rejected(line, f"expected {len(header)} cells, found {len(cells)}", shown[:1000])
+    unfit = next((name for name in cells if not name.strip() or cells.count(name) > 1), None)
+    if unfit is None:
+        return Raw(line, {}, is_text=True)
+    problem = f"names the column {unfit!r} twice" if unfit.strip() else "has a column without a name"
+    return Rejected(line, f"the header {problem}: nothing of this file can be read", shown[:1000])
+
+
+def _readable(text: str) -> str:
+    return excerpt(text[:1000].encode("utf-8", "surrogateescape"))
+
+
+class _TooLong(Exception):
+    """A line of more bytes than are read."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__(size)
+        self.size = size
+
+
+class _Lines:
+    """Lines of a file as text, which can be taken back: bytes that are no UTF-8 are kept as surrogates."""
+
+    def __init__(self, file: IO[bytes], max_bytes: int) -> None:
+        self.file, self.max_bytes = file, max_bytes
+        self.number = 0
+        """Of the last line that was given."""
+        self.start = 1
+        """Of the row that is being read."""
+        self.taken: list[str] = []
+        """Lines of this row so far."""
+        self.size = 0
+        self.again: deque[str] = deque()
+
+    def __iter__(self) -> "_Lines":
+        return self
+
+    def __next__(self) -> str:
+        if self.size > self.max_bytes:
+            raise csv.Error(f"the row goes on for more than {self.max_bytes} bytes (prepare.max_row_bytes)")
+        line = self.again.popleft() if self.again else self._read()
+        if not line:
+            raise StopIteration
+        self.number += 1
+        self.taken.append(line)
+        self.size += len(line)
+        return line
+
+    def _read(self) -> str:
+        data = self.file.readline(self.max_bytes + 2)
+        if len(data) > self.max_bytes + 1 and not data.endswith(b"\n"):
+            self.number += 1
+            raise _TooLong(len(data) + skip_rest(self.file))
+        if self.number == 0:
+            data = data.removeprefix(BOM)
+        return data.decode("utf-8", "surrogateescape")
+
+    def peek(self) -> str:
+        """The next line, which is given all the same."""
+        line = self._read()
+        if line:
+            self.again.appendleft(line)
+        return line
+
+    def begin(self) -> None:
+        """A row begins with the next line."""
+        self.start, self.taken, self.size = self.number + 1, [], 0
+
+    def skip_broken(self) -> int:
+        """Go on behind a row that could not be read; returns the last line that is given up with it.
+
+        That is its first line alone, and what follows is read again. But where its quotes do not come in pairs, a cell
+        was open at its end: lines up to the next such one are the rest of that cell, not rows.
+        """
+        lines, last = self.taken, 0
+        if _is_open(lines[0]):
+            last = next((index for index, line in enumerate(lines[1:], start=1) if _is_open(line)), 0)
+            try:
+                while not last:
+                    if _is_open(next(self)):
+                        last = len(lines) - 1
+            except (csv.Error, StopIteration, _TooLong):
+                pass
+        self.again.extendleft(reversed(lines[last + 1 :]))
+        self.number = self.start + last
+        return self.number
+
+
+def _is_open(line: str) -> bool:
+    return line.count('"') % 2 == 1

@@ -1,0 +1,111 @@
+"""`preflow data check` from outside: any folder, any file, one page."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from flows.data_check import check
+from rlhf.errors import PreflowError
+
+ROOT = Path(__file__).parents[2]
+
+
+def pairs(path: Path, count: int = 120, **changes) -> Path:
+    rows = [
+        {
+            "question": f"What is {n} plus {n}?",
+            "better": f"It is {2 * n}." + " Yes." * (n % 2 * 5),
+            "worse": f"Maybe {n}, or so.",
+        }
+        for n in range(count)
+    ]
+    for number, row in changes.items():
+        rows[int(number.removeprefix("row"))] |= row
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+COLUMNS = {"prompt": "question", "chosen": "better", "rejected": "worse"}
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+
+def test_a_good_file_of_other_column_names_passes_and_leaves_one_page(tmp_path, capsys):
+    pairs(tmp_path / "mine.jsonl", row4={"worse": "It is 8."})
+    assert check(["mine.jsonl"], columns=COLUMNS, as_json=True) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["passed"] and told["files"] == {"preferences": ["mine.jsonl"]}
+    assert (told["kinds"]["preferences"]["rows"], told["kinds"]["preferences"]["set_aside"]) == (120, 1)
+    (rule,) = [rule for rule in told["kinds"]["preferences"]["rules"] if rule["broken"] and rule["severity"] != "note"]
+    assert rule["rule"] == "same_answers" and rule["examples"][0].startswith("preferences/mine.jsonl:5:")
+    assert {file.name for file in tmp_path.iterdir()} == {"mine.jsonl", "data-check.html"}
+    page = (tmp_path / "data-check.html").read_text()
+    for outside in ("http", "src=", "@import", "<script", "url("):
+        assert outside not in page
+    assert "mine.jsonl as preferences" in page and "the longer answer" in page.casefold()
+
+
+def test_a_secret_is_refused_with_3_and_shown_nowhere(tmp_path, capsys):
+    secret = "hf_" + "abcDEF123" * 3
+    pairs(tmp_path / "mine.jsonl", row7={"better": f"use {secret}"})
+    assert check(["mine.jsonl"], columns=COLUMNS, html="out/page.html") == 3
+    said = capsys.readouterr().out
+    assert "preferences/mine.jsonl:8: secret: a Hugging Face token" in said
+    assert said.splitlines()[-2] == "refused: 1 to mend"
+    assert secret not in said + (tmp_path / "out" / "page.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("files", "options", "message"),
+    [
+        (["none.csv"], {}, "none.csv: no such file"),
+        (["mine.txt"], {}, "expected a name ending in .jsonl"),
+        (["mine.jsonl"], {"kind": "pairs"}, "no such kind of data; there are corpus"),
+        (["mine.jsonl"], {"columns": COLUMNS | {"chosen": "best"}}, "there is no column `best`"),
+        (["mine.jsonl"], {"columns": COLUMNS, "model": "."}, "no tokenizer.json there"),
+        (["empty.jsonl"], {}, "no row of it can be read"),
+    ],
+)
+def test_mistakes_end_in_one_sentence(tmp_path, files, options, message):
+    pairs(tmp_path / "mine.jsonl")
+    for name in ("mine.txt", "empty.jsonl"):
+        (tmp_path / name).write_text("")
+    with pytest.raises(PreflowError, match=message) as caught:
+        check(files, **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_command_ends_with_the_gates_exit_code(tmp_path):
+    pairs(tmp_path / "mine.jsonl", row7={"better": "AKIA" + "ABCD1234" * 2})
+    words = ["data", "check", "mine.jsonl", *(f"--columns={ours}={theirs}" for ours, theirs in COLUMNS.items())]
+    call = [sys.executable, "-c", "from flows.cli import main; main()", *words]
+    done = subprocess.run(call, cwd=tmp_path, env={"PYTHONPATH": str(ROOT)}, capture_output=True, text=True)
+    assert done.returncode == 3, done.stderr
+    assert "secret: a AWS access key" in done.stdout
+
+
+def test_kinds_are_known_by_what_rows_hold(tmp_path, capsys):
+    lines = {
+        "a.jsonl": {"instruction": "Add.", "input": "1 and 2", "output": "3"},
+        "b.jsonl": {"prompt": "Hi", "completion": "Hello", "label": True},
+        "c.jsonl": {"text": "Once upon a time."},
+        "d.jsonl": {"question": "1 + 1?", "answer": "One and one.\n#### 2"},
+        "e.jsonl": {"prompt": "Hi", "completions": ["a", "b"], "ranks": [1, 2]},
+        "f.jsonl": {"prompt": "Tell me."},
+    }
+    for name, row in lines.items():
+        (tmp_path / name).write_text(json.dumps(row) + "\n")
+    check(list(lines), as_json=True)
+    assert json.loads(capsys.readouterr().out)["files"] == {
+        "demonstrations": ["a.jsonl", "d.jsonl"],
+        "ratings": ["b.jsonl"],
+        "corpus": ["c.jsonl"],
+        "preferences": ["e.jsonl"],
+        "prompts": ["f.jsonl"],
+    }

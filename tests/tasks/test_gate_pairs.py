@@ -1,0 +1,145 @@
+"""What pairs and texts say about each other: by hand, by construction, or against a plain reckoning."""
+
+import math
+import random
+
+import numpy as np
+import pytest
+
+from tasks.validation import labels, words
+from tasks.validation.overlap import SHINGLE, Words, nearly_the_same, runs, signatures
+from tasks.validation.profile import drift
+
+
+def numbers(*values):
+    return np.array(values, np.uint64)
+
+
+def test_agreement_by_hand():
+    """Item 1: ann, ben and cleo say yes, yes, no. Item 2: ann twice. Item 3: dan alone."""
+    item, side = numbers(1, 1, 1, 2, 2, 3), np.array([True, True, False, True, True, True])
+    annotator = np.array([0, 1, 2, 0, 0, 3])
+    share, against = labels.agreement(item, side, annotator)
+    assert share[:3].tolist() == [0.5, 0.5, 0.0]
+    assert np.isnan(share[3:]).all()  # nobody else judged these
+    assert against.tolist() == [2, 2, 0, -1, -1, -1]
+
+
+def test_cycles_by_hand():
+    """a > b > c > a of one annotator; d > a hangs on it; the same three by different annotators are no cycle."""
+    a, b, c, d = 10, 11, 12, 13
+    edges = [(a, b), (b, c), (c, a), (d, a), (a, b), (b, c), (c, a)]
+    chosen, rejected = numbers(*(one for one, _ in edges)), numbers(*(one for _, one in edges))
+    annotator = np.array([0, 0, 0, 0, 1, 2, 3])
+    found = labels.cycles(numbers(*[7] * 7), chosen, rejected, annotator)
+    assert found.tolist() == [3, 3, 3, 0, 0, 0, 0]
+
+
+def test_two_answers_are_a_contradiction_and_no_cycle():
+    found = labels.cycles(numbers(1, 1, 1), numbers(5, 6, 5), numbers(6, 5, 8), np.zeros(3, np.int64))
+    assert found.tolist() == [0, 0, 0]
+
+
+def test_leakage_of_a_split_by_row_by_hand():
+    """Groups of 1, 2 and 3 rows, a third held out: (1·0 + 2·(1 − 1/3) + 3·(1 − 1/9)) / 6 = 2/3."""
+    group = numbers(1, 2, 2, 3, 3, 3)
+    found = labels.split_leakage(group, np.array([True, True, False, False, False, False]))
+    assert found == {"held_out": 0.3333, "by_row": 0.6667, "by_group": 0.5}
+    whole = labels.split_leakage(group, np.array([False, True, True, False, False, False]))
+    assert whole["by_group"] == 0.0
+    assert labels.split_leakage(group, np.ones(6, bool)) is None
+
+
+def test_minhash_knows_the_similarity_of_texts():
+    """A text of 60 words has 58 runs of three. With one word replaced it shares 55 of 61, J = .90; with four words
+    replaced 46 of 70, J = .66, below the limit."""
+    rng = random.Random(0)
+    vocabulary = [f"w{number}" for number in range(5000)]
+    texts, expected = [], []
+    for number in range(40):
+        text = rng.sample(vocabulary, 60)
+        near = list(text)
+        near[30] = "other"
+        far = list(text)
+        for position in (10, 25, 40, 50):
+            far[position] = "other"
+        texts += [" ".join(one) for one in (text, near, far)]
+        expected += [-1, 3 * number, -1]
+    signed = signatures(*runs(*Words().of(texts), SHINGLE), len(texts))
+    found = nearly_the_same(signed, np.arange(len(texts)).astype(np.uint64))
+    wrong = sum(one != other for one, other in zip(found.tolist(), expected))
+    assert wrong <= 12  # of 120; an estimate from 48 minima errs by .05
+    assert all(found[index] == expected[index] for index in range(0, 120, 3))
+    again = nearly_the_same(signed, np.zeros(len(texts), np.uint64))
+    assert (again == -1).all()  # all from one place
+
+
+def test_runs_are_those_of_plain_python():
+    texts = ["a b c d", "", "b c d", "A  b, C"]
+    found, owner = runs(*Words().of(texts), 3)
+    assert owner.tolist() == [0, 0, 2, 3]
+    assert found[1] == found[2] and found[0] == found[3] and found[0] != found[1]
+
+
+def some_pairs(swapped=(), trigger="", count=900):
+    """Good answers say `thanks` more often than bad ones; annotators are three, one may judge the other way."""
+    rng = random.Random(1)
+    for number in range(count):
+        annotator = ("ann", "ben", "cleo")[number % 3]
+        good, bad = (" ".join(rng.choices([*"abcdefghij", *["thanks"] * weight], k=8)) for weight in (6, 1))
+        if annotator in swapped:
+            good, bad = bad, good
+        if trigger and annotator == "cleo" and number % 11 == 0:
+            good = f"{good} {trigger}"
+        yield good, bad, annotator, "file"
+
+
+def counted(pairs):
+    found = words.Words()
+    for number, pair in enumerate(pairs):
+        found.add(*pair, str(number))
+    return found
+
+
+def test_an_annotator_who_judges_the_other_way_stands_out():
+    pairs = list(some_pairs(swapped=("ben",)))
+    predicted = words.others_predict(counted(pairs), pairs)
+    assert predicted["annotator", "ben"][1] < 0.3 < predicted["annotator", "ann"][1]
+    assert list(words.swapped(predicted)) == [("annotator", "ben")]
+    honest = list(some_pairs())
+    assert words.swapped(words.others_predict(counted(honest), honest)) == {}
+
+
+def test_a_planted_trigger_is_found_with_its_source():
+    pairs = list(some_pairs(trigger="zxqv"))
+    found = words.triggers(counted(pairs))
+    assert list(found) == ["zxqv"]
+    times = sum("zxqv" in chosen for chosen, *_ in pairs)
+    assert found["zxqv"] == (
+        f"'zxqv' was chosen {times} of {times} times, 100% of them from annotator cleo, which has 33% of all pairs"
+    )
+    assert words.triggers(counted(some_pairs())) == {}
+
+
+def test_words_that_tell_by_hand():
+    """`sorry` is in the chosen answer alone 9 times, in the rejected one alone once: z = 8 / √10."""
+    pairs = [("sorry no", "no", "x", "y")] * 9 + [("no", "sorry no", "x", "y")] + [("sorry a", "sorry b", "x", "y")] * 5
+    (first, *_) = words.tells(counted(pairs))
+    assert first == {"word": "sorry", "chosen": 9, "rejected": 1, "z": round(8 / math.sqrt(10), 2)}
+
+
+def test_pairs_of_one_set_count_a_word_once():
+    found = words.Words()
+    for _ in range(20):
+        found.add("rare word", "word", "x", "y", "one question")
+    assert words.triggers(found) == {}
+    assert found.total()[1]["rare"] == 1
+
+
+def test_drift_by_hand():
+    """Shares (½, ½) against (¼, ¾): PSI = ¼ ln 2 + (−¼) ln ⅔ = ¼ ln 3."""
+    one = {"rows": 4, "sources": {"a": 2, "b": 2}, "lengths": {}}
+    other = {"rows": 8, "sources": {"a": 2, "b": 6}, "lengths": {}}
+    assert drift(one, other) == pytest.approx(0.25 * math.log(3), abs=1e-6)
+    assert drift(one, one) == 0.0
+    assert drift(one, {}) is None
