@@ -9,6 +9,7 @@ from ruamel.yaml import YAML
 
 from flows import policies, workspace
 from flows.policies import Found
+from flows.serving import Layout, example, vllm
 from tasks.config import read_yaml
 from tasks.graph import digest
 from tasks.lineage import read_tree
@@ -27,16 +28,7 @@ tags: [preflow, rlhf]
 ---
 """
 USE = """```python
-{imports}from transformers import AutoModelForCausalLM, AutoTokenizer
-
-tokenizer = AutoTokenizer.from_pretrained("{model}")
-model = AutoModelForCausalLM.from_pretrained("{model}")
-{adapter}ids = tokenizer.apply_chat_template(
-    [{{"role": "user", "content": "Hello!"}}], add_generation_prompt=True, return_tensors="pt"
-)
-said = model.generate(**ids, do_sample=True, temperature=1.0, top_k=0, max_new_tokens=64)
-print(tokenizer.decode(said[0, ids["input_ids"].shape[1]:], skip_special_tokens=True))
-```
+{example}```
 
 With vLLM:
 
@@ -46,28 +38,28 @@ With vLLM:
 
 The generation config holds the one stop token; the chat template is in the tokenizer's configuration.
 """
-ADAPTER = """model = PeftModel.from_pretrained(model, "{folder}/adapter")
+IN_4_BITS = """The adapter was trained on weights in 4 bits (nf4, double quantisation), which bitsandbytes makes of
+`base/` while it loads. Over the weights of `base/` as they are it is a policy that is close, not equal.
+"""
+OWN_CODE = """The model brings Python of its own (`*.py`), which runs where it is loaded: read it first.
 """
 
 
-def card(found: Found, folder: Path, name: str, vllm: str, checked: int, *, is_adapter: bool) -> str:
+def card(found: Found, folder: Path, name: str, layout: Layout, checked: int) -> str:
     """README.md of the export that lies in `folder` and will be called `name`."""
     title = found.name if found.version else name
-    used = USE.format(
-        model=f"{name}/base" if is_adapter else name,
-        imports="from peft import PeftModel\n" if is_adapter else "",
-        adapter=ADAPTER.format(folder=name) if is_adapter else "",
-        vllm=vllm,
-    )
-    with_what = "transformers and PEFT" if is_adapter else "transformers"
+    served = vllm(layout, Path(name), str(found.version.get("name") or name))  # the card goes with the folder
+    with_what = "transformers and PEFT" if layout.rank else "transformers"
     proof = (
         f"Before this folder was finished, a process with {with_what} alone loaded it: on {checked} conversations its "
         "chat template gave the ids that training used, and its greedy answers were those of the policy.\n"
     )
     parts = [
-        FRONT.format(library="peft" if is_adapter else "transformers"),
+        FRONT.format(library="peft" if layout.rank else "transformers"),
         f"# {title}\n",
-        used,
+        USE.format(example=example(layout, name), vllm=served),
+        IN_4_BITS if layout.nf4 else "",
+        OWN_CODE if layout.own_code else "",
         proof,
         _table("How it was made", ("what", "which"), _made(found)),
         _table("How it did", ("measure", "mean", "95% interval"), _scores(found.version.get("scores") or {})),
@@ -102,8 +94,11 @@ def _made(found: Found) -> Iterator[tuple[str, str]]:
         )
         yield "weights in DVC", f"`{version['path']}`, md5 `{version['md5']}`"
     elif found.root is not None:
-        path = found.folder.relative_to(found.root).as_posix()
-        yield "weights in DVC", f"`{path}`, md5 `{read_tree(found.root).digests().get(path, 'not in dvc.lock')}`"
+        path = policies.stage_out(found)
+        kept = (
+            f"`{path}`, md5 `{read_tree(found.root).digests()[path]}`" if path else "dvc.lock does not name the folder"
+        )
+        yield "weights in DVC", kept
         commit = workspace.git(found.root, "rev-parse", "HEAD").strip()
         yield "git commit", f"`{commit}`, or what was changed since: it is not registered"
     else:

@@ -1,9 +1,10 @@
 """Talk to policies in the terminal: one, or two side by side.
-On a pipe every line is a question, and an answer ends with a line break.
+On a pipe every line is a question, and every answer one line, empty where the question was refused.
 
 Lines that begin with a slash are commands (`COMMANDS`); two slashes begin a question that begins with one.
 """
 
+import json
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -32,7 +33,13 @@ class Side:
 
 
 def chat(
-    names: Sequence[str], temperature: float, max_new_tokens: int, seed: int, system: str, say: Callable[[str], None]
+    names: Sequence[str],
+    temperature: float,
+    max_new_tokens: int,
+    seed: int,
+    system: str,
+    as_json: bool,
+    say: Callable[[str], None],
 ) -> None:
     """Load the policies and talk until the input ends.
 
@@ -46,12 +53,15 @@ def chat(
         from rlhf.talk import Talk
 
         sides = [Side(one.name, Talk(policies.loaded(one), temperature, max_new_tokens, seed, system)) for one in found]
+        # Bytes that are no UTF-8 become surrogates, which no chat encodes: the question is refused, the next one read.
+        sys.stdin.reconfigure(encoding="utf-8", errors="surrogateescape")  # type: ignore[union-attr]
         if not sys.stdin.isatty():
-            converse(sides, (line.rstrip("\r\n") for line in sys.stdin), answer, say)
+            converse(sides, (line.rstrip("\r\n") for line in sys.stdin), answer_json if as_json else answer, say)
             return
         signal.signal(signal.SIGINT, signal.default_int_handler)  # Ctrl-C ends an answer; between two, the conversation
         say(f"{' and '.join(side.name for side in sides)}; /help says what else there is, Ctrl-D leaves")
-        converse(sides, _typed(), _answer_in_terminal if sys.stdout.isatty() else answer, say)
+        piped = answer_json if as_json else answer
+        converse(sides, _typed(), _answer_in_terminal if sys.stdout.isatty() and not as_json else piped, say)
 
 
 def converse(
@@ -73,7 +83,7 @@ def converse(
         try:
             show(sides, line.lstrip()[1:] if word.startswith("//") else line)
         except ValueError as error:
-            say(f"not asked: {error}")
+            say(plain(f"not asked: {error}"))
         except KeyboardInterrupt:
             say(" (stopped)")
         for side in sides:
@@ -85,9 +95,42 @@ def converse(
 
 
 def answer(sides: Sequence[Side], question: str) -> None:
-    """The answers as plain text, in pieces as they come; a name before each where there are two."""
+    """A line a policy, in pieces as they come: an empty one where it refuses, a name before each where there are two.
+
+    Raises ValueError, when all have had their turn, where any of them refused.
+    """
+    refused = []
     for side in sides:
-        _one(side, question, f"{side.name}: " if len(sides) > 1 else "")
+        try:
+            _one(side, question, f"{side.name}: " if len(sides) > 1 else "", one_line=True)
+        except ValueError as error:
+            refused.append(str(error))
+            print(f"{side.name}: " if len(sides) > 1 else "", flush=True)
+    if refused:
+        raise ValueError(refused[0])
+
+
+def answer_json(sides: Sequence[Side], question: str) -> None:
+    """A JSON object a policy and line: the answer as it is, or null and why the question was refused."""
+    for side in sides:
+        one: dict[str, Any] = {"model": side.name, "question": question, "answer": None}
+        try:
+            one |= {"answer": "".join(side.talk.ask(question)), "cut": side.talk.cut, "forgotten": side.talk.forgotten}
+        except ValueError as error:
+            one["refused"] = str(error)
+        print(json.dumps(one), flush=True)
+
+
+def plain(text: str, *, one_line: bool = False) -> str:
+    """Text that cannot steer a terminal: what does not show is written as Python writes it, as \\x1b.
+
+    Line breaks and tabs stay, unless it is to be `one_line`: then they are \\n and \\t.
+    """
+    kept = "" if one_line else "\n\t"
+    return "".join(
+        one if one.isprintable() or one in kept else one.encode("unicode-escape", "surrogatepass").decode()
+        for one in text
+    )
 
 
 def _answer_in_terminal(sides: Sequence[Side], question: str) -> None:
@@ -99,8 +142,8 @@ def _answer_in_terminal(sides: Sequence[Side], question: str) -> None:
         _one(sides[0], question, f"{sides[0].name}> ")
 
 
-def _one(side: Side, question: str, before: str) -> None:
-    pieces = side.talk.ask(question)
+def _one(side: Side, question: str, before: str, *, one_line: bool = False) -> None:
+    pieces = (plain(piece, one_line=one_line) for piece in side.talk.ask(question))
     first = next(pieces, "")  # before anything is printed: the question may be refused
     print(before, first, sep="", end="", flush=True)
     try:
@@ -130,7 +173,7 @@ def _side_by_side(sides: Sequence[Side], question: str, console: Any) -> None:
         try:
             for pieces in zip_longest(*answers, fillvalue=""):
                 for text, piece in zip(said, pieces, strict=True):
-                    text.append(piece)
+                    text.append(plain(piece))
                 live.update(columns(), refresh=True)
         finally:
             for one in answers:

@@ -52,16 +52,22 @@ def check(
         html: path of the page; "" for data-check.html in the current folder.
 
     Raises:
-        PreflowError: no such file, kind or tokenizer; a column that is not there. One sentence each.
+        PreflowError: no such file, kind or tokenizer; a column that is not there; a page that cannot be written. One
+            sentence each.
     """
     found = checked(files, kind=kind, columns=columns or {}, model=model)
     path = Path(html or PAGE)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(_page(found), encoding="utf-8", newline="\n")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(_page(found), encoding="utf-8", newline="\n")
+    except OSError as error:
+        raise PreflowError(f"--html {path}: the page cannot be written there ({error.strerror})") from error
     if as_json:
         print(json.dumps(_told(found) | {"page": str(path.resolve())}, ensure_ascii=False))
     else:
-        print("\n".join([*_lines(found), f"page: {path.resolve()}"]))
+        from flows.data_show import visible
+
+        print("\n".join(map(visible, [*_lines(found), f"page: {path.resolve()}"])))
     return 0 if found.passed else DataRefused.exit_code
 
 
@@ -164,7 +170,7 @@ def _gives(kind: str, value: Mapping[str, Any], is_text: bool) -> bool:
         rows = canonical_rows(kind, cells(value) if is_text else value)
     except Malformed:
         return False
-    found = [row for row in rows if not isinstance(row, Malformed)]
+    found = (row for row in rows if not isinstance(row, Malformed))
     return any(kind == "preferences" or row["messages"][-1]["role"] == "assistant" for row in found)
 
 

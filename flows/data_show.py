@@ -191,6 +191,11 @@ def _print(row: Row, model: str, sequences: Sequence["Seen"]) -> None:
         console.print(table)
 
 
+def visible(text: str) -> str:
+    """A text with what would not show, or would steer the terminal, written out."""
+    return "".join(one if one.isprintable() else one.encode("unicode-escape", "surrogatepass").decode() for one in text)
+
+
 def _written(tokens: Sequence["Token"], style: str) -> Any:
     """Tokens with a bar between two; control tokens stand out among trained ones.
 
@@ -203,6 +208,7 @@ def _written(tokens: Sequence["Token"], style: str) -> Any:
         if number:
             text.append("|", style="dim")
         plain = token.text.replace("\n", "⏎").replace("\t", "⇥") or "∅"
-        shown = "".join(one if one.isprintable() else one.encode("unicode-escape").decode() for one in plain)
-        text.append(shown, style=STYLES["control"] + " underline" if token.control and token.trained else style)
+        text.append(
+            visible(plain), style=STYLES["control"] + " underline" if token.control and token.trained else style
+        )
     return text

@@ -1,6 +1,5 @@
 """Lengths of rows in the tokens of a model, for `preflow data check --model`."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +7,7 @@ from rlhf.errors import PreflowError
 
 
 def tokenizer_of(model: str) -> tuple[Any, int]:
-    """The tokenizer of a folder, and the positions of its model (0 where it does not say)."""
+    """The tokenizer of a folder, and the room of its model in tokens (0 where it does not say)."""
     file = Path(model) / "tokenizer.json"
     if not file.is_file():
         raise PreflowError(
@@ -16,16 +15,17 @@ def tokenizer_of(model: str) -> tuple[Any, int]:
         )
     from tokenizers import Tokenizer
 
-    config = Path(model) / "config.json"
+    from rlhf.models.pretrained import room_in
+
     try:
-        values = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
+        room = room_in(Path(model))
         tokenizer = Tokenizer.from_file(str(file))
     except Exception as error:  # tokenizers raises nothing more exact
         raise PreflowError(f"--model {model}: it cannot be read ({error}); is it whole?") from error
     tokenizer.no_padding()  # some are saved with what their last batch was padded and cut to
     tokenizer.no_truncation()
     tokenizer.encode_special_tokens = True  # as `rlhf.chat` encodes what people say
-    return tokenizer, int(values.get("max_position_embeddings") or values.get("n_positions") or 0)
+    return tokenizer, room
 
 
 def count(kind: str, prepared: Path, tokenizer: Any, room: int) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """`preflow export`: a policy as a plain Hugging Face folder with its card, loaded by a stranger before it is done."""
 
 import json
-import shlex
 import shutil
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from flows import policies
 from flows.card import card
+from flows.serving import Layout, vllm
 from rlhf.errors import PreflowError
 
 if TYPE_CHECKING:
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 CHECK = Path(__file__).parents[1] / "rlhf" / "export_check.py"
 EVAL_PROMPTS = "data/03_validated/eval/eval.jsonl"
 OWN_PROMPTS = 5
-LORA_RANKS = (8, 16, 32, 64, 128, 256, 512)
-"""What vLLM takes as --max-lora-rank."""
 
 
 @dataclass(frozen=True)
@@ -60,15 +58,14 @@ def export(model: str, folder: Path, merge: bool, say: Callable[[str], None]) ->
             raise PreflowError(f"{folder.parent} cannot be made ({error.strerror}); name another folder") from None
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
             fresh = Path(scratch, "export")
-            rank, room, checked = _write(policy, fresh, merge, _own(found), say)
-            served = _vllm(found, Path(folder.name), rank, room)  # a card goes with the folder, wherever that lies
-            text = card(found, fresh, folder.name, served, checked, is_adapter=rank > 0)
+            layout, checked = _write(policy, fresh, merge, _own(found), say)
+            text = card(found, fresh, folder.name, layout, checked)
             (fresh / "README.md").write_text(text, encoding="utf-8")
             if folder.exists():
                 folder.rmdir()
             shutil.move(fresh, folder)
-    vllm = _vllm(found, folder, rank, room)
-    return Exported(found.name, str(folder), "adapter" if rank else "model", vllm, checked)
+    served = vllm(layout, folder, str(found.version.get("name") or folder.name))
+    return Exported(found.name, str(folder), "adapter" if layout.rank else "model", served, checked)
 
 
 def _own(found: policies.Found) -> list[list[dict[str, str]]]:
@@ -79,8 +76,8 @@ def _own(found: policies.Found) -> list[list[dict[str, str]]]:
 
 def _write(
     policy: "Policy", fresh: Path, merge: bool, own: list[list[dict[str, str]]], say: Callable[[str], None]
-) -> tuple[int, int, int]:
-    """Rank of the adapter (0 for a whole model), positions of the model, and how many conversations were checked."""
+) -> tuple[Layout, int]:
+    """What was written, and on how many conversations it was checked."""
     from rlhf.export import expectations, is_adapted, write_base_and_adapter, write_model
     from rlhf.models.pretrained import room
 
@@ -96,7 +93,8 @@ def _write(
         wanted = Path(scratch, "expected.json")
         wanted.write_text(json.dumps(expected), encoding="utf-8")
         _check(paths[0], wanted, *paths[1:])
-    return rank, room(policy.model), len(expected["cases"])
+    own_code = "auto_map" in json.loads((paths[0] / "config.json").read_text(encoding="utf-8"))
+    return Layout(rank, room(policy.model), expected["nf4"] if rank else "", own_code), len(expected["cases"])
 
 
 def _check(model: Path, expected: Path, *adapter: Path) -> None:
@@ -111,13 +109,3 @@ def _check(model: Path, expected: Path, *adapter: Path) -> None:
             f"what was written does not do what the policy does, so nothing is left of it: {found['differences'][0]}"
             + f" (and {len(found['differences']) - 1} more)" * (len(found["differences"]) > 1)
         )
-
-
-def _vllm(found: policies.Found, folder: Path, rank: int, room: int) -> str:
-    name = str(found.version.get("name") or folder.name)
-    words = ["vllm", "serve", str(folder / "base" if rank else folder), "--max-model-len", str(room)]
-    if not rank:
-        return shlex.join([*words, "--served-model-name", name])
-    most = next((one for one in LORA_RANKS if one >= rank), rank)
-    lora = ["--enable-lora", "--max-lora-rank", str(most), "--lora-modules", f"{name}={folder / 'adapter'}"]
-    return shlex.join([*words, *lora])

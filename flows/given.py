@@ -93,7 +93,7 @@ def _model(
 ) -> Source:
     folder, wanted = _path(root, text), hub.parse(text)
     code = bool(values["base"].get("trust_remote_code"))
-    if folder.exists() or not wanted or text.startswith(_LOCAL):
+    if folder.exists() or not wanted or _means_path(root, text):
         source = _folder_of_model(folder, text, code)
     else:
         wanted = _pinned(replace(wanted, kind="model", code=code), before.get(CHECKPOINT))
@@ -112,7 +112,7 @@ def _folder_of_model(folder: Path, text: str, code: bool) -> Source:
     if not folder.is_dir():
         raise PreflowError(
             f"base.model={text}: there is no folder {folder}; give one with config.json, safetensors and a tokenizer, "
-            "or a name on the Hugging Face hub (ORG/NAME, or hub:NAME)"
+            "or a name on the Hugging Face hub (ORG/NAME, or hub:NAME, also where a folder here is called ORG)"
         )
     if not (folder / "config.json").is_file():
         raise PreflowError(
@@ -147,11 +147,14 @@ def _data(root: Path, kind: str, texts: Sequence[str], before: Mapping[str, Sour
         path, wanted, key = _path(root, text), hub.parse(text), f"collect.{kind}"
         if path.is_file() or path.is_dir():
             source = _local_data(path, key, _free(f"{FOLDER}/{kind}/{path.name}", number, taken))
-        elif wanted and not text.startswith(_LOCAL) and not text.endswith(SUFFIXES):
+        elif wanted and not _means_path(root, text):
             target = _free(f"{FOLDER}/{kind}/{wanted.repo.rpartition('/')[2]}", number, taken)
             source = _of_hub(key, path, text, _pinned(wanted, before.get(target)), target)
         else:
-            raise PreflowError(f"{key}={text}: there is no file {path}; check the path (relative ones start at {root})")
+            other = f", or hub:{text} for that name on the Hugging Face hub" if wanted and text[0] not in _LOCAL else ""
+            raise PreflowError(
+                f"{key}={text}: there is no file {path}; check the path (relative ones start at {root}){other}"
+            )
         taken.add(source.target)
         yield source
 
@@ -217,6 +220,14 @@ def _pinned(wanted: hub.Wanted, before: Source | None) -> hub.Wanted:
     """At the commit that params name already, where the name itself leaves it open."""
     known = before is not None and before.origin.split(" ")[0].endswith(f"/{wanted.repo}")
     return replace(wanted, revision=before.revision) if before and known and wanted.revision == "main" else wanted
+
+
+def _means_path(root: Path, text: str) -> bool:
+    """Whether a text that names nothing here is meant as a path all the same: it starts like one, in a folder that is
+    here, or ends like a file that is read. A mistyped path must not become a question to the hub."""
+    if text.startswith("hub:"):
+        return False
+    return text.startswith(_LOCAL) or text.endswith(SUFFIXES) or (root / text.partition("/")[0]).is_dir()
 
 
 def _path(root: Path, text: str) -> Path:

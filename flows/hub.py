@@ -23,6 +23,7 @@ from tasks.readers import SUFFIXES
 
 _NAME = re.compile(r"(?:hub:)?(?P<repo>[\w.-]+(?:/[\w.-]+)?)(?:@(?P<revision>[^:]+))?(?::(?P<split>.+))?")
 _SHARD = re.compile(r"-\d+(-of-\d+)?$")
+MARK = "preflow answers "
 _ABOUT_MODEL = ("*.json", "*.jinja", "*.model", "merges.txt", "vocab.txt", "LICENSE*")
 
 
@@ -77,11 +78,17 @@ def fetch(wanted: Wanted) -> Fetched:
         stdout=subprocess.PIPE,  # its standard error are progress bars, which a person should see
         check=False,
     )
-    answer = json.loads(done.stdout.splitlines()[-1]) if done.stdout.strip() else {}
+    answer = _told(done.stdout)
     if "folder" in answer:
         return Fetched(**answer | {"files": tuple(answer["files"])})
     kind = DependencyDown if answer.get("down") else PreflowError
     raise kind(answer.get("reason") or f"fetching {wanted.repo} from the Hugging Face hub ended with {done.returncode}")
+
+
+def _told(printed: str) -> dict[str, Any]:
+    """The answer among what was printed: the one line that starts with its mark, as libraries print too."""
+    lines = [line.removeprefix(MARK) for line in printed.splitlines() if line.startswith(MARK)]
+    return dict(json.loads(lines[-1])) if lines else {}
 
 
 def licence_of(folder: Path) -> str:
@@ -118,10 +125,15 @@ def split_files(names: Iterable[str], split: str, card: Mapping[str, Any]) -> li
     """Of the files of a data set those of a split, by what its card says, else by how they are named.
 
     Raises:
-        PreflowError: it has no such split; the message lists those it has.
+        PreflowError: it has no such split, the message lists those it has; or its card does not say which files.
     """
     readable = sorted(name for name in names if name.endswith(SUFFIXES))
-    splits = _by_card(readable, card) or _by_name(readable)
+    try:
+        splits = _by_card(readable, card) or _by_name(readable)
+    except (AttributeError, KeyError, TypeError):
+        raise PreflowError(
+            "its card (README.md) lists files without split or path: fetch it with `hf download` and name the files"
+        ) from None
     if split in splits:
         return splits[split]
     ends = [name for name in splits if name.rpartition("/")[2] == (split or "train")]
@@ -135,7 +147,7 @@ def split_files(names: Iterable[str], split: str, card: Mapping[str, Any]) -> li
 
 
 def _by_card(readable: Sequence[str], card: Mapping[str, Any]) -> dict[str, list[str]]:
-    """{config/split: files}; the config named `default` needs no name."""
+    """{config/split: files}; the config named `default` needs no name. Raises what a card of no known form leads to."""
     found: dict[str, list[str]] = {}
     for config in card.get("configs") or ():
         name = str(config.get("config_name", "default"))
@@ -230,4 +242,4 @@ def _answer(wanted: Wanted) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(_answer(Wanted(**json.loads(sys.argv[1])))))
+    print("\n" + MARK + json.dumps(_answer(Wanted(**json.loads(sys.argv[1])))))

@@ -70,7 +70,7 @@ def loaded(found: Found) -> "Policy":
 
     try:
         own_code = "auto_map" in json.loads((found.folder / "config.json").read_text(encoding="utf-8"))
-        if own_code and not found.version and not _of_a_stage(found):
+        if own_code and not found.version and not stage_out(found):
             raise PreflowError(
                 f"{found.name} brings code, and no stage of this project wrote it: train from it with "
                 "base.trust_remote_code=true, or name a registered policy"
@@ -128,6 +128,17 @@ def file_of(found: Found, path: str) -> bytes | None:
     return kept.read_bytes() if kept else None
 
 
+def stage_out(found: Found) -> str:
+    """The path by which dvc.lock knows a folder as what a stage of its project wrote; "" where it does not.
+
+    The folder itself may lie elsewhere, behind a link.
+    """
+    if found.root is None:
+        return ""
+    outs = read_tree(found.root).digests()
+    return next((path for path in outs if (found.root / path).resolve() == found.folder), "")
+
+
 def object_path(cache: Path, md5: str) -> Path | None:
     """Where the DVC cache keeps the bytes of a digest; None where it does not."""
     path = cache / "files" / "md5" / md5[:2] / md5[2:]
@@ -148,19 +159,13 @@ def _linked(cache: Path, md5: str, target: Path) -> bool:
     return True
 
 
-def _of_a_stage(found: Found) -> bool:
-    """Whether a folder is what dvc.lock says that a stage of its project wrote."""
-    return found.root is not None and any(
-        (found.root / path).resolve() == found.folder for path in read_tree(found.root).digests()
-    )
-
-
 def _registry(root: Path) -> str:
     return str((read_yaml(root / "params.yaml").get("registry") or {}).get("name", "policy"))
 
 
 def _root_of(folder: Path) -> Path | None:
+    """By the place where it was named: an out of a stage may be a link that leads out of the checkout."""
     try:
-        return workspace.find_root(folder)
+        return workspace.find_root(folder.absolute().parent)
     except PreflowError:
         return None

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from rlhf.chat import Chat, Message
+from rlhf.errors import PreflowError
 from rlhf.models import Policy, merged, save_policy
 from rlhf.models.adapted import Adapted
 from rlhf.models.adapter_files import write_adapter
@@ -31,7 +32,7 @@ PROBES = (
 )
 ANSWER = "That is a good question."
 TOKENS = 24
-"""Greedy tokens that are compared for each conversation."""
+"""Greedy tokens that are compared for each conversation, or as many as a small model has room for."""
 
 
 def is_adapted(policy: Policy) -> bool:
@@ -95,18 +96,26 @@ def _b(name: str) -> str:
 def expectations(policy: Policy, own: Sequence[Sequence[Message]] = ()) -> dict[str, Any]:
     """What `rlhf.export_check` compares: for a few conversations the prompt's ids and the greedy answer to them.
 
-    `own` are prompts that the policy knows, which join the `probes`.
+    `own` are prompts that the policy knows, which join the `probes`. `nf4` is the precision that a base in 4 bits
+    computes in, "" where there is none. Raises PreflowError where the model has no room for a question and an answer.
     """
     asked = [*probes(policy.chat), *(messages for messages in own if policy.chat.knows(messages))]
     conversations = [(messages, policy.chat.encode_prompt(messages)) for messages in asked]
-    fitting = [(messages, ids) for messages, ids in conversations if len(ids) + TOKENS <= room(policy.model)]
-    answers = sample(policy, [ids for _, ids in fitting], max_new_tokens=TOKENS, temperature=0.0, group_size=1, seed=0)
+    positions, shortest = room(policy.model), min(len(ids) for _, ids in conversations)
+    tokens = min(TOKENS, positions - shortest)
+    if tokens < 1:
+        raise PreflowError(
+            f"the model has room for {positions} tokens and the shortest question to check it with makes {shortest}, "
+            "which leaves none for an answer: export a policy with more positions"
+        )
+    fitting = [(messages, ids) for messages, ids in conversations if len(ids) + tokens <= positions]
+    answers = sample(policy, [ids for _, ids in fitting], max_new_tokens=tokens, temperature=0.0, group_size=1, seed=0)
     cases = [
         {"messages": messages, "ids": ids, "greedy": answer.ids, "text": _as_read(policy.chat, answer.ids)}
         for (messages, ids), answer in zip(fitting, answers, strict=True)
     ]
-    quantised = is_adapted(policy) and policy.model.base.origin.quantised
-    return {"cases": cases, "tokens": TOKENS, "quantised": quantised}
+    origin = policy.model.base.origin if is_adapted(policy) else None
+    return {"cases": cases, "tokens": tokens, "nf4": origin.dtype if origin and origin.quantised else ""}
 
 
 def _as_read(chat: Chat, ids: Sequence[int]) -> str:

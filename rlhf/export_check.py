@@ -13,14 +13,17 @@ from typing import Any
 
 TIE = 1e-3
 """Logits that are this close may change places where sums are rounded otherwise."""
+ROUNDINGS = 4
+"""The same in units in the last place of the largest logit, which in bfloat16 are far coarser than `TIE`: adapters that
+are added as one are rounded once, and one by one once each."""
 
 
 def check(folder: Path, expected: dict[str, Any], adapter: Path | None) -> list[str]:
     """What the folder does otherwise, a sentence each."""
     from transformers import AutoTokenizer
 
-    tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True)
-    model = _model(folder, expected["quantised"], adapter)
+    tokenizer: Any = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=_own_code(folder))
+    model = _model(folder, expected["nf4"], adapter)
     found = []
     for number, case in enumerate(expected["cases"], start=1):
         ids = list(tokenizer.apply_chat_template(case["messages"], add_generation_prompt=True, return_dict=False))
@@ -34,17 +37,19 @@ def check(folder: Path, expected: dict[str, Any], adapter: Path | None) -> list[
     return found
 
 
-def _model(folder: Path, quantised: bool, adapter: Path | None) -> Any:
+def _model(folder: Path, nf4: str, adapter: Path | None) -> Any:
     from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
     how: dict[str, Any] = {}
-    if quantised:
+    if nf4:
         how["quantization_config"] = BitsAndBytesConfig(
-            load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=True,
+            bnb_4bit_compute_dtype=nf4,
         )
-    about = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    how["trust_remote_code"] = "auto_map" in about  # code that came with the policy, which the user trusted
-    model: Any = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, **how)
+    own_code = _own_code(folder)
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, local_files_only=True, trust_remote_code=own_code, **how)
     for part in model.modules():
         if hasattr(part, "support_avx512bf16_for_cpu"):
             part.support_avx512bf16_for_cpu = False  # weights packed anew are rounded otherwise
@@ -53,6 +58,11 @@ def _model(folder: Path, quantised: bool, adapter: Path | None) -> Any:
 
         model = PeftModel.from_pretrained(model, str(adapter))
     return model.eval()
+
+
+def _own_code(folder: Path) -> bool:
+    """Whether code came with the policy; the user trusted it when it was trained."""
+    return "auto_map" in json.loads((folder / "config.json").read_text(encoding="utf-8"))
 
 
 def _greedy_difference(model: Any, case: dict[str, Any], tokens: int) -> str:
@@ -70,9 +80,10 @@ def _greedy_difference(model: Any, case: dict[str, Any], tokens: int) -> str:
     if place is None:
         return f"it says {len(said)} tokens, expected {len(wanted)}: it stops elsewhere"
     with torch.inference_mode():
-        logits = model(whole[:, : given.shape[1] + place]).logits[0, -1].float()
-    gap = float(logits[said[place]] - logits[wanted[place]])
-    return "" if abs(gap) < TIE else f"token {place + 1} is {said[place]}, expected {wanted[place]}, {gap:.3g} below it"
+        logits = model(whole[:, : given.shape[1] + place]).logits[0, -1]
+    gap = float(logits[said[place]].double() - logits[wanted[place]].double())
+    tie = max(TIE, ROUNDINGS * torch.finfo(logits.dtype).eps * float(logits.abs().max()))
+    return "" if abs(gap) < tie else f"token {place + 1} is {said[place]}, expected {wanted[place]}, {gap:.3g} below it"
 
 
 if __name__ == "__main__":

@@ -50,10 +50,10 @@ def length_share(margins: Floats, lengths: Floats, rule: Floats) -> dict[str, An
     rule has right [N].
 
     `matched_accuracy` is what is left where length says nothing: in each bin of the length difference the pairs whose
-    chosen side is longer and those whose chosen side is shorter count alike, so that every rule of the difference alone
-    scores ½. Bins that lack one of the two are left out. `length_part` is the share of the accuracy above ½ that goes
-    with it, 1 − (matched − ½)/(accuracy − ½), None where nothing is above ½. `margin_length_correlation` is that of
-    margin and difference over both orders of each pair.
+    chosen side is longer and those whose chosen side is shorter count alike, so that a rule which prefers the longer
+    side of a bin, or the shorter, scores ½. Bins that lack one of the two are left out. `length_part` is the share of
+    the accuracy above ½ that goes with it, 1 − (matched − ½)/(accuracy − ½), None where nothing is above ½.
+    `margin_length_correlation` is that of margin and difference over both orders of each pair.
     """
     right = 0.5 + 0.5 * np.sign(margins)
     longer_by = lengths[:, 0] - lengths[:, 1]

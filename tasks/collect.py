@@ -32,7 +32,9 @@ def collect(config: Collect, *, inbox: Path, out: Path, log: Log) -> None:
             two files share a name.
     """
     sources = _sources(inbox)
-    _refuse_misfiled(inbox, {*sources, *(entry.file for entry in config.inputs)})
+    named = {entry.file for entry in config.inputs}
+    _refuse_misfiled(inbox, {*sources, *named})
+    _refuse_nested(inbox, named)
     origins: dict[str, dict[str, Origin]] = {kind: {} for kind in KINDS}
     if config.source == "world":
         from rlhf.world.generate import write_world
@@ -79,6 +81,17 @@ def _refuse_misfiled(inbox: Path, known: set[str]) -> None:
         if loose or (near and not any(name.startswith(f"{path.name}/") for name in known)):
             hint = f"did you mean {near[0]}/?" if near else f"move it into a folder of its kind ({', '.join(KINDS)})"
             raise DataRefused(f"{path}: would not be read; {hint}, or name it in collect.inputs")
+
+
+def _refuse_nested(inbox: Path, named: set[str]) -> None:
+    """Of a folder of a kind only the files right in it are read."""
+    for path in (path for kind in KINDS for path in sorted((inbox / kind).glob("*/**/*"))):
+        inside = path.relative_to(inbox)
+        hidden = any(part.startswith(".") for part in inside.parts)
+        if path.is_file() and path.name.endswith(SUFFIXES) and not hidden and inside.as_posix() not in named:
+            raise DataRefused(
+                f"{path}: would not be read; move it up to {inside.parts[0]}/, or name it in collect.inputs"
+            )
 
 
 def _take_given(

@@ -68,7 +68,7 @@ def _rows(
         for found in read(folder / name, max_bytes):
             here = place | {"line": found.line}
             if isinstance(found, Rejected):
-                refuse(_refusal(kind, here, "readable", found.reason, found.excerpt))
+                refuse(_refusal(kind, here, found.rule, found.reason, found.excerpt))
                 continue
             if columns:
                 seen.update(found.value)
@@ -83,8 +83,10 @@ def _rows(
             raise DataRefused(f"{kind}/{name}: there is no column {named}; the file has {', '.join(sorted(seen))}")
 
 
-def _contents(kind: str, found: Raw, columns: Mapping[str, str]) -> tuple[dict[str, Any], list[Content | Malformed]]:
-    """A line under our names, and the rows it gives."""
+def _contents(
+    kind: str, found: Raw, columns: Mapping[str, str]
+) -> tuple[dict[str, Any], Iterable[Content | Malformed]]:
+    """A line under our names, and the rows it gives, made one by one."""
     value = renamed(found.value, columns) if columns else found.value
     try:
         name_of_group(value)
@@ -93,7 +95,7 @@ def _contents(kind: str, found: Raw, columns: Mapping[str, str]) -> tuple[dict[s
         return value, [error]
 
 
-def _within(contents: list[Content | Malformed], most: int) -> Iterator[Content | Malformed]:
+def _within(contents: Iterable[Content | Malformed], most: int) -> Iterator[Content | Malformed]:
     """The rows of one line, as far as they hold no more than `most` characters: a long question with many answers is
     written out with each."""
     size = 0

@@ -48,12 +48,15 @@ def rejection_sampling(
     best, random = _select(config, rewards, finished, seed)
     arms = {"rejection_sampling": ("policy", best), "random_control": ("random_control", random)}
     results = {}
+    over: Policy | None = None
     for name, (folder, picks) in arms.items():
         chosen = [groups[prompt][index] for prompt, index in picks]
         # Both arms start from the same weights, those of a new adapter included: its label is the same.
-        learner = trainable(policy, training, seed, "rejection_sampling")
+        learner = trainable(policy, training, seed, "rejection_sampling", over)
         results[name] = _train(config, training, chosen, learner, name, seed, scratch, log)
         save_policy(learner, out / folder)
+        over = learner if training.method != "full" else None  # a frozen base serves both arms, trained weights go
+        del learner
     write_rows(out / "selected" / "selected.jsonl", _rows(groups, best, random))
     metrics = _metrics(groups, rewards, best, random) | {"dropped_prompts": float(len(groups) - len(best))}
     metrics |= {f"{name}_nonfinite": float(result.nonfinite) for name, result in results.items()}

@@ -17,6 +17,7 @@ from tasks.journal import Log
 from tasks.shapes import KINDS
 from tasks.stage import main
 from tasks.validation import Context, Stored, Verdict, check, refuse_if_stopped, write_report
+from tasks.validation.profile import read_profiles
 from tasks.validation.verdict import splits_of
 
 
@@ -40,9 +41,9 @@ def _refuse_few(config: Validate, prepared: Path) -> None:
     for kind in ("demonstrations", "preferences", "prompts"):
         if kind not in config.required or config.min_rows < 2:
             continue
-        rows = sum(1 for _ in Stored(prepared / kind).lines())
-        rows += sum(row["kind"] == kind for row in read_rows(prepared / "quarantine"))
-        if rows < config.min_rows:
+        refused = [row["rule"] for row in read_rows(prepared / "quarantine") if row["kind"] == kind]
+        rows = sum(1 for _ in Stored(prepared / kind).lines()) + len(refused)
+        if rows < config.min_rows and "unfinished" not in refused:  # of such a file there is more to say
             raise DataRefused(
                 f"{kind}: {rows} row{'s' * (rows != 1)}, at least {config.min_rows} are needed (validate.min_rows): a "
                 "run trains on most, chooses by some and measures on others; add some hundred"
@@ -51,9 +52,8 @@ def _refuse_few(config: Validate, prepared: Path) -> None:
 
 def judge(config: Validate, prepared: Path, expectations: Path) -> dict[str, Verdict]:
     """What the gate says of every kind of prepared data; nothing is written. Where `expectations` holds a profile.json
-    of an earlier run, drift is measured from it."""
-    profile = expectations / "profile.json"
-    reference = json.loads(profile.read_text(encoding="utf-8")) if profile.is_file() else {}
+    of an earlier run, drift is measured from it. Raises PreflowError where that is no profile."""
+    reference = read_profiles(expectations / "profile.json")
     rows = {kind: Stored(prepared / kind) for kind in KINDS}
     context = Context.of(chain.from_iterable(rows[kind] for kind in KINDS if kind != "corpus"))
     verdicts: dict[str, Verdict] = {}

@@ -8,15 +8,13 @@ FOLDER holds ours-SEED and trl-SEED.
 import argparse
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 
-from bench.sentiment.task import Budget, lexicon, openings
+from bench.sentiment.task import STOP, Budget, lexicon, openings
 from rlhf import rewards
 from rlhf.answers import Drawing
 from rlhf.evaluation import Exam, answer, mark
-from rlhf.models import Policy, load_policy
-from rlhf.models.pretrained import load_model
+from rlhf.models import Policy, adapt_policy, load_policy
 from rlhf.statistics import bootstrap_mean
 
 START, END = "<!-- sentiment: written by `make sentiment` -->", "<!-- /sentiment -->"
@@ -72,9 +70,9 @@ def main() -> None:
     base = load_policy(arguments.base)
     exam = exam_of(base)
     rows = [{"name": "base"} | measured(exam, base)]
-    for path in sorted(arguments.folder.glob("*-[0-9]*")):
+    for path in sorted(path.parent for path in arguments.folder.glob("*/seconds.json")):
         side, _, seed = path.name.rpartition("-")
-        policy = replace(base, model=load_model(path / "policy"))
+        policy = load_policy(path / "policy") if side == "ours" else adapt_policy(path / "policy", 0, "continue", STOP)
         seconds = json.loads((path / "seconds.json").read_text("utf-8"))
         name = f"{'preflow' if side == 'ours' else 'TRL'}, RLOO, seed {seed}"
         rows.append({"name": name} | measured(exam, policy) | {key: f"{seconds[key]:.0f}" for key in seconds})

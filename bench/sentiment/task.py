@@ -19,7 +19,7 @@ STOP = "<s>"
 
 @dataclass(frozen=True)
 class Budget:
-    """The same number of completions, updates and threads for both."""
+    """The same number of completions, updates and threads for both: those of profile stories-sentiment."""
 
     updates: int = 20
     prompts: int = 16

@@ -13,7 +13,9 @@ from flows.summary import say
 CHAT_HELP = """Talk to a policy, or to two side by side.
 
 MODEL is a registered policy (NAME, NAME@champion, NAME/3) or a folder; without it, the champion of this project. On a \
-pipe every line is a question and every answer goes to stdout.
+pipe every line is a question and stdout has a line an answer: line breaks in it are written \\n, and it is empty \
+where the question was refused. With --json it has a JSON object an answer: model, question, answer as it is (null, \
+and refused says why), cut, forgotten.
 
 [bold]Examples[/bold]
 
@@ -34,10 +36,11 @@ def chat(
     max_new_tokens: Annotated[int, typer.Option(min=1, help="most tokens of an answer")] = 256,
     seed: Annotated[int, typer.Option(help="the same seed and questions give the same answers")] = 0,
     system: Annotated[str, typer.Option(metavar="TEXT", show_default=False, help="a system message")] = "",
+    as_json: Annotated[bool, typer.Option("--json", metavar="", help="one JSON object an answer and line")] = False,
 ) -> None:
     from flows.chat import chat as talk
 
-    talk([model, *([versus] if versus else [])], temperature, max_new_tokens, seed, system, say)
+    talk([model, *([versus] if versus else [])], temperature, max_new_tokens, seed, system, as_json, say)
 
 
 EXPORT_HELP = """Write a policy as a plain Hugging Face folder, and print the vLLM command that serves it.

@@ -138,6 +138,10 @@ class Chat:
         try:
             # Folders of earlier versions hold the markers of a template that was code.
             template = marker_template(Markers(**about)) if "roles" in about else Template(**about)
+            if "user>reply" not in template.gaps:
+                raise ValueError(
+                    f"{folder.name}/chat.json has no gap user>reply: its template cannot ask for an answer"
+                )
             return cls(Tokenizer.from_file(str(folder / "tokenizer.json")), template)
         except (TypeError, AttributeError) as error:
             raise ValueError(f"{folder.name}/chat.json is of another form: {error}") from error

@@ -64,9 +64,11 @@ def _sha256(path: Path, *_: int) -> str:
 def read_adapters(folder: Path, base: Base) -> list[Adapter]:
     """The adapters of a policy folder, put on `base` unless they are there.
 
-    Raises ValueError where one does not fit the model.
+    Raises ValueError where one does not fit the model, or does not lie in the folder.
     """
     names = json.loads((folder / STACK).read_text(encoding="utf-8"))["adapters"]
+    if outside := [name for name in names if name == ".." or Path(name).name != name]:
+        raise ValueError(f"{folder.name}/{STACK} names {outside[0]!r}, expected adapters within {folder.name}/adapters")
     return [_read(folder / "adapters" / name, base) for name in names]
 
 

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from rlhf.bits import quiet
 from rlhf.errors import PreflowError
 from rlhf.models.adapted import Adapted
+from rlhf.models.pretrained import linear_names
 from rlhf.models.recompute import recompute_blocks
 from rlhf.seeding import derive
 
@@ -95,7 +96,7 @@ class Base:
         self.model = model.requires_grad_(False)
         self.decoder, self.head = model.get_decoder(), model.get_output_embeddings()
         embedding = model.get_input_embeddings()
-        self.linear = _linear_names(model, self.head)
+        self.linear = linear_names(model, self.head)
         self.matrices = {_path(model, embedding): embedding.weight}
         if self.head.weight is not embedding.weight:
             self.matrices[_path(model, self.head)] = self.head.weight
@@ -117,13 +118,16 @@ class Base:
 
         `key` is what to find it by in `adapters`, where it is known from elsewhere.
 
-        Raises PreflowError where a target is no linear layer of the model.
+        Raises PreflowError where a target is no linear layer of the model, ValueError where its tokens are not those of
+        the adapter below, whose rows would go unseen.
         """
         if unknown := sorted(set(shape.targets) - set(self.linear)):
             raise PreflowError(
                 f"training.targets names {', '.join(unknown)}, which the model has not; its linear layers are "
                 f"{', '.join(self.linear)}"
             )
+        if below and below[-1].shape.tokens != shape.tokens:
+            raise ValueError(f"{len(shape.tokens)} tokens on one of {len(below[-1].shape.tokens)}, expected the same")
         self._added += 1
         key = key or f"{label}_{self._added}"
         with torch.random.fork_rng(devices=[]):
@@ -136,7 +140,7 @@ class Base:
                 weight.data = weight.data.float()
                 weights[f"{path}.{half}.weight"] = weight.requires_grad_(False)
         ids = torch.tensor(shape.tokens, device=self.model.device, dtype=torch.long)
-        known = below[-1].rows if below and below[-1].shape.tokens == shape.tokens else {}
+        known = below[-1].rows if below else {}
         rows = {
             path: nn.Parameter(known.get(path, matrix[ids]).detach().float().clone(), requires_grad=False)
             for path, matrix in self.matrices.items()
@@ -242,14 +246,6 @@ class Base:
 
     def _as_now(self) -> AbstractContextManager[None]:
         return self._again(self._active, self._drops is not None)
-
-
-def _linear_names(model: nn.Module, head: nn.Module) -> tuple[str, ...]:
-    """Last names of all linear layers but the LM head."""
-    from transformers.pytorch_utils import Conv1D
-
-    linear = [path for path, part in model.named_modules() if isinstance(part, nn.Linear | Conv1D) and part is not head]
-    return tuple(sorted({path.rpartition(".")[2] for path in linear}))
 
 
 def _path(model: nn.Module, wanted: nn.Module) -> str:

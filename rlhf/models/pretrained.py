@@ -57,23 +57,49 @@ def use_chat_ids(model: Any, chat: Chat) -> None:
 
 def room(model: Any) -> int:
     """The longest sequence that every layer sees whole: its positions, or its sliding window where that is shorter."""
-    positions: int = model.config.max_position_embeddings
-    window = sliding_window(model)
+    return room_of(model.config)
+
+
+def room_of(config: Any) -> int:
+    """`room` of a model by its configuration alone."""
+    positions: int = config.max_position_embeddings
+    window = sliding_window(config)
     return positions if window is None else min(positions, window)
 
 
-def sliding_window(model: Any) -> int | None:
+def room_in(folder: Path) -> int:
+    """`room` of the model in a folder, which is not loaded; 0 where its config.json does not say."""
+    from transformers import AutoConfig, PretrainedConfig
+
+    if not (folder / "config.json").is_file():
+        return 0
+    values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    # Code of a model's own never runs here; its configuration is read as it is written.
+    known = "auto_map" not in values and "model_type" in values
+    config = AutoConfig.from_pretrained(folder, local_files_only=True) if known else PretrainedConfig(**values)
+    return room_of(config) if isinstance(getattr(config, "max_position_embeddings", None), int) else 0
+
+
+def sliding_window(config: Any) -> int | None:
     """How many tokens back some layer looks at most, None where all look back to the start."""
-    window: int | None = getattr(model.config, "sliding_window", None)
-    layers = getattr(model.config, "layer_types", None)
+    window: int | None = getattr(config, "sliding_window", None)
+    layers = getattr(config, "layer_types", None)
     return window if layers is None or "sliding_attention" in layers else None
 
 
 def limits(model: Any) -> str:
     """What `room` comes from, for messages."""
-    window = sliding_window(model)
+    window = sliding_window(model.config)
     positions = f"{model.config.max_position_embeddings} positions"
     return positions if window is None else f"{positions} and attention that looks back {window} tokens"
+
+
+def linear_names(model: nn.Module, head: nn.Module) -> tuple[str, ...]:
+    """Last names of all linear layers but the LM head: those that may have adapters."""
+    from transformers.pytorch_utils import Conv1D
+
+    linear = [path for path, part in model.named_modules() if isinstance(part, nn.Linear | Conv1D) and part is not head]
+    return tuple(sorted({path.rpartition(".")[2] for path in linear}))
 
 
 def load_model(folder: Path, dtype: torch.dtype = torch.float32, *, trusted: bool | None = None, **how: Any) -> Any:

@@ -66,9 +66,14 @@ def load_reference(folder: Path, learner: Policy) -> Policy:
     """The policy of `folder` to measure `learner` against, in memory once where both have a base or adapters in common.
 
     Where the learner started from this folder, it is the learner with its newest adapter off, whether or not the
-    folder has adapters of its own: a base alone is then kept as the learner keeps it, in 4 bits too.
+    folder has adapters of its own: a base alone is then kept as the learner keeps it, in 4 bits too. A learner without
+    adapters is measured against merged weights in its own precision, as it started from them: KL is 0 at step 0.
     """
-    if isinstance(learner.model, Adapted) and not (folder / STACK).is_file():
+    if not isinstance(learner.model, Adapted):
+        reference = merged(load_policy(folder))
+        reference.model.to(learner.model.dtype)
+        return reference
+    if not (folder / STACK).is_file():
         base = learner.model.base
         if sha256_of(weights_file(folder)) == base.origin.weights:
             return Policy(base.view([]), Chat.load(folder))

@@ -1,6 +1,8 @@
 """Read rows that others wrote: every row has its file and line, and nothing in a file can make the reader fail.
 
-A row that cannot be read comes out as a `Rejected` with the reason, in its place among the rows. All containers are
+A row that cannot be read comes out as a `Rejected` with the reason, in its place among the rows. A file that cannot be
+read to its end (a cut gzip or parquet file, a JSON array whose brackets are not paired, a header that names no columns)
+ends with one whose rule is `unfinished`, which stops a run: what is lost with it cannot be counted. All containers are
 streamed: memory does not grow with the file, and a huge row is skipped without being held.
 
     .jsonl, .json that starts with an object   one JSON object a line
@@ -25,7 +27,7 @@ from pathlib import Path
 from typing import IO
 
 from tasks.readers import json_files, parquet, tables
-from tasks.readers.found import Raw, Rejected
+from tasks.readers.found import Raw, Rejected, unfinished
 
 __all__ = ["SUFFIXES", "Raw", "Rejected", "read"]
 
@@ -46,14 +48,18 @@ def read(path: Path, max_bytes: int) -> Iterator[Raw | Rejected]:
         return
     with _open(path) as file:
         is_array = kind == ".json" and _first_byte(file) == b"["
+    line = 0
     with _open(path) as file:
         try:
             if kind in (".csv", ".tsv"):
-                yield from tables.rows(file, "," if kind == ".csv" else "\t", max_bytes)
+                found = tables.rows(file, "," if kind == ".csv" else "\t", max_bytes)
             else:
-                yield from (json_files.elements if is_array else json_files.lines)(file, max_bytes)
+                found = (json_files.elements if is_array else json_files.lines)(file, max_bytes)
+            for one in found:
+                line = one.line
+                yield one
         except (EOFError, OSError, zlib.error) as error:  # of gzip
-            yield Rejected(1, f"the file cannot be read to its end: {error}", "")
+            yield unfinished(line + 1, f"the file is broken: {error}")
 
 
 def _open(path: Path) -> IO[bytes]:
@@ -61,7 +67,13 @@ def _open(path: Path) -> IO[bytes]:
 
 
 def _first_byte(file: IO[bytes]) -> bytes:
+    """Byte by byte: of a cut gzip nothing comes where more is asked for than it holds."""
     try:
-        return file.read(json_files.PIECE).removeprefix(json_files.BOM).lstrip()[:1]
+        first = file.read(1)
+        if first == json_files.BOM[:1] and file.read(2):
+            first = file.read(1)
+        while first.isspace():
+            first = file.read(1)
+        return first
     except (EOFError, OSError, zlib.error):
         return b""

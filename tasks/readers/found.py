@@ -16,11 +16,17 @@ class Raw:
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """One row that could not be read."""
+    """One row that could not be read; or, by its rule, that row and all that may stand behind it."""
 
     line: int
     reason: str
     excerpt: str
+    rule: str = "readable"
+
+
+def unfinished(line: int, reason: str, excerpt: str = "") -> Rejected:
+    """Reading stopped at this line, and nobody knows how many rows are lost: no share of them can be told."""
+    return Rejected(line, f"reading stopped at line {line}: {reason}", excerpt, "unfinished")
 
 
 def too_long(line: int, size: int, max_bytes: int) -> Rejected:

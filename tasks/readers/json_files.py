@@ -4,13 +4,15 @@ import re
 from collections.abc import Iterator
 from typing import IO
 
-from tasks.readers.found import Raw, Rejected, excerpt, too_long
+from tasks.readers.found import Raw, Rejected, excerpt, too_long, unfinished
 from tasks.readers.parsing import parse
 
 BOM = b"\xef\xbb\xbf"
 PIECE = 1 << 16
 """Bytes that are read, or thrown away, at a time."""
 
+_UNPAIRED = b"!"
+_OPENS = {b"]": ord("["), b"}": ord("{")}
 _INSIDE = re.compile(rb'(?:[^"\\]++|\\.)*+(?P<end>"?)', re.DOTALL)
 _TOKEN = re.compile(rb'[{}\[\],]|"' + _INSIDE.pattern, re.DOTALL)  # a string is one: its brackets do not count
 
@@ -46,7 +48,7 @@ def skip_rest(file: IO[bytes]) -> int:
 
 def elements(file: IO[bytes], max_bytes: int) -> Iterator[Raw | Rejected]:
     """Elements of a JSON array, cut at the commas of its top level, so that a broken one harms no other. But where its
-    brackets do not come in pairs, nobody can say where it ends: it and all behind it are one that cannot be read."""
+    brackets do not come in pairs, nobody can say where it ends, and reading stops."""
     line, lines_of_it, size, held, closed = 1, 0, 0, bytearray(), False
     for text, mark in _cut(file):
         if not held:
@@ -60,6 +62,8 @@ def elements(file: IO[bytes], max_bytes: int) -> Iterator[Raw | Rejected]:
             if closed and held:
                 break
             continue
+        if mark == _UNPAIRED:
+            break
         if mark != b"[":
             element = bytes(held).rstrip()
             length = len(element) if size == len(held) else size
@@ -70,18 +74,22 @@ def elements(file: IO[bytes], max_bytes: int) -> Iterator[Raw | Rejected]:
         closed = mark == b"]"
         line, lines_of_it, size = line + lines_of_it, 0, 0
         held.clear()
-    if rest := bytes(held).rstrip():
-        yield Rejected(line, "text after the end of the array" if closed else "truncated JSON", excerpt(rest))
+    rest = bytes(held).rstrip()
+    if mark == _UNPAIRED:
+        yield unfinished(line, "the brackets of this element are not paired", excerpt(rest))
+    elif closed and rest:
+        yield unfinished(line, "text after the end of the array", excerpt(rest))
     elif not closed:
-        yield Rejected(line, "truncated JSON: the array is never closed", "")
+        yield unfinished(line, f"truncated JSON: {'this element' if rest else 'the array'} never ends", excerpt(rest))
 
 
 def _cut(file: IO[bytes]) -> Iterator[tuple[bytes, bytes]]:
     """The file cut at the marks of the array itself, `[`, `,` and `]`: what stands before a mark, and the mark.
 
-    Where a piece of the file ends there is no mark (b""): what stood before it goes on.
+    Where a piece of the file ends there is no mark (b""): what stood before it goes on. At a bracket that closes one of
+    the other kind the mark is `_UNPAIRED`, the last one.
     """
-    depth, quoted, closed, left = 0, False, False, b""
+    opened, quoted, closed, left = bytearray(), False, False, b""
     while piece := file.read(PIECE):
         piece = left + piece
         start = position = 0
@@ -92,9 +100,14 @@ def _cut(file: IO[bytes]) -> Iterator[tuple[bytes, bytes]]:
                 if quoted:
                     break  # the string goes on in the next piece
                 continue
-            before, depth = depth, depth + (mark in b"[{") - (mark in b"]}")
-            closed = depth == 0 and mark in b"]}"
-            if min(before, depth) == 0 or (mark == b"," and depth == 1):
+            depth = len(opened)
+            if mark in b"[{":
+                opened += mark
+            elif mark != b"," and opened.pop() != _OPENS[mark]:
+                yield piece[start : position - 1], _UNPAIRED
+                return
+            closed = not opened
+            if min(depth, len(opened)) == 0 or (mark == b"," and depth == 1):
                 yield piece[start : position - 1], b"]" if closed else mark
                 start = position
         left = piece[position:] if quoted else b""  # at most a backslash, which the next piece has to explain

@@ -11,7 +11,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from tasks.readers.found import Raw, Rejected, too_long
+from tasks.readers.found import Raw, Rejected, too_long, unfinished
 
 BATCH = 256
 """Rows that are decoded together."""
@@ -28,7 +28,7 @@ def rows(path: Path, max_bytes: int) -> Iterator[Raw | Rejected]:
             file = parquet.ParquetFile(opened, buffer_size=1 << 20)
             names = file.schema_arrow.names
             if twice := next((name for name in names if names.count(name) > 1), ""):
-                yield Rejected(1, f"the column {twice!r} is given twice: nothing of this file can be read", "")
+                yield unfinished(1, f"the column {twice!r} is given twice")
                 return
             for batch in file.iter_batches(batch_size=BATCH):
                 for value in _values(batch):
@@ -36,7 +36,7 @@ def rows(path: Path, max_bytes: int) -> Iterator[Raw | Rejected]:
                     yield _row(number, value, max_bytes)
         except (arrow.ArrowException, OSError) as error:
             reason = (str(error).splitlines() or ["no reason given"])[0]
-            yield Rejected(number + 1, f"the file cannot be read to its end: {reason}", "")
+            yield unfinished(number + 1, f"the file is broken: {reason}")
 
 
 def _values(batch: Any) -> Iterator[dict[str, Any] | str]:

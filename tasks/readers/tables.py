@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterator
 from typing import IO
 
-from tasks.readers.found import Raw, Rejected, excerpt, too_long
+from tasks.readers.found import Raw, Rejected, excerpt, too_long, unfinished
 from tasks.readers.json_files import BOM, skip_rest
 
 
@@ -20,7 +20,7 @@ def rows(file: IO[bytes], separator: str, max_bytes: int) -> Iterator[Raw | Reje
     try:
         first = lines.peek()
     except _TooLong as error:
-        yield too_long(1, error.size, max_bytes)
+        yield unfinished(1, f"the header: {too_long(1, error.size, max_bytes).reason}")
         return
     if separator == "," and "," not in first and ";" in first:
         separator = ";"
@@ -36,6 +36,9 @@ def rows(file: IO[bytes], separator: str, max_bytes: int) -> Iterator[Raw | Reje
             yield too_long(lines.start, error.size, max_bytes)
             continue
         except csv.Error as error:
+            if not header:  # no other line may stand for it
+                yield unfinished(lines.start, f"the header: broken quoting: {error}", _readable(lines.taken[0]))
+                return
             start, first = lines.start, lines.taken[0]
             end = lines.skip_broken()
             where = "" if end == start else f", up to line {end}"
@@ -43,17 +46,18 @@ def rows(file: IO[bytes], separator: str, max_bytes: int) -> Iterator[Raw | Reje
             continue
         if not cells:
             continue
-        found = _row(lines.start, cells, header)
-        if isinstance(found, Raw) and not header:
-            header = cells
-            continue
-        yield found
-        if not header:
+        found = _row(lines.start, cells, header or cells)
+        if header:
+            yield found
+        elif problem := found.reason if isinstance(found, Rejected) else _unfit(cells):
+            yield unfinished(lines.start, f"the header: {problem}", _readable(" | ".join(cells)))
             return
+        else:
+            header = cells
 
 
 def _row(line: int, cells: list[str], header: list[str]) -> Raw | Rejected:
-    """One row under the names of the header; with none yet, the header itself."""
+    """One row under the names of the header."""
     shown = " | ".join(cells)
     if not shown.isascii():
         try:
@@ -61,15 +65,17 @@ def _row(line: int, cells: list[str], header: list[str]) -> Raw | Rejected:
         except UnicodeEncodeError as error:
             byte = ord(error.object[error.start]) - 0xDC00  # as `surrogateescape` keeps it
             return Rejected(line, f"not UTF-8: byte {byte:#04x}", _readable(shown))
-    if header:
-        if len(cells) == len(header):
-            return Raw(line, dict(zip(header, cells)), is_text=True)
-        return Rejected(line, f"expected {len(header)} cells, found {len(cells)}", shown[:1000])
-    unfit = next((name for name in cells if not name.strip() or cells.count(name) > 1), None)
+    if len(cells) == len(header):
+        return Raw(line, dict(zip(header, cells)), is_text=True)
+    return Rejected(line, f"expected {len(header)} cells, found {len(cells)}", shown[:1000])
+
+
+def _unfit(header: list[str]) -> str:
+    """Why these names are no header; nothing where they are one."""
+    unfit = next((name for name in header if not name.strip() or header.count(name) > 1), None)
     if unfit is None:
-        return Raw(line, {}, is_text=True)
-    problem = f"names the column {unfit!r} twice" if unfit.strip() else "has a column without a name"
-    return Rejected(line, f"the header {problem}: nothing of this file can be read", shown[:1000])
+        return ""
+    return f"names the column {unfit!r} twice" if unfit.strip() else "has a column without a name"
 
 
 def _readable(text: str) -> str:

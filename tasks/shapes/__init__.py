@@ -30,16 +30,30 @@ __all__ = ["KINDS", "Content", "Malformed", "Message", "canonical", "canonical_r
 KINDS = ("corpus", "demonstrations", "preferences", "prompts", "eval", "ratings")
 
 
-def canonical_rows(kind: str, value: Value) -> list[Content | Malformed]:
-    """All rows that one line gives, in the canonical shape, and what of it gave none and why; never both empty."""
-    found: list[Content | Malformed] = []
+_NOTHING = {
+    "preferences": ("nothing in it has two ranked answers", "ranking"),
+    "prompts": ("nothing in it is asked", "shape"),
+    "eval": ("nothing in it is asked", "shape"),
+}
+"""Why a line gives no row at all; for other kinds it is an answer that is not there."""
+
+
+def canonical_rows(kind: str, value: Value) -> Iterator[Content | Malformed]:
+    """All rows that one line gives, in the canonical shape, and what of it gave none and why; never nothing.
+
+    One at a time: written out, the rows of a line may hold hundreds of times what it holds itself.
+    """
+    found = False
     try:
         for plain in known.unfolded(kind, value):
             for one in _singles(kind, plain):
-                found.append(one if isinstance(one, Malformed) else _attempt(kind, one))
+                found = True
+                yield one if isinstance(one, Malformed) else _attempt(kind, one)
     except Malformed as error:
-        found.append(error)
-    return found or [Malformed("nothing in it has two ranked answers", "ranking")]
+        yield error
+        return
+    if not found:
+        yield Malformed(*_NOTHING.get(kind, ("nothing in it has an answer", "shape")))
 
 
 def _singles(kind: str, value: Value) -> Iterator[Value | Malformed]:

@@ -50,10 +50,23 @@ def answered(value: Value, name: str) -> list[Message]:
     if is_dialogue(found) and _holds_prompt(str(found), value):
         return dialogue(str(found), name)
     if isinstance(found, list):
-        turns = messages(found, name)
-        has_prompt = any(field in value for field in QUESTIONS)
-        return [*before_answer_of_list(value), *turns] if has_prompt and turns[0]["role"] == "assistant" else turns
+        return _around(value, name, messages(found, name))
     return [*prompt(value), said("assistant", text(value, name))]
+
+
+def _around(value: Value, name: str, turns: list[Message]) -> list[Message]:
+    """The conversation of an answer that is a list of messages: behind the prompt, or with the prompt in it. Raises
+    Malformed where it holds another one: either would be dropped without a word."""
+    asked = [_unanswered(messages(value["messages"], "messages"))] if value.get("messages") is not None else []
+    if any(value.get(field) is not None for field in QUESTIONS[1:]):
+        asked.append(prompt(value))
+    if asked and turns[0]["role"] == "assistant":
+        return [*asked[0], *turns]
+    said_here = [(turn["role"], turn["content"].strip()) for turn in turns]
+    for before in ([(turn["role"], turn["content"].strip()) for turn in one] for one in asked):
+        if not any(said_here[at : at + len(before)] == before for at in range(len(turns))):
+            raise Malformed(f"{name} holds another conversation than the prompt beside it", "contexts")
+    return turns
 
 
 def _holds_prompt(found: str, value: Value) -> bool:
@@ -62,11 +75,6 @@ def _holds_prompt(found: str, value: Value) -> bool:
     asked = next((value[field] for field in QUESTIONS if field in value), None)
     start = asked.strip() if isinstance(asked, str) else ""
     return found.strip().removeprefix("Human:").lstrip().startswith(start.removeprefix("Human:").lstrip())
-
-
-def before_answer_of_list(value: Value) -> list[Message]:
-    """What stands before an answer that is a list of messages without it."""
-    return messages(value["messages"], "messages") if "messages" in value else prompt(value)
 
 
 def prompt(value: Value) -> list[Message]:

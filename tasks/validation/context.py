@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from rlhf.records import Row
 from tasks.validation.facts import place_of, questions_of, texts_of
-from tasks.validation.overlap import NGRAM, Numbers, Words, runs
+from tasks.validation.overlap import NGRAM, Numbers, Words, number_of, runs
 
 CHUNK = 4096  # rows whose words are looked at together
 COMMONPLACE = 10  # thirteen words that more protected questions than this share are a formula, and tell nothing
@@ -38,15 +38,17 @@ class Context:
         found: dict[str, list[tuple[Numbers, NDArray[np.int64]]]] = {split: [] for split in _ABOVE}
         places: list[str] = []
         words = Words()
+        told: dict[str, set[int]] = {split: set() for split in _ABOVE}
         for chunk in chunks(row for row in rows if row.get("split") in _ABOVE):
             for split in _ABOVE:
                 protected = [row for row in chunk if row["split"] == split]
                 for row in protected:
                     for key in questions_of(row):
                         seen[split].setdefault(key, place_of(row))
-                numbers, owner = runs(*words.of([_asked(row) for row in protected]), NGRAM)
+                fresh = _first_asked(protected, told[split])
+                numbers, owner = runs(*words.of([text for text, _ in fresh]), NGRAM)
                 found[split].append((numbers, owner + len(places)))
-                places += map(place_of, protected)
+                places += [place for _, place in fresh]
         return cls(seen, {split: _telling(pieces) for split, pieces in found.items()}, tuple(places))
 
     def leaks(self, kind: str, row: Row) -> dict[str, str | None]:
@@ -88,6 +90,17 @@ def spoken(kind: str, row: Row) -> str:
 def _asked(row: Row) -> str:
     """What users say. Answers are not looked for: they are made of phrases that many answers share."""
     return "\n".join(message["content"] for message in row.get("messages", []) if message["role"] == "user")
+
+
+def _first_asked(rows: Iterable[Row], told: set[int]) -> list[tuple[str, str]]:
+    """What users say, and where, each once: many answers to one question make no formula of it."""
+    fresh = []
+    for row in rows:
+        text = _asked(row)
+        if (number := number_of(text)) not in told:
+            told.add(number)
+            fresh.append((text, place_of(row)))
+    return fresh
 
 
 def chunks(rows: Iterable[Item]) -> Iterator[list[Item]]:

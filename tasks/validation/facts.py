@@ -5,6 +5,7 @@ report can quote the value. Columns that a kind of data has no use for do not ex
 other rows too and are filled in by `tasks.validation.table`.
 
 unreadable, shape          why the row could not be read, or has no known shape; nothing else is then known of it
+unfinished                 the same for all that may stand behind it in its file, where reading had to stop
 contexts, ranking          the same: chosen and rejected answer different conversations; answers that are not ranked
 unknown_role               the first role outside system, user, assistant
 turns                      roles in order, "user assistant user", regular turns in the middle left out; None where a
@@ -21,7 +22,9 @@ length_bias                +½ where chosen is longer, −½ where rejected is, 
 position_bias              +½ where chosen was shown first, −½ where rejected was (`shown_first` of meta)
 label                      1 where an answer was rated good, 0 where bad
 wrong_answer               the equation that does not give the answer of a verifiable prompt
-control_marker             chat markup inside a text, disguises seen through
+unchecked_answer           the equation that cannot be worked out, so that nothing is known of the answer
+control_marker             markup of turns inside a text, disguises seen through
+special_tag                a special token of some models that is HTML or a placeholder elsewhere: <s>, <user>
 hidden, mark_run           a character that hides or reorders text; the longest heap of accents on one letter
 secret, personal           kind of the first secret or personal data (never the data)
 leaked_eval, leaked_val    place of a row with the same group or question in a more protected split
@@ -42,28 +45,29 @@ from typing import Any
 from rlhf.records import Row, group_of, nfkc
 from tasks.redact import redacted, secret_in
 from tasks.shapes import Malformed, canonical
-from tasks.validation.arithmetic import wrong_answer
-from tasks.validation.personal import personal_in
-from tasks.validation.texts import hidden, mark_run, marker
+from tasks.validation.arithmetic import unchecked, wrong_answer
+from tasks.validation.personal import masked, personal_in
+from tasks.validation.texts import hidden, mark_run, marker, tag
 
 ROLES = ("system", "user", "assistant")
 
 _COMMON = (
-    "unreadable", "shape", "unknown_role", "turns", "num_turns", "blank_turn", "control_marker", "hidden", "mark_run",
-    "secret", "personal", "duplicate_of", "near_duplicate_of", "drift",
+    "unreadable", "unfinished", "shape", "unknown_role", "turns", "num_turns", "blank_turn", "control_marker",
+    "special_tag", "hidden", "mark_run", "secret", "personal", "duplicate_of", "near_duplicate_of", "drift",
 )  # fmt: skip
 _LEAKS = ("leaked_eval", "leaked_val", "overlap", "contaminated")
+_TRUTH = ("wrong_answer", "unchecked_answer")
 _ANSWERED = ("prompt_chars", "completion_chars", "shortest_completion_chars")
 COLUMNS: dict[str, tuple[str, ...]] = {
     "corpus": (*_COMMON, *_LEAKS, "chars"),
-    "demonstrations": (*_COMMON, *_LEAKS, *_ANSWERED, "ranking", "wrong_answer"),
+    "demonstrations": (*_COMMON, *_LEAKS, *_ANSWERED, "ranking", *_TRUTH),
     "preferences": (
         *_COMMON, *_LEAKS, *_ANSWERED, "contexts", "ranking", "chosen_chars", "rejected_chars", "same_answers",
         "contradicts", "disagrees", "agreement", "cycle", "length_bias", "position_bias", "trigger", "judged_other_way",
     ),
     "ratings": (*_COMMON, *_LEAKS, *_ANSWERED, "label", "contradicts", "disagrees", "agreement"),
-    "prompts": (*_COMMON, *_LEAKS, "prompt_chars", "wrong_answer"),
-    "eval": (*_COMMON, "prompt_chars", "wrong_answer"),
+    "prompts": (*_COMMON, *_LEAKS, "prompt_chars", *_TRUTH),
+    "eval": (*_COMMON, "prompt_chars", *_TRUTH),
 }  # fmt: skip
 
 NUMBERS = frozenset({
@@ -93,6 +97,7 @@ def facts_of(kind: str, row: Row) -> dict[str, Any]:
     together = "\n".join(texts_of(kind, row))
     found: dict[str, Any] = {
         "control_marker": marker(together),
+        "special_tag": tag(together),
         "hidden": hidden(together),
         "mark_run": mark_run(together),
         "secret": secret_in(together),
@@ -101,6 +106,7 @@ def facts_of(kind: str, row: Row) -> dict[str, Any]:
         "prompt_chars": sum(len(message["content"]) for message in before),
         "chars": len(together),
         "wrong_answer": wrong_answer(row.get("meta") or {}),
+        "unchecked_answer": unchecked(row.get("meta") or {}),
         "label": float(row["label"]) if kind == "ratings" else None,
     }
     if answers:
@@ -117,7 +123,7 @@ def _pair(row: Row) -> dict[str, Any]:
     return {
         "chosen_chars": len(row["chosen"]),
         "rejected_chars": len(row["rejected"]),
-        "same_answers": redacted(chosen[:100]) if chosen == rejected else None,
+        "same_answers": masked(redacted(chosen))[:100] if chosen == rejected else None,
         "length_bias": ((len(chosen) > len(rejected)) - (len(chosen) < len(rejected))) / 2,
         "position_bias": {"chosen": 0.5, "rejected": -0.5}.get(first) if isinstance(first, str) else None,
     }
@@ -160,7 +166,7 @@ def _conversation(messages: list[dict[str, str]], before: list[dict[str, str]]) 
         turns = _REGULAR.sub("user assistant user assistant ", turns)
         turns = turns if len(turns) <= _MAX_TURNS else f"{turns[:_MAX_TURNS]} …"
     return {
-        "unknown_role": None if unknown is None else redacted(unknown[:40]) or "(empty)",
+        "unknown_role": None if unknown is None else masked(redacted(unknown))[:40] or "(empty)",
         "turns": turns,
         "num_turns": len(messages),
         "blank_turn": next((n for n, message in enumerate(before, 1) if not message["content"].strip()), None),

@@ -59,10 +59,12 @@ def _bias(means: Mapping[str, float]) -> str:
         share = 0.5 + means["length_bias"]
         lines.append(f"The longer answer is chosen in <b>{share:.1%}</b> of the pairs (ties count half).")
     if "agreement" in means:
-        alpha = 2 * means["agreement"] - 1
+        good = means.get("label", 0.5)  # the two answers of a pair stand in no order
+        chance = good**2 + (1 - good) ** 2
+        alpha = f"; Krippendorff's α about {(means['agreement'] - chance) / (1 - chance):.2f}" if chance < 1 else ""
         lines.append(
-            f"Where several people judged a pair, <b>{means['agreement']:.1%}</b> of the other judgements agree "
-            f"(chance: 50%; Krippendorff's α about {alpha:.2f})."
+            f"Where several people judged the same, <b>{means['agreement']:.1%}</b> of the other judgements agree "
+            f"(chance: {chance:.0%}{alpha})."
         )
     if "label" in means:
         lines.append(f"<b>{means['label']:.1%}</b> of the answers are rated good.")

@@ -56,15 +56,22 @@ def agreement(item: Numbers, side: NDArray[np.bool_], annotator: Positions) -> t
         if number in disputed:
             members[number].append(row)
     for rows in members.values():
+        first = {way: _two_annotators([row for row in rows if side[row] == way], annotator) for way in (False, True)}
         for row in rows:
-            other = (one for one in rows if side[one] != side[row] and annotator[one] != annotator[row])
-            against[row] = next(other, -1)
+            others = first[not side[row]]
+            against[row] = next((one for one in others if annotator[one] != annotator[row]), -1)
     return share, against
 
 
+def _two_annotators(rows: list[int], annotator: Positions) -> list[int]:
+    """The first row, and the first of another annotator: whoever asks, one of them is somebody else's."""
+    return rows[:1] + [row for row in rows if annotator[row] != annotator[rows[0]]][:1]
+
+
 def cycles(context: Numbers, chosen: Numbers, rejected: Numbers, annotator: Positions) -> Positions:
-    """Number of answers of the cycle that a judgement is part of (a > b > c > a, of one annotator in one context), 0
-    for none. Two answers are a contradiction and not counted."""
+    """Number of answers in the cycles that a judgement is part of (a > b > c > a, of one annotator in one context), 0
+    for none; of cycles with an answer in common all together. Pairs that were judged both ways are contradictions and
+    make no cycle."""
     found: Positions = np.zeros(len(context), np.int64)
     _, group = np.unique(np.stack([context, annotator.astype(np.uint64)]), axis=1, return_inverse=True)
     group = group.reshape(-1)
@@ -73,13 +80,15 @@ def cycles(context: Numbers, chosen: Numbers, rejected: Numbers, annotator: Posi
     for row in busy.tolist():
         edges[int(group[row])].append(row)
     for rows in edges.values():
+        said = {(int(chosen[row]), int(rejected[row])) for row in rows}
+        rows = [row for row in rows if (int(rejected[row]), int(chosen[row])) not in said]
         component = _components([(int(chosen[row]), int(rejected[row])) for row in rows])
         sizes: dict[int, int] = defaultdict(int)
         for number in component.values():
             sizes[number] += 1
         for row in rows:
             number = component[int(chosen[row])]
-            if number == component[int(rejected[row])] and sizes[number] >= 3:
+            if number == component[int(rejected[row])]:
                 found[row] = sizes[number]
     return found
 
@@ -87,17 +96,18 @@ def cycles(context: Numbers, chosen: Numbers, rejected: Numbers, annotator: Posi
 def annotators(names: list[str], annotator: Positions, columns: Mapping[str, Any]) -> list[dict[str, Any]]:
     """A line for each annotator, the busiest first: judgements, agreement with others, choices of the longer answer.
 
-    `columns` are agreement, length_bias, contradicted (0 or 1) and z (`words.against_others`), one value a judgement.
+    `columns` are agreement, length_bias and contradicted (0 or 1), one value a judgement.
     """
     lines = []
-    for number, name in enumerate(names):
-        mine = annotator == number
+    order = np.argsort(annotator, kind="stable")
+    ends = np.bincount(annotator, minlength=len(names)).cumsum()
+    for name, mine in zip(names, np.split(order, ends[:-1])):
         share = columns["agreement"][mine]
         judged = int(np.isfinite(share).sum())
         lines.append(
             {
                 "annotator": name,
-                "pairs": int(mine.sum()),
+                "pairs": len(mine),
                 "judged_by_others": judged,
                 "agreement": round(float(np.nanmean(share)), 4) if judged else None,
                 "longer_chosen": round(float(np.nanmean(columns["length_bias"][mine])) + 0.5, 4),

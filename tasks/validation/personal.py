@@ -4,10 +4,13 @@ Forms with a check of their own (card numbers, IBANs) are checked, so that long 
 at example.com and the like, and network addresses that no one else can reach, belong to nobody.
 """
 
+import hashlib
 import ipaddress
 import re
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
+
+from tasks.redact import redacted
 
 _EMAIL = r"(?<![\w.+-])[\w.+-]+@[\w-]+(?:\.[\w-]+)*\.[A-Za-z]{2,}(?![\w-])"
 _PHONE = (
@@ -18,7 +21,7 @@ _PHONE = (
 _IBAN = r"(?<![A-Za-z0-9])[A-Z]{2}\d{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?(?!\w)"
 _CARD = r"(?<![\w.-])[3-6]\d{3}(?:([ -]?)\d{4}\1\d{4}\1\d{4}|([ -]?)\d{6}\2\d{5})(?![\w-])"
 _SOCIAL = r"(?<![\d-])(?!000|666|9)\d{3}-(?!00)\d{2}-(?!0000)\d{4}(?![\d-])"
-_NETWORK = r"(?<![\w.])\d{1,3}(?:\.\d{1,3}){3}(?![\w.])"
+_NETWORK = r"(?<![\w.])(?<!\w/)(?<!version )(?<!Version )\d{1,3}(?:\.\d{1,3}){3}(?![\w.])"
 
 
 def _luhn(text: str) -> bool:
@@ -30,9 +33,12 @@ def _luhn(text: str) -> bool:
 
 
 def _iban(text: str) -> bool:
-    packed = text.replace(" ", "")
-    moved = packed[4:] + packed[:4]
-    return 15 <= len(packed) <= 34 and int("".join(str(int(character, 36)) for character in moved)) % 97 == 1
+    """Whether it is one, alone or with capital words behind it that look like further groups."""
+    words = text.split(" ")
+    starts = ("".join(words[:end]) for end in range(1, len(words) + 1))
+    return any(
+        15 <= len(one) <= 34 and int("".join(str(int(c, 36)) for c in one[4:] + one[:4])) % 97 == 1 for one in starts
+    )
 
 
 def _owned(text: str) -> bool:
@@ -41,8 +47,9 @@ def _owned(text: str) -> bool:
 
 
 def _reachable(text: str) -> bool:
+    """Without a number of three digits it is taken for a version, 1.2.3.4; so are 2% of all addresses."""
     try:
-        return ipaddress.ip_address(text).is_global
+        return max(map(int, text.split("."))) >= 100 and ipaddress.ip_address(text).is_global
     except ValueError:
         return False
 
@@ -73,6 +80,13 @@ def masked(text: str) -> str:
     for kind, form, check in _wanted(text):
         text = form.sub(partial(_hidden, check, f"[{kind}]"), text)
     return text
+
+
+@lru_cache(maxsize=65_536)
+def pseudonym(name: str) -> str:
+    """A name as reports may show it: of an address or a key what it is, and six digits to tell it from others."""
+    shown = masked(redacted(name))
+    return name if shown == name else f"{shown} {hashlib.sha256(name.encode()).hexdigest()[:6]}"
 
 
 def _hidden(check: Callable[[str], bool], shown: str, found: re.Match[str]) -> str:

@@ -24,11 +24,12 @@ class Stored:
                 yield from lines
 
 
-def picked(rows: Iterable[Row], wanted: Set[int]) -> dict[int, Row]:
-    """Rows by position."""
+def picked(rows: Iterable[Row], wanted: Set[int]) -> Iterator[tuple[int, Row]]:
+    """Rows by position, one after the other."""
     if isinstance(rows, Sequence):
-        return {index: rows[index] for index in wanted}
-    if isinstance(rows, Stored):
+        yield from ((index, rows[index]) for index in sorted(wanted))
+    elif isinstance(rows, Stored):
         lines = enumerate(rows.lines()) if wanted else ()
-        return {index: json.loads(line) for index, line in lines if index in wanted}
-    return {index: row for index, row in enumerate(rows) if index in wanted}
+        yield from ((index, json.loads(line)) for index, line in lines if index in wanted)
+    else:
+        yield from ((index, row) for index, row in enumerate(rows) if index in wanted)

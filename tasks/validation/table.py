@@ -17,6 +17,7 @@ from tasks.validation import labels, words
 from tasks.validation.context import Context, chunks, spoken
 from tasks.validation.facts import COLUMNS, NUMBERS, facts_of, tidy
 from tasks.validation.overlap import NGRAM, SHINGLE, Words, nearly_the_same, number_of, runs, signatures
+from tasks.validation.personal import pseudonym
 from tasks.validation.profile import drift, profile
 
 
@@ -64,7 +65,7 @@ def tabulate(
         parts.append(_frame(kind, facts))
         for row in chunk:
             for column, name in zip((table.files, table.sources, table.splits, table.annotators), _PLACE):
-                value = str(row.get(name, "?"))
+                value = _name(row, name) if name == "annotator" else str(row.get(name, "?"))
                 column.append(known.setdefault(value, value))
             table.lines.append(row.get("line"))
     refused = [{_column(kind, row["rule"]): row["reason"]} for row in rejects]
@@ -117,7 +118,12 @@ def _keys(kind: str, row: Row) -> tuple[int, ...]:
 
 
 def _labelled(row: Row) -> tuple[str, str, str, str]:
-    return row["chosen"], row["rejected"], str(row.get("annotator")), str(row.get("source"))
+    return row["chosen"], row["rejected"], _name(row, "annotator"), _name(row, "source")
+
+
+def _name(row: Row, key: str) -> str:
+    """Who labelled a pair; people may be named by their address."""
+    return pseudonym(str(row.get(key, "?")))
 
 
 def _mark_leaks(

@@ -13,11 +13,12 @@ _NAMES = """im_start im_end im_sep endoftext endofprompt begin_of_text end_of_te
 eom_id user assistant system tool bot end eos bos pad unk start stop return call channel message"""
 _SPACED = "|".join(r"\s*".join(map(re.escape, name)) for name in _NAMES.split())  # "<| im_ start |>"
 _MARKER = re.compile(
-    r"<\|[^|<>\s]{1,40}\|>|</?s>|<(?:bos|eos|pad|unk|user|bot|end|system|assistant|start_of_turn|end_of_turn)>"
+    r"<\|[^|<>\s]{1,40}\|>|<(?:start|end)_of_turn>"
     r"|\[/?INST\]|<</?SYS>>|\n\n(?:Human|Assistant):|\n\n### (?:Instruction|Response):"
     rf"|<\s*\|\s*(?:{_SPACED})\s*\|\s*>",
     re.IGNORECASE,
 )
+_TAG = re.compile(r"</?s>|<(?:bos|eos|pad|unk|user|bot|end|system|assistant)>", re.IGNORECASE)
 
 _UNSEEN = (
     *(0xAD, 0x34F, 0x61C, 0x115F, 0x1160, 0x180E, 0x3164, 0xFEFF, 0xFFA0),
@@ -47,13 +48,19 @@ _FOREIGN = re.compile("[^\x00-\u02ff]{2,}")  # where marks can be; a lone curly 
 
 
 def marker(text: str) -> str | None:
-    """The first chat markup in a text, also when blanks or unseen characters split it up, or look-alikes spell it."""
+    """The first markup of turns in a text, also where blanks or unseen characters split it up or look-alikes spell."""
     if not text.isascii():
         text = nfkc(text).translate(_SKELETON)
     if "<" not in text and "[" not in text and "\n\n" not in text:
         return None
     found = _MARKER.search(text)
     return None if found is None else " ".join(found.group().split())
+
+
+def tag(text: str) -> str | None:
+    """The first short tag that some model has as a special token, and ordinary text as HTML or as a placeholder."""
+    found = _TAG.search(text) if "<" in text else None
+    return None if found is None else found.group()
 
 
 def hidden(text: str) -> str | None:

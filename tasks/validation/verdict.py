@@ -99,8 +99,8 @@ def judged(
     that a finding is about are read again."""
     kind, readable = table.kind, len(table.sources)
     shown = {index for outcome in outcomes for index, _ in _to_be_told(outcome)}
-    places = picked(rows, {index for index in shown if index < readable})
-    places |= {index: rejects[index - readable] for index in shown if index >= readable}
+    places = {index: _card(row) for index, row in picked(rows, {index for index in shown if index < readable})}
+    places |= {index: _card(rejects[index - readable]) for index in shown if index >= readable}
     results = [_result(kind, outcome, places) for outcome in outcomes]
     by_severity: dict[str, list[Finding]] = {"stop": [], "quarantine": [], "note": []}
     dirty: set[int] = set()
@@ -172,7 +172,7 @@ def _to_be_told(outcome: Outcome) -> list[tuple[int, Any]]:
     return outcome.broken[:MAX_EXAMPLES] if outcome.rule.severity == "note" else outcome.broken
 
 
-def _result(kind: str, outcome: Outcome, places: Mapping[int, Row]) -> tuple[RuleResult, list[Finding]]:
+def _result(kind: str, outcome: Outcome, places: Mapping[int, Mapping[str, Any]]) -> tuple[RuleResult, list[Finding]]:
     rule, severity = outcome.rule, outcome.rule.severity
     told = _to_be_told(outcome)
     findings = [_about_row(kind, outcome, severity, places[index], value) for index, value in told]
@@ -195,19 +195,20 @@ def _result(kind: str, outcome: Outcome, places: Mapping[int, Row]) -> tuple[Rul
     return result, findings
 
 
-def _about_row(kind: str, outcome: Outcome, severity: str, row: Row, value: Any) -> Finding:
+def _about_row(kind: str, outcome: Outcome, severity: str, card: Mapping[str, Any], value: Any) -> Finding:
     return Finding(
         kind=kind,
         rule=outcome.rule.rule,
         severity=severity,
-        reason=redacted(outcome.rule.reason.format(value=value, **outcome.kwargs)),
-        file=str(row.get("file", f"{kind}/")),
-        line=row.get("line"),
-        source=row.get("source"),
-        id=row.get("id"),
-        split=row.get("split"),
-        excerpt=_excerpt(row),
+        reason=masked(redacted(outcome.rule.reason.format(value=value, **outcome.kwargs))),
+        **{**card, "file": str(card.get("file", f"{kind}/"))},
     )
+
+
+def _card(row: Row) -> dict[str, Any]:
+    """What a finding says of a row; the rest of it, which may be long, is let go."""
+    known = {name: row[name] for name in ("file", "line", "source", "id", "split") if name in row}
+    return known | {"excerpt": _excerpt(row)}
 
 
 def _excerpt(row: Row) -> str:

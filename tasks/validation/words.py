@@ -16,7 +16,7 @@ says that the source judges the other way round.
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from math import sqrt
+from math import fsum, sqrt
 from typing import Any
 
 from tasks.redact import redacted
@@ -25,7 +25,8 @@ from tasks.validation.personal import masked
 Source = tuple[str, str]  # kind of label source ("annotator" or "source"), name
 
 MAX_SOURCES = 32  # of each kind; the rest is one, "others"
-MAX_WORDS = 200_000  # of one label source; beyond, words that were met once are forgotten
+MAX_WORDS = 200_000  # of all label sources of a kind, in equal parts; beyond, those that were met least are forgotten
+MAX_LETTERS = 64  # of a word; longer ones are texts without blanks, which say nothing and would be kept whole
 MIN_PAIRS, MIN_SHARE, MAX_COMMON = 10, 0.98, 0.1  # a trigger: how often, how surely, in how few of all pairs
 SWAPPED = -5.0  # accuracy in standard errors from ½; below this by chance: once in three million sources
 
@@ -54,11 +55,10 @@ class Words:
         for kind, name in (("annotator", annotator), ("source", source)):
             label = self._label(kind, name)
             self.pairs[label] += 1
+            limit = MAX_WORDS // sum(known == kind for known, _ in self.pairs)
             for counts, words in zip((self.chosen[label], self.rejected[label]), only):
                 counts.update(words)
-                if len(counts) > MAX_WORDS:
-                    for word in [word for word, count in counts.items() if count == 1]:
-                        del counts[word]
+                _forget(counts, limit)
 
     def _label(self, kind: str, name: str) -> Source:
         if (kind, name) not in self.pairs and sum(known == kind for known, _ in self.pairs) >= MAX_SOURCES:
@@ -79,13 +79,23 @@ class Words:
 
 def words_of(text: str) -> set[str]:
     """The words of an answer, without case and punctuation around them; signs that stand alone are words too."""
-    return {word.strip(_EDGES) or word for word in text.casefold().split()}
+    words = (word.strip(_EDGES) or word for word in text.casefold().split())
+    return {word for word in words if len(word) <= MAX_LETTERS}
+
+
+def _forget(counts: Counter[str], limit: int) -> None:
+    """Beyond the limit, keep the more frequent half: so there is room for long, and looking through is rare."""
+    least = 1
+    while len(counts) > (limit if least == 1 else limit // 2):
+        for word in [word for word, count in counts.items() if count <= least]:
+            del counts[word]
+        least *= 2
 
 
 def tells(words: Words, count: int = 10) -> list[dict[str, Any]]:
     """The words that tell most, by |z|: [{word, chosen, rejected, z}]."""
     _, won, lost = words.total()
-    scores = _scores(won, lost)
+    scores = {word: _z(won[word], lost[word]) for word in won.keys() | lost.keys() if won[word] + lost[word] >= 5}
     most = sorted(scores, key=lambda word: (-abs(scores[word]), word))[:count]
     return [
         {"word": _shown(word), "chosen": won[word], "rejected": lost[word], "z": round(scores[word], 2)}
@@ -113,23 +123,21 @@ def others_predict(words: Words, pairs: Iterable[tuple[str, str, str, str]]) -> 
     """For each label source that is one of several: how many choices the words of the others predict at all, and the
     share that they predict rightly. `pairs` are (chosen, rejected, annotator, source), as `add` took them.
     """
-    scores: dict[Source, dict[str, float]] = {}
-    for kind in ("annotator", "source"):
-        labels = [label for label in words.pairs if label[0] == kind]
-        _, won, lost = words.total(kind)
-        for label in labels if len(labels) > 1 else ():
-            own = words.chosen[label], words.rejected[label]
-            scores[label] = _scores(*(_less(every, mine) for every, mine in zip((won, lost), own)))
+    kinds = [kind for kind in ("annotator", "source") if sum(kind == known for known, _ in words.pairs) > 1]
+    totals = {kind: words.total(kind)[1:] for kind in kinds}  # less a label's own counts: those of all others
     right: Counter[Source] = Counter()
     said: Counter[Source] = Counter()
-    for chosen, rejected, annotator, source in pairs if scores else ():
+    for chosen, rejected, annotator, source in pairs if kinds else ():
         won_words, lost_words = words_of(chosen), words_of(rejected)
         for label in (("annotator", annotator), ("source", source)):
-            score = scores.get(label if label in words.pairs else (label[0], "others"))
-            if score is None:
+            if label[0] not in totals:
                 continue
-            margin = sum(score.get(word, 0.0) for word in sorted(won_words - lost_words))
-            margin -= sum(score.get(word, 0.0) for word in sorted(lost_words - won_words))
+            known = label if label in words.pairs else (label[0], "others")
+            counts = [*zip(totals[label[0]], (words.chosen[known], words.rejected[known]))]
+            margin = fsum(
+                (1 if word in won_words else -1) * _z(*(every.get(word, 0) - own.get(word, 0) for every, own in counts))
+                for word in won_words ^ lost_words
+            )
             if margin:
                 said[label] += 1
                 right[label] += margin > 0
@@ -150,14 +158,9 @@ def _shown(word: str) -> str:
     return masked(redacted(word))[:40]
 
 
-def _less(every: Counter[str], mine: Counter[str]) -> dict[str, int]:
-    return {word: count - mine.get(word, 0) for word, count in every.items()}
-
-
-def _scores(won: Mapping[str, int], lost: Mapping[str, int]) -> dict[str, float]:
-    """z of every word that at least five pairs speak of."""
-    counts = {word: (won.get(word, 0), lost.get(word, 0)) for word in won.keys() | lost.keys()}
-    return {word: (c - r) / sqrt(c + r) for word, (c, r) in counts.items() if c + r >= 5}
+def _z(won: int, lost: int) -> float:
+    """z of a word that at least five pairs speak of; of others 0."""
+    return (won - lost) / sqrt(won + lost) if won + lost >= 5 else 0.0
 
 
 def _mostly(words: Words, word: str, pairs: int) -> str:

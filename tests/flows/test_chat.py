@@ -1,5 +1,6 @@
 """`preflow chat`: questions in, answers out, on a pipe and between two policies; what it cannot do it says."""
 
+import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,40 @@ def test_what_cannot_be_asked_is_said_and_the_talk_goes_on(
     assert said[2] == "/nonsense: no such command; there are /reset, /system, /help, /quit"
     assert [line.split()[0] for line in said[3:7]] == ["/reset", "/system", "/help", "/quit"]
     assert [message["content"] for message in sides[0].talk.messages[::2]] == ["/red", "one"]
-    assert len(capsys.readouterr().out.splitlines()) == 2
+    refused, *answered = capsys.readouterr().out.splitlines()  # a line each
+    assert refused == ""
+    assert len(answered) == 2
+
+
+def test_an_answer_is_one_line_and_cannot_steer_the_terminal(
+    sides: list[Side], said: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    evil = "one\n\x1b[2Jtwo\u202e\u2028é"
+    monkeypatch.setattr(Talk, "ask", lambda *_: iter(evil))
+    converse(sides[:1], iter(["red"]), answer, said.append)
+    assert capsys.readouterr().out == "one\\n\\x1b[2Jtwo\\u202e\\u2028é\n"
+    assert chatting.plain(evil) == "one\n\\x1b[2Jtwo\\u202e\\u2028é"
+    converse(sides, iter(["red"]), chatting.answer_json, said.append)
+    lines = capsys.readouterr().out.splitlines()
+    assert [json.loads(line)["answer"] for line in lines] == [evil, evil]
+    assert all(line.isascii() for line in lines)
+
+
+def test_a_line_that_is_no_utf8_is_refused_and_the_next_one_answered(tmp_path: Path) -> None:
+    save_policy(policy(1), tmp_path / "one")
+    words = ["chat", str(tmp_path / "one"), "--max-new-tokens", "10"]
+    done = CliRunner().invoke(cli.app, words, input=b"red \xff\xfe\nred two\n")
+    assert done.exception is None
+    assert done.stdout == "\n" + expected(1, "red two") + "\n"
+    assert "not asked: " in done.stderr
+    done = CliRunner().invoke(cli.app, [*words, "--json"], input=b"red \xff\nred two\n")
+    refused, told = map(json.loads, done.stdout.splitlines())
+    assert refused["answer"] is None
+    assert "refused" in refused
+    assert told == {
+        "model": str(tmp_path / "one"), "question": "red two", "answer": expected(1, "red two"),
+        "cut": told["cut"], "forgotten": 0,
+    }  # fmt: skip
 
 
 def test_a_full_room_and_a_cut_answer_are_said(

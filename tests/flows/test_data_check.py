@@ -70,6 +70,7 @@ def test_a_secret_is_refused_with_3_and_shown_nowhere(tmp_path, capsys):
         (["mine.jsonl"], {"columns": COLUMNS | {"chosen": "best"}}, "there is no column `best`"),
         (["mine.jsonl"], {"columns": COLUMNS, "model": "."}, "no tokenizer.json there"),
         (["empty.jsonl"], {}, "no row of it can be read"),
+        (["mine.jsonl"], {"columns": COLUMNS, "html": "."}, r"--html \.: the page cannot be written there"),
     ],
 )
 def test_mistakes_end_in_one_sentence(tmp_path, files, options, message):
@@ -109,3 +110,11 @@ def test_kinds_are_known_by_what_rows_hold(tmp_path, capsys):
         "preferences": ["e.jsonl"],
         "prompts": ["f.jsonl"],
     }
+
+
+def test_names_and_reasons_do_not_steer_the_terminal(tmp_path, capsys):
+    name = "a\x1b[2Jb\u202e.jsonl"
+    pairs(tmp_path / name, row4={"better": "<|\x1b[31m|>"})
+    check([name], columns=COLUMNS)
+    said = capsys.readouterr().out
+    assert "\\x1b[2J" in said and all(one.isprintable() for one in said.replace("\n", ""))

@@ -154,7 +154,12 @@ def test_lengths_are_not_those_of_a_padded_batch(model: Path) -> None:
     saved.enable_padding(length=9)
     saved.enable_truncation(4)
     saved.save(str(model / "tokenizer.json"))
-    tokenizer, _ = tokenizer_of(str(model))
+    tokenizer, room = tokenizer_of(str(model))
+    assert room == 0  # there is no config.json yet
+    windowed = {"model_type": "mistral", "max_position_embeddings": 128, "sliding_window": 96}
+    for values, wanted in ((windowed, 96), ({**windowed, "sliding_window": None}, 128), ({"n_positions": 5}, 0)):
+        (model / "config.json").write_text(json.dumps(values))
+        assert tokenizer_of(str(model))[1] == wanted
     encoded = tokenizer.encode_batch(["say no yes say no", "no"], add_special_tokens=False)
     assert [len(one.ids) for one in encoded] == [5, 1]
     (model / "config.json").write_text("version https://git-lfs")

@@ -4,21 +4,24 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 import torch
 
 from flows import export as exporting
+from flows import policies
 from flows.export import export
 from rlhf.chat import Chat
 from rlhf.errors import PreflowError
-from rlhf.export import as_one
+from rlhf.export import as_one, expectations
 from rlhf.models import Policy, adapt_policy, load_policy, merged, new_policy, save_policy, trainable
 from rlhf.records import write_json
 from rlhf.sampler import sample
 from tasks.config.training import Training
-from tests.rlhf.tiny_models import ARCHITECTURES
+from tests.flows.toy import make_toy
+from tests.rlhf.test_adapt import coded
+from tests.rlhf.tiny_models import ARCHITECTURES, wide_llama
 
 # Written without a look at rlhf/export_check.py: another reader, for whom the card is all there is.
 STRANGER = """
@@ -53,11 +56,11 @@ CONVERSATIONS = [
 ]
 
 
-def with_adapters(folder: Path) -> Path:
+def with_adapters(folder: Path, method: Literal["lora", "qlora"] = "lora", dtype: str = "float32") -> Path:
     """A policy of two LoRA stages, the second on fewer layers; its adapters are random, as if trained."""
     save_policy(adapt_policy(folder / "checkpoint", 0), folder / "0")
     for number, targets in ((1, ()), (2, ("q_proj", "v_proj"))):
-        training = Training(method="lora", rank=4, alpha=8.0, targets=targets)
+        training = Training(method=method, rank=4, alpha=8.0, targets=targets, dtype=dtype)  # type: ignore[arg-type]
         policy = trainable(folder / str(number - 1), training, seed=number, label=f"stage{number}")
         drawing = torch.Generator().manual_seed(number)
         with torch.no_grad():
@@ -173,6 +176,74 @@ def test_what_is_checked_is_what_others_load(tmp_path: Path, monkeypatch: pytest
     with pytest.raises(PreflowError, match="does not do what the policy does, so nothing is left of it: conversation"):
         export(str(source), tmp_path / "bad", False, print)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["good", "world"]
+
+
+def card_program(out: Path) -> str:
+    return (out / "README.md").read_text().partition("```python\n")[2].partition("```")[0]
+
+
+def run_card(out: Path, more: str) -> None:
+    """The program on the card, as a reader would run it beside the folder."""
+    words = [sys.executable, "-I", "-c", card_program(out) + more]
+    done = subprocess.run(words, cwd=out.parent, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_qlora_is_loaded_in_4_bits_by_the_check_and_by_the_card(
+    dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In bfloat16 logits of this model are 0.0156 apart: no answers are the same to 0.001."""
+    wide_llama(tmp_path / "checkpoint")
+    source = with_adapters(tmp_path, "qlora", dtype)
+    done = export(str(source), tmp_path / "out", False, print)
+    assert done.checked == 5
+    assert f"--quantization bitsandbytes --dtype {dtype} --enable-lora" in done.vllm
+    kinds = "[f'{type(part).__module__} {type(part).__name__}' for part in model.modules()]"
+    four = f"assert {kinds}.count('bitsandbytes.nn.modules Linear4bit') == 14, {kinds}\n"
+    run_card(tmp_path / "out", four)
+    monkeypatch.setattr("rlhf.export.as_one", lambda some: {name: one * 0.9 for name, one in as_one(some).items()})
+    with pytest.raises(PreflowError, match="does not do what the policy does"):  # for all that may change places
+        export(str(source), tmp_path / "bad", False, print)
+
+
+def test_a_model_with_code_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_MODULES_CACHE", str(tmp_path / "modules"))
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    ARCHITECTURES["llama"](tmp_path / "checkpoint")
+    coded(tmp_path / "checkpoint", tmp_path / "bringing")
+    save_policy(adapt_policy(tmp_path / "bringing", 0, trusted=True), tmp_path / "policy")
+    monkeypatch.setattr(policies, "stage_out", lambda _: "policy")
+    done = export(str(tmp_path / "policy"), tmp_path / "out", False, print)
+    assert "--trust-remote-code" in done.vllm
+    run_card(tmp_path / "out", 'assert type(model).__name__ == "OwnModel"\n')
+
+
+def test_a_small_model_is_checked_on_shorter_answers_or_not_exported(tmp_path: Path) -> None:
+    """The shortest probe makes bos, user, 2 words, bot = 5 tokens: 8 positions leave 3 for the answer, 5 none."""
+    chat = Chat.from_words(["Hello", "!"])
+    for positions in (8, 5):
+        save_policy(new_policy(chat, 5, max_tokens=positions, init_std=0.3), tmp_path / str(positions))
+    told = expectations(load_policy(tmp_path / "8"))
+    assert told["tokens"] == 3
+    assert told["cases"]
+    with pytest.raises(PreflowError, match="room for 5 tokens .* makes 5, which leaves none"):
+        export(str(tmp_path / "5"), tmp_path / "out", False, print)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_card_of_a_folder_behind_a_link(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The outs of a stage may be links out of the checkout; dvc.lock knows them by their path in it."""
+    monkeypatch.setattr(exporting, "_check", lambda *_: None)
+    root = make_toy(tmp_path / "project")
+    (root / "link").symlink_to(world(tmp_path))
+    export(str(root / "link"), tmp_path / "out", False, print)
+    assert "| weights in DVC | dvc.lock does not name the folder |" in (tmp_path / "out/README.md").read_text()
+    (root / "dvc.lock").write_text(
+        f"schema: '2.0'\nstages:\n  sft:\n    cmd: x\n    outs:\n    - path: link\n      md5: {'a' * 32}.dir\n"
+    )
+    export(str(root / "link"), tmp_path / "again", False, print)
+    assert f"| weights in DVC | `link`, md5 `{'a' * 32}.dir` |" in (tmp_path / "again/README.md").read_text()
 
 
 def test_a_folder_in_use_is_left_alone(tmp_path: Path) -> None:

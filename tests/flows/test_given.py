@@ -1,60 +1,21 @@
 """A model and data that the user names: found and held to their bytes, or refused in one sentence."""
 
-import json
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
 
-from flows import hub, profiles
+from flows import profiles
 from flows.compare_graph import read, signatures
 from flows.compare_grid import Asked, grid, outside
-from flows.given import settle
-from flows.profiles import Resolved
-from flows.sources import bring
-from rlhf.errors import DependencyDown, PreflowError
-from tasks.config.sources import Source
+from rlhf.errors import PreflowError
 from tasks.graph import graph_of
-
-REPO = Path(__file__).parents[2]
+from tests.flows.own_data import OWN, REPO, brought, checkout, make_model, settled
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A checkout, as far as configuration goes, with a model and data beside it."""
-    root = tmp_path / "checkout"
-    (root / "profiles").mkdir(parents=True)
-    for name in ("params.yaml", "profiles/pretrained.yaml"):
-        (root / name).write_bytes((REPO / name).read_bytes())
-    (root / "dvc.yaml").write_text("stages: {}\n")
-    make_model(tmp_path / "model")
-    (tmp_path / "pairs.csv").write_text("question,better,worse\nHi?,yes,no\n")
-    return root
-
-
-def make_model(folder: Path, template: str = "{{ messages }}") -> None:
-    folder.mkdir(parents=True)
-    (folder / "config.json").write_text("{}")
-    (folder / "tokenizer.json").write_text("{}")
-    (folder / "tokenizer_config.json").write_text(json.dumps({"chat_template": template} if template else {}))
-    (folder / "model.safetensors").write_bytes(b"weights")
-
-
-def settled(root: Path, *settings: str, profile: str = "", say: Callable[[str], None] = lambda _: None) -> Resolved:
-    return settle(root, profiles.resolve(root, profile, settings), say)
-
-
-def brought(root: Path, resolved: Resolved) -> dict[str, Any]:
-    """data/inbox/sources.json after a run has brought its sources, by the name of each."""
-    sources = [Source.model_validate(source) for source in resolved.values["sources"]]
-    inbox = root / "data" / "inbox"
-    bring(sources, inbox, root / "nowhere")
-    return {entry["name"]: entry for entry in json.loads((inbox / "sources.json").read_text())}
-
-
-OWN = ("base.model=../model", "collect.preferences=../pairs.csv")
+    return checkout(tmp_path)
 
 
 def test_a_model_and_a_file_come_into_the_inbox(root: Path) -> None:
@@ -101,6 +62,8 @@ def test_a_folder_and_several_files_of_one_name(root: Path) -> None:
     (folder / "a" / "train.jsonl").write_text("{}\n")
     (folder / "train.jsonl").write_text("{}\n")
     (folder / "read me.md").write_text("no data")
+    (folder / ".ipynb_checkpoints").mkdir()
+    (folder / ".ipynb_checkpoints" / "train-checkpoint.jsonl").write_text("{}\n")
     (root.parent / "other").mkdir()
     (root.parent / "other" / "pairs.csv").write_text("prompt\n")
     resolved = settled(root, OWN[0], "collect.preferences=[../pairs.csv, ../other/pairs.csv, ../set]")
@@ -191,55 +154,10 @@ def test_mistakes_end_in_one_sentence(root: Path, settings: tuple[str, ...], mes
     assert "\n" not in str(refused.value)
 
 
-def of_hub(monkeypatch: pytest.MonkeyPatch, folder: Path) -> list[hub.Wanted]:
-    """The hub answers with a folder, and what was asked of it is listed."""
-    asked: list[hub.Wanted] = []
-
-    def fetch(wanted: hub.Wanted) -> hub.Fetched:
-        asked.append(wanted)
-        files = sorted(path.name for path in folder.iterdir())
-        return hub.Fetched(str(folder), "c0ffee" if wanted.revision == "main" else wanted.revision, tuple(files), "mit")
-
-    monkeypatch.setattr(hub, "fetch", fetch)
-    return asked
-
-
-def test_a_hub_name_is_pinned_by_the_run_that_it_was_given_to(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = of_hub(monkeypatch, root.parent / "model")
-    said: list[str] = []
-    first = settled(root, "base.model=org/name", OWN[1], say=said.append)
-    assert asked[-1] == hub.Wanted("org/name", kind="model")
-    assert first.values["sources"][0]["revision"] == "c0ffee"
-    assert first.values["sources"][0]["origin"] == "huggingface.co/org/name"
-    assert "org/name@c0ffee keeps it there" in said[-1]
-    (root / "params.yaml").write_text(first.text)
-    settled(root, say=said.append)
-    assert asked[-1].revision == "c0ffee"  # not what `main` is by then
-    settled(root, "base.model=org/name@beef")
-    assert asked[-1].revision == "beef"
-
-
-def test_a_data_set_of_the_hub(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (root.parent / "set").mkdir()
-    (root.parent / "set" / "train.parquet").write_bytes(b"PAR1")
-    asked = of_hub(monkeypatch, root.parent / "set")
-    resolved = settled(root, OWN[0], "collect.preferences=org/pairs:train_prefs")
-    assert asked == [hub.Wanted("org/pairs", split="train_prefs")]
-    listed = brought(root, resolved)["org/pairs"]
-    assert list(listed["files"]) == ["given/preferences/pairs/train.parquet"]
-    assert (listed["origin"], listed["licence"]) == ("huggingface.co/datasets/org/pairs train_prefs", "mit")
-
-
-def test_without_a_network_the_key_and_the_folder_are_named(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fetch(_: hub.Wanted) -> hub.Fetched:
-        raise DependencyDown("https://huggingface.co/org/name cannot be fetched (no route): connect, or …")
-
-    monkeypatch.setattr(hub, "fetch", fetch)
-    with pytest.raises(
-        DependencyDown, match=r"base\.model=org/name: there is no .*/org/name here, and https://"
-    ) as down:
-        settled(root, "base.model=org/name", OWN[1])
-    assert down.value.exit_code == 87
+def test_a_broken_configuration_of_a_tokenizer_is_one_sentence(root: Path) -> None:
+    (root.parent / "model" / "tokenizer_config.json").write_text("{")
+    with pytest.raises(PreflowError, match="holds no JSON object"):
+        settled(root, *OWN)
 
 
 def test_a_comparison_has_the_model_and_data_in_every_cell(root: Path) -> None:

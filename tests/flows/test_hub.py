@@ -1,8 +1,10 @@
 """Names on the hub: what they mean, which files of a repository are taken, and what is said where it cannot be had."""
 
 import json
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -57,6 +59,34 @@ def test_a_split_by_the_card() -> None:
     assert split_files(names, "test", card) == names[2:3]  # only one config has it
     with pytest.raises(PreflowError, match=r"no split `train`, name one.*: main/train, main/test, socratic/train"):
         split_files(names, "train", card)
+
+
+@pytest.mark.parametrize(
+    "card",
+    [
+        {"configs": [{"data_files": [{"split": "train"}]}]},
+        {"configs": [{"data_files": [{"path": "train.csv"}]}]},
+        {"configs": [{"data_files": [{"split": "train", "path": None}]}]},
+        {"configs": ["main"]},
+        {"configs": 3},
+    ],
+)
+def test_a_card_that_does_not_say_which_files_is_no_failure_of_the_network(card: dict[str, Any]) -> None:
+    with pytest.raises(PreflowError, match="lists files without split or path: fetch it with `hf download`") as refused:
+        split_files(["train.csv"], "train", card)
+    assert not isinstance(refused.value, DependencyDown)
+
+
+def test_what_libraries_print_is_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    answer = json.dumps({"folder": "f", "revision": "r", "files": ["a"], "licence": "mit"})
+    for printed, found in ((f"hello\n{hub.MARK}{answer}\nbye {{\n", "f"), ("{}\nbye", "")):
+        done = subprocess.CompletedProcess([], 1, stdout=printed)
+        monkeypatch.setattr(subprocess, "run", lambda *_, done=done, **__: done)
+        if found:
+            assert hub.fetch(Wanted("a/b")).folder == found
+        else:
+            with pytest.raises(PreflowError, match="fetching a/b from the Hugging Face hub ended with 1"):
+                hub.fetch(Wanted("a/b"))
 
 
 def test_a_split_by_names_alone() -> None:

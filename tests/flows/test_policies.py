@@ -11,6 +11,7 @@ import pytest
 from flows import dvc, policies
 from flows.card import card
 from flows.policies import Found
+from flows.serving import Layout
 from rlhf.errors import PreflowError
 from tests.flows.toy import git
 
@@ -125,7 +126,7 @@ def test_the_card_says_who_made_it_of_what(version: dict[str, Any], toy: Path, t
     (tmp_path / "out").mkdir()
     (tmp_path / "out/config.json").write_text("{}")
     found = Found("policy v3", tmp_path, toy, version)
-    text = card(found, tmp_path / "out", "mine", "vllm serve mine", 5, is_adapter=False)
+    text = card(found, tmp_path / "out", "mine", Layout(rank=0, room=64), 5)
     unknown = "**not stated**: ask before you pass it on"
     for line in (
         "# policy v3",

@@ -3,6 +3,7 @@
 import gc
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -293,6 +294,13 @@ def test_what_does_not_fit_is_refused(base: Path, chat: Chat, tmp_path: Path) ->
         trainable(tmp_path / "sft", QLORA, 0, "rl")
     with pytest.raises(PreflowError, match=r"training\.targets names wq, .* down_proj, gate_proj"):
         trainable(base, LORA.model_copy(update={"targets": ("wq",)}), 0, "sft")
+    stack = tmp_path / "sft/adapters.json"
+    named = stack.read_text()
+    for outside in ("../../other/adapters/1-sft", "/adapters/1-sft", ".."):
+        stack.write_text(json.dumps(json.loads(named) | {"adapters": [outside]}))
+        with pytest.raises(ValueError, match=r"expected adapters within sft/adapters"):
+            load_policy(tmp_path / "sft")
+    stack.write_text(named)
     config = tmp_path / "sft/adapters/1-sft/adapter_config.json"
     config.write_text(json.dumps(json.loads(config.read_text()) | {"r": 5}))
     with pytest.raises(ValueError, match="does not fit the model"):
@@ -311,3 +319,19 @@ def test_full_training_of_an_adapted_policy_starts_from_the_merged_weights(base:
     whole = trainable(tmp_path / "sft", Training(), 0, "rl")
     torch.testing.assert_close(logprobs_of(whole), logprobs_of(adapted), atol=1e-5, rtol=0)
     assert all(weight.requires_grad for weight in whole.model.parameters())
+
+
+def test_an_adapter_of_other_tokens_is_refused_since_rows_below_would_be_lost(base: Path) -> None:
+    below = trainable(base, LORA, 0, "sft").model
+    shape = below.adapters[-1].shape
+    with pytest.raises(ValueError, match=rf"0 tokens on one of {len(shape.tokens)}"):
+        below.base.add("rl", replace(shape, tokens=()), below.adapters)
+
+
+@pytest.mark.parametrize("start", [None, LORA], ids=["plain", "adapters"])
+def test_a_learner_in_bfloat16_starts_at_its_reference(start: Training | None, base: Path, tmp_path: Path) -> None:
+    if start:
+        save_policy(learn(trainable(base, start, 0, "sft")), base := tmp_path / "sft")
+    learner = trainable(base, Training(method="full", dtype="bfloat16"), 0, "rl")
+    assert learner.model.dtype == torch.bfloat16
+    assert torch.equal(logprobs_of(load_reference(base, learner)), logprobs_of(learner))

@@ -181,3 +181,8 @@ ARCHITECTURES: dict[str, Callable[[Path], None]] = {
     "olmo2": _maker("olmo2", OLMO2, tie_word_embeddings=False, **SMALL),
 }  # fmt: skip
 """Name of the architecture to what writes a checkpoint of it into a folder."""
+
+wide_llama = _maker(
+    "llama", LLAMA3, tie_word_embeddings=False, **SMALL | {"hidden_size": 128, "intermediate_size": 128}
+)
+"""A Llama whose rows hold whole 4-bit blocks of 64 weights, which the CPU kernels of bitsandbytes ask for."""

@@ -186,3 +186,17 @@ def test_no_data_at_all_says_how_to_give_some(tmp_path, inbox):
         through(tmp_path, inbox)
     with pytest.raises(DataRefused, match=r"given/ratings is empty, and collect\.ratings names files"):
         through(tmp_path, inbox, ratings="x.csv")
+
+
+def test_a_folder_in_a_folder_of_a_kind_is_refused_or_named(tmp_path, inbox):
+    below = inbox / "preferences" / "2026" / "may"
+    below.mkdir(parents=True)
+    (below / "more.jsonl").write_text('{"prompt": "Say 1000.", "chosen": "1000", "rejected": "no"}\n')
+    (inbox / "preferences" / ".ipynb_checkpoints").mkdir()
+    (inbox / "preferences" / ".ipynb_checkpoints" / "x.jsonl").write_text("{}")
+    with pytest.raises(
+        DataRefused, match=r"2026/may/more\.jsonl: would not be read; move it up to preferences/, or name"
+    ):
+        through(tmp_path, inbox, inputs=[POLITE])
+    named = {"file": "preferences/2026/may/more.jsonl", "kinds": ["preferences"]}
+    assert len(through(tmp_path, inbox, inputs=[POLITE, named])["preferences"]) == 201

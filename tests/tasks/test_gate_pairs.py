@@ -25,6 +25,31 @@ def test_agreement_by_hand():
     assert against.tolist() == [2, 2, 0, -1, -1, -1]
 
 
+def test_the_first_to_disagree_is_that_of_a_plain_search():
+    rng = np.random.default_rng(0)
+    item, annotator = rng.integers(0, 20, 300).astype(np.uint64), rng.integers(0, 4, 300)
+    side = rng.random(300) < 0.7
+    _, against = labels.agreement(item, side, annotator)
+    for row in range(300):
+        others = np.flatnonzero((item == item[row]) & (side != side[row]) & (annotator != annotator[row]))
+        assert against[row] == (others[0] if len(others) else -1)
+
+
+def test_lines_of_annotators_by_hand():
+    columns = {
+        "agreement": np.array([1.0, np.nan, 0.0, 0.5]),
+        "length_bias": np.array([0.5, 0.5, -0.5, 0.0]),
+        "contradicted": np.array([False, True, True, False]),
+    }
+    found = labels.annotators(["ann", "ben"], np.array([1, 0, 1, 1]), columns)
+    assert found == [
+        {"annotator": "ben", "pairs": 3, "judged_by_others": 3, "agreement": 0.5, "longer_chosen": 0.5,
+         "contradictions": 1},
+        {"annotator": "ann", "pairs": 1, "judged_by_others": 0, "agreement": None, "longer_chosen": 1.0,
+         "contradictions": 1},
+    ]  # fmt: skip
+
+
 def test_cycles_by_hand():
     """a > b > c > a of one annotator; d > a hangs on it; the same three by different annotators are no cycle."""
     a, b, c, d = 10, 11, 12, 13
@@ -38,6 +63,16 @@ def test_cycles_by_hand():
 def test_two_answers_are_a_contradiction_and_no_cycle():
     found = labels.cycles(numbers(1, 1, 1), numbers(5, 6, 5), numbers(6, 5, 8), np.zeros(3, np.int64))
     assert found.tolist() == [0, 0, 0]
+
+
+def test_contradictions_in_a_row_are_no_cycle():
+    """a ⇄ b and b ⇄ c hang together; with c > a and a > d > c there is one cycle, c > a > d > c."""
+    edges = [(1, 2), (2, 1), (2, 3), (3, 2)]
+    more = [*edges, (3, 1), (1, 4), (4, 3)]
+    for pairs, expected in ((edges, [0] * 4), (more, [0] * 4 + [3] * 3)):
+        sides = [numbers(*side) for side in zip(*pairs)]
+        found = labels.cycles(numbers(*[7] * len(pairs)), *sides, np.zeros(len(pairs), np.int64))
+        assert found.tolist() == expected
 
 
 def test_leakage_of_a_split_by_row_by_hand():
@@ -136,6 +171,34 @@ def test_pairs_of_one_set_count_a_word_once():
     assert found.total()[1]["rare"] == 1
 
 
+def test_what_is_remembered_of_words_is_bounded_and_frequent_ones_stay(monkeypatch):
+    monkeypatch.setattr(words, "MAX_WORDS", 100)
+    found = words.Words()
+    for number in range(2000):
+        found.add(f"often rare{number} {'x' * 1000}{number}", "no", "ann", "file", str(number))
+    _, won, _ = found.total()
+    assert won["often"] == 2000 and len(won) <= 100
+    assert max(map(len, won)) < 10  # a text without blanks is no word
+
+
+def test_all_label_sources_together_remember_no_more_than_one(monkeypatch):
+    monkeypatch.setattr(words, "MAX_WORDS", 320)
+    found = words.Words()
+    for number in range(6400):
+        found.add(f"often rare{number}", "no", f"worker{number % 32}", "file", str(number))
+    _, won, _ = found.total("annotator")
+    assert won["often"] == 6400 and len(won) <= 320
+
+
+def test_others_are_all_but_the_one_by_hand():
+    """`yes` wins six times for ann and loses six times for ben: each is told by the other, and always wrongly."""
+    pairs = [("yes", "no", "ann", "file")] * 6 + [("no", "yes", "ben", "file")] * 6 + [("x", "y", "ann", "file")] * 4
+    assert words.others_predict(counted(pairs), pairs) == {
+        ("annotator", "ann"): (6, 0.0),
+        ("annotator", "ben"): (6, 0.0),
+    }
+
+
 def test_drift_by_hand():
     """Shares (½, ½) against (¼, ¾): PSI = ¼ ln 2 + (−¼) ln ⅔ = ¼ ln 3."""
     one = {"rows": 4, "sources": {"a": 2, "b": 2}, "lengths": {}}
@@ -143,3 +206,13 @@ def test_drift_by_hand():
     assert drift(one, other) == pytest.approx(0.25 * math.log(3), abs=1e-6)
     assert drift(one, one) == 0.0
     assert drift(one, {}) is None
+
+
+def test_which_of_many_sources_are_named_is_no_drift():
+    """Forty sources of 25 rows each; the profiles name other halves of them, with ten in common."""
+    one, other = (
+        {"rows": 1000, "sources": {f"s{number}": 25 for number in range(start, start + 20)}, "lengths": {}}
+        for start in (0, 10)
+    )
+    assert drift(one, other) == 0.0
+    assert drift(one, other | {"sources": {"s15": 900}}) > 1

@@ -2,10 +2,10 @@
 
 import pytest
 
-from tasks.validation.arithmetic import wrong_answer
+from tasks.validation.arithmetic import unchecked, wrong_answer
 from tasks.validation.facts import facts_of
-from tasks.validation.personal import masked, personal_in
-from tasks.validation.texts import hidden, mark_run, marker
+from tasks.validation.personal import masked, personal_in, pseudonym
+from tasks.validation.texts import hidden, mark_run, marker, tag
 
 
 @pytest.mark.parametrize(
@@ -13,7 +13,7 @@ from tasks.validation.texts import hidden, mark_run, marker
     [
         "<|im_start|>", "<|im\u200b_start|>", "<| im_ start |>", "<\n|im_start|>", "＜｜im_start｜＞", "<|іm_ѕtаrt|>",
         "<|im_<|im_start|>start|>", "❮∣assistant∣❯", "<|ASSISTANT|>", "<start_of_turn>", "[INST]", "【INST】",
-        "<<SYS>>", "</s>", "x\n\nHuman: y", "x\n\n### Response:", "<|eot\u2060_id|>", "<|\U000e0041user|>",
+        "<<SYS>>", "x\n\nHuman: y", "x\n\n### Response:", "<|eot\u2060_id|>", "<|\U000e0041user|>",
     ],
 )  # fmt: skip
 def test_markup_is_seen_through_its_disguise(text):
@@ -26,6 +26,12 @@ def test_markup_is_seen_through_its_disguise(text):
 )
 def test_plain_text_is_no_markup(text):
     assert marker(text) is None
+
+
+@pytest.mark.parametrize("text", ["<s>", "</s>", "<user>", "<EOS>"])
+def test_tags_of_html_and_placeholders_are_told_from_markup_of_turns(text):
+    assert tag(f"the old price, {text}5") == text and marker(f"the old price, {text}5") is None
+    assert tag("<span> <session>") is None
 
 
 def test_hidden_characters_are_named_and_what_scripts_need_stays():
@@ -57,8 +63,10 @@ def test_marks_are_counted_on_one_letter():
         ("call +1 (202) 456-1111", "phone number"),
         ("card 4111 1111 1111 1111", "card number"),
         ("GB82 WEST 1234 5698 7654 32", "IBAN"),
+        ("BE68 5390 0754 7034 CALL ME", "IBAN"),
         ("078-05-1120", "social security number"),
-        ("from 8.8.8.8 today", "network address"),
+        ("from 93.184.216.34 today", "network address"),
+        ("http://93.184.216.34/a", "network address"),
     ],
 )
 def test_personal_data_is_known_by_its_form_and_masked(text, kind):
@@ -71,7 +79,9 @@ def test_personal_data_is_known_by_its_form_and_masked(text, kind):
     [
         "4111 1111 1111 1112",  # Luhn's sum is 31
         "GB82 WEST 1234 5698 7654 33",
-        "me@example.com", "10.0.0.1 and 127.0.0.1", "version 1.2.3.4.5", "300.1.1.1", "1234567890123456 units",
+        "me@example.com", "10.0.0.1 and 127.0.0.1", "version 1.2.3.4.5", "OpenSSL 1.2.3.4",
+        "Chrome/120.0.0.0", "version 6.1.128.9",
+        "300.1.1.1", "1234567890123456 units",
         "2024-05-17 10:15:00", "3 + 4 = 7", "@someone",
     ],
 )  # fmt: skip
@@ -79,14 +89,31 @@ def test_other_numbers_are_nobodys(text):
     assert personal_in(text) is None
 
 
+def test_people_who_are_named_by_their_address_are_told_apart_and_not_shown():
+    one, other = pseudonym("jane@mail.org"), pseudonym("joe@mail.org")
+    assert one != other and one.startswith("[e-mail address] ") and "jane" not in one
+    assert pseudonym("worker 17") == "worker 17"
+
+
 def test_an_equation_must_give_the_answer():
     assert wrong_answer({"equation": "( ( 4.0 - 2.0 ) + 3.0 )", "answer": "1"}) is not None
     assert "is 5, the answer says 1" in wrong_answer({"equation": "(4-2)+3", "answer": "1"})
     for equation, answer in [("( 76.0 - 25.0 )", "51"), ("1/3", "0.3333333"), ("2*-3", ["6", "-6"]), ("1,000", None)]:
         assert wrong_answer({"equation": equation, "answer": answer}) is None
-    assert "cannot be worked out" in wrong_answer({"equation": "1/0", "answer": "1"})
-    assert "cannot be worked out" in wrong_answer({"equation": "__import__('os').getcwd()", "answer": "1"})
+    for equation in ("1/0", "__import__('os').getcwd()", "x=5+3", "2^3", "2 × 3", "(" * 900, ["1+1"]):
+        assert wrong_answer({"equation": equation, "answer": "1"}) is None  # nothing is known of the answer
+        assert unchecked({"equation": equation, "answer": "1"}) == str(equation)[:80]
+        assert unchecked({"equation": equation}) is None
+    assert unchecked({"equation": "5+3", "answer": "9"}) is unchecked({"answer": "9"}) is None
     assert wrong_answer({"answer": "1"}) is None
+    assert wrong_answer({"equation": "3+5", "answer": "8 apples"}) is None  # right or wrong, it is no plain number
+    assert "3+5 is 8, the answer says" in wrong_answer({"equation": "3+5", "answer": ["eight", "7"]})
+
+
+def test_giant_numbers_are_neither_worked_out_nor_printed():
+    assert "more than 300 digits" in wrong_answer({"equation": "*".join(["9" * 90] * 9), "answer": 1})
+    assert wrong_answer({"equation": "1+1", "answer": "1e999999999"}) is None
+    assert wrong_answer({"equation": "1+1", "answer": {"value": 2}}) is None
 
 
 def test_a_hundred_thousand_turns_stay_short_and_in_order():

@@ -184,3 +184,16 @@ def test_a_question_kept_for_validation_is_set_aside_from_training(tmp_path):
     write_rows(folder / "prompts" / "rows.jsonl", [*rows, hidden])
     (finding,) = judge(folder, "prompts").quarantined
     assert (finding.place, finding.rule) == ("prompts/more.jsonl:7", "leaked_val")
+
+
+@pytest.mark.parametrize(
+    ("line", "rule"),
+    [
+        (raw({"messages": [said("user", "Why is <s>5</s> struck out in HTML?")]}), "special_tag"),
+        (raw({"messages": [said("user", "2 + 3?")], "meta": {"equation": "x=2+3", "answer": "5"}}), "unchecked_answer"),
+    ],
+)
+def test_what_is_probably_right_is_noted_and_kept(tmp_path, line, rule):
+    verdict = judge(prepared(tmp_path, "prompts", line), "prompts")
+    assert (verdict.quarantined, verdict.stopped, verdict.clean) == ([], [], 41)
+    assert [one.examples[0].line for one in verdict.rules if one.rule == rule] == [LINE]

@@ -71,7 +71,7 @@ def test_a_tree_without_two_ranked_replies_does_not_vanish():
     ],
 )
 def test_a_tree_that_is_none_is_said_to_be(prompt, reason):
-    found = canonical_rows("prompts", {"prompt": prompt})
+    found = list(canonical_rows("prompts", {"prompt": prompt}))
     assert isinstance(found[-1], Malformed) and reason in str(found[-1])
 
 
@@ -79,7 +79,7 @@ def test_a_tree_as_deep_as_a_well_is_refused_and_not_written_out():
     well = node("assistant", "end", rank=0)
     for depth in range(900):
         well = node("assistant" if depth % 2 else "prompter", "down", well)
-    found = canonical_rows("prompts", {"prompt": well})
+    found = list(canonical_rows("prompts", {"prompt": well}))
     assert f"more than {MAX_DEPTH} levels" in str(found[-1])
     assert sum(len(row["messages"]) for row in found[:-1]) < MAX_DEPTH**2
 
@@ -112,7 +112,7 @@ def test_every_instance_of_an_instruction_is_a_row():
 
 def test_choices_of_the_first_papers_are_pairs():
     four = {"query": "Once", "sample0": "a", "sample1": "b", "sample2": "c", "sample3": "d", "best": 2}
-    found = canonical_rows("preferences", four)
+    found = list(canonical_rows("preferences", four))
     assert [(pair["chosen"], pair["rejected"]) for pair in found] == [("c", "a"), ("c", "b"), ("c", "d")]
     two = {
         "info": {"post": "Long story", "article": None}, "summaries": [{"text": "a"}, {"text": "b"}], "choice": 1,
@@ -126,7 +126,7 @@ def test_choices_of_the_first_papers_are_pairs():
 def test_solutions_that_are_marked_are_ratings():
     solved = {"is_correct": False, "solution": "3 + 3 = <<3+3=5>>5\nA: 5"}
     row = {"question": "3 and 3?", "ground_truth": "A: 6", "small": solved, "large": solved | {"is_correct": True}}
-    assert canonical_rows("ratings", row) == [
+    assert list(canonical_rows("ratings", row)) == [
         {"messages": [user("3 and 3?")], "completion": "3 + 3 = 5\nA: 5", "label": label, "annotator": name}
         for name, label in (("small", False), ("large", True))
     ]
@@ -167,3 +167,16 @@ def test_what_gsm8k_teaches_has_no_calculator_left_and_ends_in_its_answer(shared
         (row,) = canonical_rows("demonstrations", raw.value)
         said = row["messages"][-1]["content"]
         assert "<<" not in said and said.endswith(f"#### {row['meta']['answer']}"), raw.line
+
+
+def test_numbers_that_a_table_made_floats_and_ten_samples_keep_their_places():
+    post = {"info": {"post": "long"}, "summaries": [{"text": "a"}, {"text": "b"}], "choice": 1.0}
+    (pair,) = canonical_rows("preferences", post)
+    assert (pair["chosen"], pair["rejected"]) == ("b", "a")
+    samples = {"query": "q", **{f"sample{number}": f"s{number}" for number in range(11)}, "best": 2}
+    assert {pair["chosen"] for pair in canonical_rows("preferences", samples)} == {"s2"}
+
+
+def test_a_problem_without_its_answer_is_none():
+    (found,) = canonical_rows("demonstrations", {"Body": "One.", "Question": "How many?", "Answer": None})
+    assert isinstance(found, Malformed) and "Answer is missing" in str(found)

@@ -27,7 +27,7 @@ class Bench:
         (self.policy / "weights").write_text("1")
         self.exam: Any = SimpleNamespace(
             questions=[{"id": "a", "messages": []}], drawing=DRAWING, unfinished_reward=-2.0, max_batch_tokens=64,
-            stable=[],
+            stable=[], reference=None,
         )  # fmt: skip
         monkeypatch.setattr(measurements, "load_policy", lambda *_: None)
         monkeypatch.setattr(measurements, "selection_score", self._work_out)

@@ -11,6 +11,7 @@ import pytest
 
 from rlhf.errors import DataRefused
 from rlhf.records import read_rows, write_json
+from tasks import shapes
 from tasks.config.prepare import Prepare
 from tasks.journal import Log
 from tasks.prepare import prepare
@@ -171,13 +172,16 @@ def test_a_huge_row_and_endless_turns_are_set_aside_by_line(tmp_path):
     assert [row["line"] for row in rows["prompts"]] == [3]
 
 
-def test_a_line_cannot_grow_without_end(tmp_path):
-    """A question of 900 kB with 32 ranked answers would be 446 MB of pairs; the first ten megabytes are written."""
-    bomb = {"prompt": "x" * 900_000, "completions": [str(n) for n in range(32)], "ranks": list(range(32))}
-    rows = prepared(
-        tmp_path, "preferences", lines(tmp_path / "p.jsonl", bomb, {"prompt": "a", "completions": [], "ranks": []})
-    )
-    assert len(rows["preferences"]) == 11
+def test_a_line_cannot_grow_without_end(tmp_path, monkeypatch):
+    """A question of 900 kB with 32 ranked answers would be 446 MB of pairs, each with a question of its own in memory:
+    ten megabytes are written, and only the pair that is too many is made besides."""
+    made = []
+    plain = shapes.canonical
+    monkeypatch.setattr(shapes, "canonical", lambda kind, value: made.append(kind) or plain(kind, value))
+    bomb = {"instruction": "x" * 900_000, "input": "y", "completions": list("abcdefghijklmnopqrstuvwxyzABCDEF")}
+    path = lines(tmp_path / "p.jsonl", bomb | {"ranks": list(range(32))}, {"prompt": "a", "completions": []})
+    rows = prepared(tmp_path, "preferences", path)
+    assert len(rows["preferences"]) == 11 and len(made) == 12
     assert [(row["line"], row["rule"]) for row in rows["refused"]] == [(1, "shape"), (2, "shape")]
     assert "more than 10000000 characters" in rows["refused"][0]["reason"]
 
@@ -224,3 +228,20 @@ def test_rows_are_not_held_in_memory(tmp_path):
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] - peaks[0] < 1_500_000, peaks
+
+
+def test_a_group_may_be_a_number_and_is_never_passed_over(tmp_path):
+    values = [{"prompt": "a", "group": 7}, {"prompt": "b", "group": 7.0}, {"prompt": "c", "group": ["7"]}]
+    rows = prepared(tmp_path, "prompts", lines(tmp_path / "p.jsonl", *values))
+    assert [row["group"] for row in rows["prompts"]] == ["7", "7"]
+    assert [(row["line"], row["rule"]) for row in rows["refused"]] == [(3, "shape")]
+    path = table(tmp_path / "t.csv", ("prompt", "conversation"), ("hi", "7"))
+    with pytest.raises(DataRefused, match=r"no column `convo` \(collect.columns.group\)"):
+        prepared(tmp_path / "c", "prompts", path, columns={"group": "convo"})
+
+
+def test_a_question_of_pairs_that_differ_in_what_is_known_of_them_is_one_prompt(tmp_path):
+    values = [{"prompt": "hi", "chosen": "a", "rejected": "b", "meta": {"words": number}} for number in (1, 2)]
+    rows = prepared(tmp_path, "preferences", lines(tmp_path / "p.jsonl", *values))
+    assert [row["meta"] for row in rows["preferences"]] == [{"words": 1}, {"words": 2}]
+    assert [(row["line"], row["meta"]) for row in rows["prompts"]] == [(1, {})]

@@ -1,11 +1,8 @@
-import csv
 import gzip
 import io
 import json
 import tracemalloc
 
-import pyarrow as arrow
-import pyarrow.parquet as parquet
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -74,7 +71,8 @@ def test_an_array_is_cut_at_its_own_commas_only(tmp_path):
 )
 def test_an_array_that_does_not_end_well_is_said_to(tmp_path, text, lines):
     (tmp_path / "x.json").write_bytes(text)
-    assert [found.line for found in read(tmp_path / "x.json", 1000) if isinstance(found, Rejected)] == lines
+    stops = [found for found in read(tmp_path / "x.json", 1000) if isinstance(found, Rejected)]
+    assert [(one.line, one.rule) for one in stops] == [(line, "unfinished") for line in lines]
 
 
 @pytest.mark.parametrize("content", [b"", b"\n \n", b"[]", b"[ ]\n"])
@@ -92,12 +90,40 @@ def test_windows_files_are_read_and_mixtures_are_not(tmp_path):
     assert "CRLF" in found[1].reason and "byte order mark" in found[2].reason
 
 
-def test_gzip_is_read_and_a_cut_one_is_said_to_be(tmp_path):
-    packed = gzip.compress(b"".join(b'{"a": %d}\n' % n for n in range(5000)))
-    (tmp_path / "x.jsonl.gz").write_bytes(packed)
-    assert [found.value["a"] for found in read(tmp_path / "x.jsonl.gz", 1000)] == list(range(5000))
-    (tmp_path / "x.jsonl.gz").write_bytes(packed[: len(packed) // 2])
-    assert "cannot be read to its end" in list(read(tmp_path / "x.jsonl.gz", 1000))[-1].reason
+@pytest.mark.parametrize(
+    ("name", "start", "row"),
+    [("x.jsonl.gz", b"", b'{"a": "%d"}\n'), ("x.csv.gz", b"a\n", b"%d\n"), ("x.json.gz", b"[\n", b'{"a": "%d"},\n')],
+)
+def test_a_cut_gzip_is_said_to_end_where_reading_stopped(tmp_path, name, start, row):
+    whole = start + b"".join(row % n for n in range(40_000)) + (b'{"a": "40000"}]' if b"[" in start else b"")
+    packed = gzip.compress(whole)
+    (tmp_path / name).write_bytes(packed)
+    assert [int(found.value["a"]) for found in read(tmp_path / name, 1000)][:40_000] == list(range(40_000))
+    (tmp_path / name).write_bytes(packed[: len(packed) // 2])
+    *rows, stop = read(tmp_path / name, 1000)
+    assert len(rows) > 5000 and all(isinstance(one, Raw) for one in rows)
+    assert (stop.rule, stop.line) == ("unfinished", rows[-1].line + 1)
+    assert f"reading stopped at line {stop.line}: the file is broken" in stop.reason
+
+
+def test_of_a_small_array_that_is_cut_no_line_becomes_a_row_or_a_refusal(tmp_path):
+    packed = gzip.compress(b'[\n{"a": 1},\n{"a": 2}\n]')
+    (tmp_path / "x.json.gz").write_bytes(packed[:-8])
+    assert [one.rule for one in read(tmp_path / "x.json.gz", 1000) if isinstance(one, Rejected)] == ["unfinished"]
+
+
+@pytest.mark.parametrize(
+    "bad", [b'{"a": [1}', b'{"a": 1}}', b'{"a": ]}', b'{"a": {"b": 1}', b'[{"a": 1]}', b'{"a": "one}', b'{"a": [1}]}']
+)
+def test_behind_brackets_that_are_not_paired_nothing_is_told_apart(tmp_path, bad):
+    """None of the thousand rows behind it may pass as one refusal; of those before it none is lost."""
+    (tmp_path / "x.json").write_bytes(b"[\n" + b",\n".join([GOOD] * 3 + [bad] + [GOOD] * 1000) + b"\n]\n")
+    found = list(read(tmp_path / "x.json", 1000))
+    assert [one.line for one in found if isinstance(one, Raw)][:3] == [2, 3, 4]
+    assert len(found) <= 5
+    stop = found[-1]
+    assert isinstance(stop, Rejected) and stop.rule == "unfinished"
+    assert stop.line == 5 and "reading stopped at line 5" in stop.reason
 
 
 def test_text_is_left_as_it_is(tmp_path):
@@ -155,100 +181,3 @@ def test_a_huge_row_is_skipped_and_never_held(tmp_path, name, start, end):
     assert [type(one) for one in found] == [Raw, Rejected, Raw]
     assert "at most 20000 are read (prepare.max_row_bytes)" in found[1].reason
     assert found[1].excerpt == "" and peak < 1_000_000
-
-
-def test_rows_of_a_table_are_named_by_the_line_they_start_on(tmp_path):
-    (tmp_path / "x.csv").write_bytes(b'\xef\xbb\xbfa,b\r\n1,"two\r\nlines, ""quoted"""\r\n\r\n3,\r\n')
-    found = list(read(tmp_path / "x.csv", 1000))
-    assert found == [Raw(2, {"a": "1", "b": 'two\r\nlines, "quoted"'}, True), Raw(5, {"a": "3", "b": ""}, True)]
-    (tmp_path / "x.tsv").write_bytes(b"a\tb\n1,2\tit's 5\" wide\n")
-    assert list(read(tmp_path / "x.tsv", 1000)) == [Raw(2, {"a": "1,2", "b": "it's 5\" wide"}, True)]
-    (tmp_path / "x.csv.gz").write_bytes(gzip.compress(b"a;b\n1;2,5\n"))
-    assert list(read(tmp_path / "x.csv.gz", 1000)) == [Raw(2, {"a": "1", "b": "2,5"}, True)]
-
-
-CELLS = st.text(st.characters(blacklist_categories=["Cs"]), max_size=12)
-
-
-@settings(max_examples=60, deadline=None)
-@given(rows=st.lists(st.tuples(CELLS, CELLS, CELLS.filter(bool)), max_size=5))
-def test_a_table_is_read_as_it_was_written(rows, tmp_path_factory):
-    path = tmp_path_factory.mktemp("table") / "x.csv"
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, quoting=csv.QUOTE_ALL)
-        writer.writerows([("a", "b", "c"), *rows])
-    assert [tuple(one.value.values()) for one in read(path, 10_000)] == rows
-
-
-@pytest.mark.parametrize(
-    ("bad", "reason", "last"),
-    [
-        (b'1,"two" three', "broken quoting", 2),
-        (b'1,"never closed', "broken quoting", 2),
-        (b'1,"said "so" to\nsomebody, twice"', "broken quoting, up to line 3", 3),
-        (b"1", "expected 2 cells, found 1", 2),
-        (b"1,2,3", "expected 2 cells, found 3", 2),
-        (b"1,\xff", "not UTF-8: byte 0xff", 2),
-        (b'1,"\xff" two', "broken quoting", 2),
-        (b'1,"a\n\xe9"', "not UTF-8: byte 0xe9", 3),
-    ],
-)
-def test_a_bad_row_of_a_table_costs_no_other(tmp_path, bad, reason, last):
-    (tmp_path / "x.csv").write_bytes(b"a,b\n" + bad + b'\n5,six\n7,"eight"\n')
-    found = list(read(tmp_path / "x.csv", 1000))
-    assert isinstance(found[0], Rejected) and (found[0].line, reason in found[0].reason) == (2, True)
-    found[0].excerpt.encode("utf-8")  # it is written to the quarantine
-    assert found[1:] == [Raw(last + 1, {"a": "5", "b": "six"}, True), Raw(last + 2, {"a": "7", "b": "eight"}, True)]
-
-
-@pytest.mark.parametrize(
-    ("header", "reason"),
-    [
-        (b"a,a", "'a' twice"),
-        (b"a,", "column without a name"),
-        (b"a,\xff", "not UTF-8"),
-        (b"a" * 2000, "2000 bytes, at most 1000"),
-    ],
-)
-def test_a_header_that_names_no_columns_is_refused(tmp_path, header, reason):
-    (tmp_path / "x.csv").write_bytes(header + b"\n1,2\n")
-    (found,) = read(tmp_path / "x.csv", 1000)
-    assert isinstance(found, Rejected) and found.line == 1 and reason in found.reason
-
-
-def save_parquet(path, columns, **options):
-    parquet.write_table(arrow.table(columns), path, **options)
-
-
-def test_parquet_is_read_by_its_rows(tmp_path):
-    values = [{"n": n, "turns": [{"role": "user", "content": f"é {n}"}]} for n in range(700)]
-    parquet.write_table(arrow.Table.from_pylist(values), tmp_path / "x.parquet", row_group_size=300)
-    found = list(read(tmp_path / "x.parquet", 1000))
-    assert [one.value for one in found] == values
-    assert [one.line for one in found] == list(range(1, 701))
-
-
-def test_what_json_cannot_hold_is_missing_or_rejected(tmp_path):
-    nan, infinity = float("nan"), float("inf")
-    save_parquet(
-        tmp_path / "x.parquet", {"margin": [1.5, nan, infinity], "day": arrow.array([0, 1, 2], arrow.date32())}
-    )
-    first, missing, bad = read(tmp_path / "x.parquet", 1000)
-    assert first == Raw(1, {"margin": 1.5, "day": "1970-01-01"})
-    assert missing == Raw(2, {"margin": None, "day": "1970-01-02"})
-    assert isinstance(bad, Rejected) and bad.line == 3 and "JSON cannot hold" in bad.reason
-    save_parquet(tmp_path / "b.parquet", {"image": [b"\x89PNG"]})
-    assert [type(one) for one in read(tmp_path / "b.parquet", 1000)] == [Rejected]
-
-
-def test_a_bad_row_of_a_parquet_file_costs_no_other(tmp_path):
-    texts = arrow.array([b"one", b"\xff", b"x" * 5000, b"four"]).view(arrow.string())
-    save_parquet(tmp_path / "x.parquet", {"a": texts})
-    found = list(read(tmp_path / "x.parquet", 1000))
-    assert [type(one) for one in found] == [Raw, Rejected, Rejected, Raw]
-    assert "not UTF-8" in found[1].reason and "at most 1000" in found[2].reason
-    whole = (tmp_path / "x.parquet").read_bytes()
-    for broken in (whole[:-30], b"PAR1" + b"x" * 50, b""):
-        (tmp_path / "y.parquet").write_bytes(broken)
-        (one,) = read(tmp_path / "y.parquet", 1000)
-        assert isinstance(one, Rejected) and "cannot be read to its end" in one.reason

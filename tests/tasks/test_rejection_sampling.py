@@ -1,16 +1,19 @@
+import gc
 import json
+import weakref
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
 from rlhf.errors import PreflowError
-from rlhf.models import load_policy, token_logprobs
+from rlhf.models import Policy, load_policy, token_logprobs, trainable
 from rlhf.online import to_batch
 from rlhf.records import read_rows
 from rlhf.rollouts import Rollout, write_rollouts
 from rlhf.sampler import Completion
 from tasks.config.rejection_sampling import RejectionSampling
+from tasks.config.training import Training
 from tasks.journal import Log
 from tasks.rejection_sampling import rejection_sampling
 from tests.tasks import tiny
@@ -157,3 +160,32 @@ def test_unusable_rollouts_are_refused(
     write_rollouts(inputs["rollouts"] / "rollouts.jsonl", rows)
     with pytest.raises(PreflowError, match=message):
         run(inputs, tmp_path / "run")
+
+
+@pytest.mark.parametrize(("method", "alive"), [("lora", 1), ("full", 0)])
+def test_only_a_frozen_base_is_kept_for_the_second_arm(
+    inputs: dict[str, Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    method: Literal["lora", "full"],
+    alive: int,
+) -> None:
+    models: list[Any] = []
+    met: list[int] = []
+
+    def watched(*given: Any) -> Policy:
+        gc.collect()
+        met.append(sum(model() is not None for model in models))
+        learner = trainable(*given)
+        models.append(weakref.ref(learner.model.base if method == "lora" else learner.model))
+        return learner
+
+    monkeypatch.setattr("tasks.rejection_sampling.trainable", watched)
+    out = tmp_path / "out"
+    (tmp_path / "scratch").mkdir()
+    rejection_sampling(
+        RejectionSampling(epochs=1), training=Training(method=method, rank=2), seed=0, **inputs, out=out,
+        scratch=tmp_path / "scratch", log=Log.null(),
+    )  # fmt: skip
+    assert met == [0, alive]
+    assert (models[0] is models[1]) == bool(alive)  # an object has one weak reference: the same base

@@ -237,7 +237,7 @@ def test_ppo_is_chosen_by_configuration_alone(inputs: dict[str, Path], tmp_path:
         "algorithms": {"ppo": {"prompts_per_update": 4, "lr": 0.01, "value_lr": 0.02}},
         "generation": {"max_new_tokens": 6},
     }
-    given = inputs_of(rl, Namespace(params="rl", demonstrations=None, **inputs), params)
+    given = inputs_of(rl, Namespace(params="rl", demonstrations=None, samples=None, lexicon=None, **inputs), params)
     assert isinstance(given["algorithm"], Ppo)
     log = Recorder()
     for name in ("out", "scratch"):
@@ -248,4 +248,4 @@ def test_ppo_is_chosen_by_configuration_alone(inputs: dict[str, Path], tmp_path:
     shown = read_yaml(REPO / "params.yaml")
     shown["rl"]["algorithm"] = "ppo"
     (tmp_path / "params.yaml").write_text(json.dumps(shown))
-    assert load_graph(tmp_path).stages["rl"].params == ("seed", "generation", "rl", "algorithms.ppo")
+    assert load_graph(tmp_path).stages["rl"].params == ("seed", "generation", "rl", "algorithms.ppo", "training")

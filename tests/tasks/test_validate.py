@@ -218,6 +218,56 @@ def test_the_page_is_one_file_and_shows_text_as_text():
     assert "prompts/x.jsonl:2" in html and "control_marker" in html
 
 
+def test_what_must_not_be_shown_is_in_no_reason_and_no_figure(tmp_path, reports):
+    shown = ("jane.doe@mail.org", "joe@mail.org", "hf_" + "abcDEF123" * 3)
+
+    def changes(rows):
+        same = {"chosen": f"Ask {shown[0]} " + "a" * 60 + f" {shown[2]}"}
+        rows["preferences"][0] |= same | {"rejected": same["chosen"]}
+        rows["preferences"][4] |= {"chosen": f"<|{shown[0]}|>"}
+        rows["preferences"][8]["messages"] = [{"role": shown[0], "content": "Hi"}]
+        for number, one in enumerate(rows["preferences"]):
+            one["annotator"] = shown[number % 2]
+
+    with pytest.raises(DataRefused) as caught:
+        run(tmp_path, write(tmp_path / "prepared", changes))
+    told = str(caught.value) + "".join(file.read_text() for file in reports.iterdir())
+    assert "chosen and rejected are both" in told and "[e-mail address]" in told
+    assert [one for one in (*shown, "hf_abc", "jane") if one in told] == []
+
+
+LONG = "How many apples and how many pears are left in the {} basket of {} when Tom has eaten {} of them and gone home?"
+
+
+@pytest.mark.parametrize("answers", [1, 30])
+def test_thirteen_words_of_a_protected_question_are_found_however_many_answers_it_has(answers):
+    asked = [{"role": "user", "content": LONG.format("green", "Mary", "two")}]
+    exam = [row("preferences", 3, messages=asked) | {"line": line} for line in range(answers)]
+    copied = [{"role": "user", "content": f"Tell me. {asked[0]['content']} Quick!"}]
+    trained = [row("prompts", 4 * number) for number in range(9)] + [row("prompts", 40, messages=copied)]
+    config = Validate(max_contamination=0.05)
+    verdict = check("prompts", trained, config, Context.of([*exam, *trained]), expectations=EXPECTATIONS)
+    rules = {rule.rule: rule for rule in verdict.rules}
+    assert rules["overlap"].examples[0].place == "prompts/x.jsonl:41"
+    assert rules["overlap"].examples[0].reason.endswith("are asked at preferences/x.jsonl:0")
+    assert rules["contamination"].observed == 0.1 and not rules["contamination"].passed
+    assert [finding.rule for finding in verdict.stopped] == ["contamination"]
+
+
+def test_a_formula_of_many_questions_is_no_contamination():
+    exam = [
+        row("eval", number, messages=[{"role": "user", "content": LONG.format(number, number, number)}])
+        for number in range(11)
+    ]
+    formula = "Please read the whole story with care and then write down one short answer to this question:"
+    for number, one in enumerate(exam):
+        one["messages"][0]["content"] = f"{formula} {number}?"
+    trained = row("prompts", 0, messages=[{"role": "user", "content": f"{formula} why?"}])
+    for protected, broken in ((exam, 0), (exam[:10], 1)):
+        verdict = check("prompts", [trained], Validate(), Context.of(protected), expectations=EXPECTATIONS)
+        assert {rule.rule: rule.broken for rule in verdict.rules}["overlap"] == broken
+
+
 def test_drift_is_measured_from_the_profile_beside_the_rules(tmp_path):
     rules = tmp_path / "expectations"
     shutil.copytree(EXPECTATIONS, rules)
@@ -234,3 +284,16 @@ def test_drift_is_measured_from_the_profile_beside_the_rules(tmp_path):
     profile["prompts"]["sources"] = {"another": 24}
     (rules / "profile.json").write_text(json.dumps(profile))
     assert not of().passed and of().observed > 10  # two shares of 1 against two of almost nothing
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["{", "[1]", "[" * 100_000, '{"prompts": 3}', '{"prompts": {"rows": 5}}', '{"prompts": {"rows": "a"}}', "\x80",
+     '{"prompts": {"rows": 5, "sources": {"a": 9}, "lengths": {}}}',
+     '{"prompts": {"rows": 5, "sources": {"a": 5}, "lengths": {"chars": {"powers_of_two": {}}}}}'],
+)  # fmt: skip
+def test_a_file_that_is_no_profile_is_refused_in_one_sentence(tmp_path, text):
+    (tmp_path / "profile.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(PreflowError, match=r"profile\.json is no profile .* or remove it") as caught:
+        judge(Validate(), tmp_path, tmp_path)
+    assert "\n" not in str(caught.value)
