@@ -227,7 +227,7 @@ def test_a_small_model_is_checked_on_shorter_answers_or_not_exported(tmp_path: P
     told = expectations(load_policy(tmp_path / "8"))
     assert told["tokens"] == 3
     assert told["cases"]
-    with pytest.raises(PreflowError, match="room for 5 tokens .* makes 5, which leaves none"):
+    with pytest.raises(PreflowError, match=r"room for 5 tokens .* makes 5, which leaves none"):
         export(str(tmp_path / "5"), tmp_path / "out", False, print)
     assert not (tmp_path / "out").exists()
 
