@@ -19,7 +19,8 @@ Result = tuple[float, dict[str, Tensor]]
 """The loss, and gradients by parameter name."""
 MAX_TOKENS = 60
 """So little that every step takes several micro-batches."""
-STEP: dict[str, Any] = {"optimizer": OptimizerSettings(lr=0.0), "seed": 0, "name": "step"}
+# The rate moves nothing that is compared (gradients are recorded before the step), but at 0 a reward model is frozen.
+STEP: dict[str, Any] = {"optimizer": OptimizerSettings(lr=1e-6), "seed": 0, "name": "step"}
 
 
 class Inputs:
