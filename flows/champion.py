@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from flows import dvc
+from flows.cache import files_of, link_folder, object_path
 from flows.processes import end_group, spawn
 from flows.runner import Place
 from rlhf.errors import DependencyDown, Preempted, PreflowError
@@ -50,8 +51,8 @@ def refresh(owner: Path, tree: Path, graph: Graph, registry: str, changed: bool)
         champions.write_none(folder)
     elif before is None or _is_stale(tree, found, changed):
         cache = dvc.cache(tree)
-        answers = _entry(cache, found["digests"].get(COMPLETIONS), f"{found['candidate']}.jsonl")
-        scores = _object(cache, found["digests"].get(SCORES))
+        answers = files_of(cache, found["digests"].get(COMPLETIONS)).get(f"{found['candidate']}.jsonl")
+        scores = object_path(cache, found["digests"].get(SCORES))
         if answers is None or scores is None:
             raise PreflowError(
                 f"what champion {registry} v{found['version']} answered is not in the DVC cache; `dvc pull` on its ref "
@@ -121,7 +122,10 @@ def resample(place: Place, graph: Graph, stage: str, registry: str, cancel: thre
     policy = place.tree / ".dvc" / "tmp" / "champion"  # of this tree, which one run has, so no kill leaves it for ever
     shutil.rmtree(policy, ignore_errors=True)
     try:
-        _folder(dvc.cache(place.tree), found["md5"], policy)
+        if not link_folder(dvc.cache(place.tree), found["md5"], policy):
+            raise PreflowError(
+                "the champion is to answer new evaluation prompts, and its policy is not in the DVC cache"
+            )
         _sample(place, policy, str(params.get("threads") or 1), cancel)
     finally:
         shutil.rmtree(policy, ignore_errors=True)
@@ -167,30 +171,3 @@ def _is(folder: Path, found: Mapping[str, Any]) -> bool:
 def _is_stale(tree: Path, found: Mapping[str, Any], changed: bool) -> bool:
     """Whether the folder is to name this champion and does not; see `refresh` for when it need not."""
     return not (_is(tree / FOLDER, found) or (not changed and found["lock"] == lock_digest(tree)))
-
-
-def _object(cache: Path, md5: str | None) -> Path | None:
-    """A file of the DVC cache by digest; None where it is not there."""
-    path = cache / "files" / "md5" / md5[:2] / md5[2:] if md5 else None
-    return path if path is not None and path.exists() else None
-
-
-def _entry(cache: Path, md5: str | None, name: str) -> Path | None:
-    """A file of a folder in the DVC cache."""
-    listing = _object(cache, md5)
-    entries = json.loads(listing.read_text(encoding="utf-8")) if listing else []
-    return next((_object(cache, entry["md5"]) for entry in entries if entry["relpath"] == name), None)
-
-
-def _folder(cache: Path, md5: str, target: Path) -> None:
-    listing = _object(cache, md5)
-    for entry in json.loads(listing.read_text(encoding="utf-8")) if listing else []:
-        source = _object(cache, entry["md5"])
-        if source is None:
-            listing = None
-            break
-        path = target / entry["relpath"]
-        path.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, path)
-    if listing is None:
-        raise PreflowError("the champion is to answer new evaluation prompts, and its policy is not in the DVC cache")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from flows import dvc, guards, workspace, worktrees
+from flows.cache import files_of, link_folder
 from rlhf.errors import PreflowError
 from tasks import tracking
 from tasks.config import read_yaml
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from rlhf.models import Policy
 
 _NAME = re.compile(r"(?:models:/)?(?P<name>[^@/]+)(?:@(?P<alias>[^@/]+)|/v?(?P<version>\d+))?")
-_MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def loaded(found: Found) -> "Policy":
 def restore(root: Path, version: Mapping[str, Any], target: Path, say: Callable[[str], None]) -> None:
     """Put links to a version's files at `target`, fetched first where the DVC cache lacks any."""
     cache = dvc.cache(root)
-    if _linked(cache, version["md5"], target):
+    if link_folder(cache, version["md5"], target):
         return
     commit, path = version["commit"] or version["ref"], version["path"]
     say(f"fetching {path} of {version['ref']} from the DVC remote …")
@@ -102,7 +102,7 @@ def restore(root: Path, version: Mapping[str, Any], target: Path, say: Callable[
             done = dvc.call(tree, "fetch", path)
         finally:
             worktrees.remove(root, tree)
-    if not _linked(cache, version["md5"], target):
+    if not link_folder(cache, version["md5"], target):
         last = (done.stderr.strip().splitlines() or ["the remote does not have it"])[-1].removeprefix("ERROR: ")
         raise PreflowError(
             f"{path} of {version['ref']} is neither in the DVC cache nor on a DVC remote ({last}); "
@@ -121,10 +121,7 @@ def file_of(found: Found, path: str) -> bytes | None:
     if folder is None:
         return None
     cache = dvc.cache(found.root)
-    listing = object_path(cache, digests[folder])
-    entries = json.loads(listing.read_text(encoding="utf-8")) if listing else []
-    md5 = next((entry["md5"] for entry in entries if entry["relpath"] == path.removeprefix(f"{folder}/")), "")
-    kept = object_path(cache, md5)
+    kept = files_of(cache, digests[folder]).get(path.removeprefix(f"{folder}/"))
     return kept.read_bytes() if kept else None
 
 
@@ -137,26 +134,6 @@ def stage_out(found: Found) -> str:
         return ""
     outs = read_tree(found.root).digests()
     return next((path for path in outs if (found.root / path).resolve() == found.folder), "")
-
-
-def object_path(cache: Path, md5: str) -> Path | None:
-    """Where the DVC cache keeps the bytes of a digest; None where it does not."""
-    path = cache / "files" / "md5" / md5[:2] / md5[2:]
-    return path if _MD5.fullmatch(md5) and path.exists() else None
-
-
-def _linked(cache: Path, md5: str, target: Path) -> bool:
-    listing = object_path(cache, md5)
-    entries = json.loads(listing.read_text(encoding="utf-8")) if listing else []
-    found = {entry["relpath"]: object_path(cache, entry["md5"]) for entry in entries}
-    if not found or None in found.values():
-        return False
-    if outside := [name for name in found if not (target / name).resolve().is_relative_to(target.resolve())]:
-        raise PreflowError(f"the listing {md5} of the DVC cache names {outside[0]}, which lies outside of its folder")
-    for name, source in found.items():
-        (target / name).parent.mkdir(parents=True, exist_ok=True)
-        (target / name).symlink_to(source)  # type: ignore[arg-type]
-    return True
 
 
 def _registry(root: Path) -> str:

@@ -15,8 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from rlhf.errors import PreflowError
-from rlhf.models import Policy, load_policy, room
-from rlhf.pairs import encode_pairs
+from rlhf.models import Policy, load_policy
 from rlhf.records import Row, content_id, in_pool, read_rows, split_of, write_json, write_rows
 from rlhf.sampler import sample
 from rlhf.seeding import derive
@@ -25,7 +24,8 @@ from tasks.config.annotate import Annotate
 from tasks.config.generation import Generation
 from tasks.config.validate import Validate
 from tasks.journal import Log
-from tasks.prompts import fitting, prefixed, usable_prompts
+from tasks.pairs import fitting_pairs
+from tasks.prompts import prefixed, usable_prompts
 from tasks.stage import main
 from tasks.validation import check_preferences
 
@@ -59,7 +59,8 @@ def annotate(
         dropped |= prefixed(counts, f"{split}_prompts")
         born[split] = _label(config, generation, sampler, asked, split, seed, log)
         held, equal = _held(config, split, offline[split], born[split], sampler)
-        pairs[split], counts = _fitting(held, sampler)
+        fit = fitting_pairs(held, sampler)
+        pairs[split], counts = [row for row, _ in fit.kept], fit.dropped
         dropped |= prefixed(counts | {"dropped_equal": float(equal)}, f"{split}_pairs")
     if pairs["train"]:
         given = [*pairs["train"], *pairs["val"]]
@@ -134,20 +135,6 @@ def _held(config: Annotate, split: str, offline: list[Row], born: list[Row], pol
     finished = [row for row in rows if _finished(row)]
     held = [row for row in finished if encode(row["chosen"]) != encode(row["rejected"])]
     return held, len(finished) - len(held)
-
-
-def _fitting(rows: Sequence[Row], policy: Policy) -> tuple[list[Row], dict[str, float]]:
-    """Pairs of which the model has room for both sides, and how many were dropped."""
-    fit = fitting(
-        "preference pairs",
-        rows,
-        policy.chat,
-        lambda row: encode_pairs(policy.chat, [row])[0],
-        lambda pair: pair.padded_tokens // 2,
-        room(policy.model),
-        "all that the model has positions for",
-    )
-    return [row for row, _ in fit.kept], fit.dropped
 
 
 def _finished(row: Row) -> bool:

@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from rlhf.comparisons import by_prompt
 from rlhf.errors import PreflowError
 from rlhf.folds import deal, length_direction, length_right, length_share
-from rlhf.models import Policy, RewardModel, load_policy, room, trainable
-from rlhf.pairs import Pair, encode_pairs
+from rlhf.models import Policy, RewardModel, load_policy, trainable
+from rlhf.pairs import Pair
 from rlhf.records import Row, read_rows, write_json
 from rlhf.reward_report import report, score_pairs, word_counts
 from rlhf.seeding import derive
@@ -33,7 +33,8 @@ from tasks.config.reward_model import RewardModel as Recipe
 from tasks.config.training import FULL, Training
 from tasks.folds_report import lines
 from tasks.journal import Log
-from tasks.prompts import check_room, fitting
+from tasks.pairs import fitting_pairs
+from tasks.prompts import check_room
 from tasks.reward_figures import show
 from tasks.reward_fits import fit_member
 from tasks.stage import main
@@ -100,15 +101,7 @@ def folds(
 
 def _usable(rows: Sequence[Row], policy: Policy) -> tuple[list[Row], list[Pair], dict[str, float]]:
     """Pairs that the model has room for and whose sides differ as tokens, and how many were dropped and why."""
-    fit = fitting(
-        "preference pairs",
-        rows,
-        policy.chat,
-        lambda row: encode_pairs(policy.chat, [row])[0],
-        lambda pair: pair.padded_tokens // 2,
-        room(policy.model),
-        "all that the model has positions for",
-    )
+    fit = fitting_pairs(rows, policy)
     kept = [(row, pair) for row, pair in fit.kept if pair.chosen_ids != pair.rejected_ids]
     dropped = fit.dropped | {"dropped_equal": float(len(fit.kept) - len(kept))}
     return [row for row, _ in kept], [pair for _, pair in kept], dropped

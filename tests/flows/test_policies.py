@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from flows import dvc, policies
+from flows.cache import object_path
 from flows.card import card
 from flows.policies import Found
 from flows.serving import Layout
@@ -84,7 +85,7 @@ def test_weights_that_the_cache_lacks_are_fetched_by_the_runs_ref(
     version: dict[str, Any], toy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cache = toy / ".dvc/cache"
-    lost = policies.object_path(cache, hashlib.md5(b"abc").hexdigest())
+    lost = object_path(cache, hashlib.md5(b"abc").hexdigest())
     assert lost is not None
     lost.unlink()
     asked: list[tuple[str, ...]] = []
@@ -160,4 +161,4 @@ def test_a_listing_that_leads_out_of_its_folder_is_refused(version: dict[str, An
     with pytest.raises(PreflowError, match=r"names \.\./\.\./planted, which lies outside"):
         policies.restore(toy, evil, toy / "a/policy", print)
     assert not (toy / "planted").is_symlink()
-    assert policies.object_path(cache, "../" * 9 + "etc/passwd") is None
+    assert object_path(cache, "../" * 9 + "etc/passwd") is None
