@@ -1,6 +1,7 @@
 """Fixtures for all tests."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,3 +19,18 @@ def shared() -> Path:
     if not (folder / "models").is_dir():
         pytest.skip(f"no shared data at {folder.name}: set PREFLOW_SHARED")
     return folder
+
+
+@pytest.fixture
+def modules(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where transformers copies a model's own code to before it runs it, with nothing loaded from an earlier test.
+
+    It does not run a module again whose name and bytes it has already loaded, whatever folder they came from.
+    """
+    from transformers import dynamic_module_utils
+
+    monkeypatch.setenv("HF_MODULES_CACHE", str(tmp_path / "modules"))  # for processes that the test starts
+    monkeypatch.setattr(dynamic_module_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    for name in [name for name in sys.modules if name.partition(".")[0] == "transformers_modules"]:
+        monkeypatch.delitem(sys.modules, name)
+    return tmp_path / "modules"

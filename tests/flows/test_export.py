@@ -207,9 +207,8 @@ def test_qlora_is_loaded_in_4_bits_by_the_check_and_by_the_card(
         export(str(source), tmp_path / "bad", False, print)
 
 
+@pytest.mark.usefixtures("modules")
 def test_a_model_with_code_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_MODULES_CACHE", str(tmp_path / "modules"))
-    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
     ARCHITECTURES["llama"](tmp_path / "checkpoint")
     coded(tmp_path / "checkpoint", tmp_path / "bringing")
     save_policy(adapt_policy(tmp_path / "bringing", 0, trusted=True), tmp_path / "policy")
