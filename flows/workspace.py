@@ -5,8 +5,9 @@ Everything is git plumbing on an index of its own: no hook runs, no identity is 
 
 import os
 import re
+import secrets
 import subprocess
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -121,8 +122,7 @@ def snapshot(
             if secret_in(content.decode("utf-8", "replace")):
                 left_out.append(path)
                 continue
-            blob = git(root, "hash-object", "-w", "--stdin", data=content, env=env).strip()
-            git(root, "update-index", "--add", "--cacheinfo", f"100644,{blob},{path}", env=env)
+            _put(root, path, content, env)
         tree = git(root, "write-tree", env=env).strip()
         above = git(root, "rev-parse", parent).strip()
         commit = git(root, "commit-tree", tree, "-p", above, data=redacted(message).encode(), env=env).strip()
@@ -131,12 +131,27 @@ def snapshot(
     return Snapshot(ref, commit, tuple(left_out))
 
 
+def commit_on(root: Path, parents: Sequence[str], files: Mapping[str, bytes], message: str) -> str:
+    """A commit of the tree of its first parent with these files in it; no ref points at it yet."""
+    with _index(root, f"release-{secrets.token_hex(4)}", parents[0]) as env:
+        for path, content in files.items():
+            _put(root, path, content, env)
+        tree = git(root, "write-tree", env=env).strip()
+        above = [word for parent in parents for word in ("-p", parent)]
+        return git(root, "commit-tree", tree, *above, data=redacted(message).encode(), env=env).strip()
+
+
 def edited(root: Path, run: str, taken: Snapshot) -> list[str]:
     """Code and configuration that are no longer what a snapshot holds."""
     with _index(root, run, taken.commit) as env:
         changed = _split(git(root, "diff", "--name-only", "--no-renames", "-z", "--", *CODE, env=env))
         new = _split(git(root, "ls-files", "--others", "--exclude-standard", "-z", "--", *CODE, env=env))
     return sorted({*changed, *new} - set(taken.left_out))
+
+
+def _put(root: Path, path: str, content: bytes, env: Mapping[str, str]) -> None:
+    blob = git(root, "hash-object", "-w", "--stdin", data=content, env=env).strip()
+    git(root, "update-index", "--add", "--cacheinfo", f"100644,{blob},{path}", env=env)
 
 
 @contextmanager

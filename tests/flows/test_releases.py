@@ -1,0 +1,137 @@
+"""Promoted versions as refs: what a clone knows of them with git alone, and what two clones may do to each other."""
+
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows import releases, workspace
+from rlhf.errors import DependencyDown, PreflowError
+from tests.flows.toy import git
+
+RUN, LATER = "20260102-030405-00aa", "20260102-030406-00ab"
+LOCK = """schema: '2.0'
+stages:
+  rl:
+    cmd: python -m tasks.rl
+    outs:
+    - path: data/10_rl/policy
+      hash: md5
+      md5: {md5}.dir
+      size: 1
+"""
+
+
+def made(root: Path, run: str, md5: str) -> str:
+    """A run that left a policy of this digest; returns its commit."""
+    lock = LOCK.format(md5=md5).encode()
+    return workspace.snapshot(root, run, f"preflow run {run} []", extra={"dvc.lock": lock}).commit
+
+
+def told(version: int, run: str) -> dict[str, Any]:
+    where = {"run": run, "ref": f"refs/preflow/runs/{run}", "candidate": "rl", "path": "data/10_rl/policy"}
+    return where | {"version": version, "profile": "", "scores": {"gold": {"mean": 0.5}}, "md5": "not kept"}
+
+
+def promote(root: Path, version: int, run: str, md5: str, name: str = "policy") -> str:
+    commit = releases.publish(root, name, told(version, run), made(root, run, md5))
+    releases.crown(root, name, version)
+    return commit
+
+
+@pytest.fixture
+def remote(toy: Path, tmp_path: Path) -> Path:
+    bare = tmp_path / "remote.git"
+    branch = git(toy, "branch", "--show-current").strip()
+    subprocess.run(["git", "init", "-q", "--bare", "-b", branch, str(bare)], check=True)
+    git(toy, "remote", "add", "origin", str(bare))
+    git(toy, "push", "-q", "origin", "HEAD")
+    return bare
+
+
+def clone(remote: Path, to: Path) -> Path:
+    subprocess.run(["git", "clone", "-q", str(remote), str(to)], check=True)
+    return to
+
+
+def test_a_fresh_clone_knows_versions_runs_and_champion_by_git_alone(toy: Path, remote: Path, tmp_path: Path) -> None:
+    first = promote(toy, 1, RUN, "aa")
+    promote(toy, 2, LATER, "bb")
+    assert (releases.push(toy, "policy", 1), releases.push(toy, "policy", 2)) == ("origin", "origin")
+    elsewhere = clone(remote, tmp_path / "elsewhere")
+    for name in ("policy", "policy@champion", "models:/policy@champion", "policy/2", "policy/v2", ""):
+        found = releases.find(elsewhere, name)
+        assert (found.version, found.run, found.md5, found.candidate) == (2, LATER, "bb.dir", "rl"), name
+    found = releases.find(elsewhere, "policy/1")
+    assert found.told() == told(1, RUN) | {
+        "commit": first,
+        "md5": "aa.dir",
+        "ref": "refs/preflow/policy/v1",
+        "digests": {"data/10_rl/policy": "aa.dir"},
+        "lock": found.lock,
+    }
+    assert git(toy, "rev-parse", f"{first}^1").strip() == releases.find(elsewhere, RUN).commit
+    assert [one.version for one in releases.versions(elsewhere, "policy")] == [1, 2]
+    held = set(git(elsewhere, "ls-tree", "-r", "--name-only", first).split())
+    assert {"params.yaml", "dvc.yaml", "dvc.lock", "release.json"} <= held
+
+
+def test_the_champion_can_go_back(toy: Path, remote: Path, tmp_path: Path) -> None:
+    promote(toy, 1, RUN, "aa")
+    promote(toy, 2, LATER, "bb")
+    for version in (1, 2):
+        releases.push(toy, "policy", version)
+    releases.crown(toy, "policy", 1)
+    releases.push(toy, "policy", 1)
+    elsewhere = clone(remote, tmp_path / "elsewhere")
+    assert releases.find(elsewhere, "policy").version == 1
+    assert releases.find(elsewhere, "policy/2").version == 2
+
+
+def test_the_same_version_from_another_run_is_pushed_over_the_first(toy: Path, remote: Path) -> None:
+    first = promote(toy, 1, RUN, "aa")
+    assert promote(toy, 1, RUN, "aa") == first  # said twice is once
+    releases.push(toy, "policy", 1)
+    again = promote(toy, 1, LATER, "aa")
+    releases.push(toy, "policy", 1)
+    assert git(remote, "rev-parse", "refs/preflow/policy/v1", "refs/preflow/policy/champion").split() == [again, again]
+    assert releases.find(toy, "policy/1").run == LATER
+
+
+def test_two_clones_with_registries_of_their_own_do_not_overwrite_each_other(
+    toy: Path, remote: Path, tmp_path: Path
+) -> None:
+    elsewhere = clone(remote, tmp_path / "elsewhere")
+    theirs = promote(elsewhere, 1, LATER, "bb")
+    releases.push(elsewhere, "policy", 1)
+    promote(toy, 1, RUN, "aa")
+    with pytest.raises(PreflowError, match="origin has another policy v1"):
+        releases.push(toy, "policy", 1)
+    assert set(git(remote, "for-each-ref", "--format=%(objectname)", "refs/preflow/policy").split()) == {theirs}
+    assert not git(remote, "for-each-ref", f"refs/preflow/runs/{RUN}")  # all or nothing
+    releases.fetch(toy)
+    assert releases.find(toy, "policy/1").md5 == "aa.dir"
+
+
+def test_names_that_stand_for_nothing(toy: Path, remote: Path) -> None:
+    with pytest.raises(PreflowError, match=r"policy is neither here nor on origin; nothing is promoted yet"):
+        releases.find(toy)
+    promote(toy, 3, RUN, "aa")
+    with pytest.raises(PreflowError, match=r"policy/7 is neither .*policy has the versions 3"):
+        releases.find(toy, "policy/7")
+    with pytest.raises(PreflowError, match=r"other is neither .*promoted are versions of policy"):
+        releases.find(toy, "other")
+    with pytest.raises(PreflowError, match=f"{LATER}: this run is neither here nor on origin"):
+        releases.find(toy, LATER)
+    with pytest.raises(PreflowError, match="expected a model"):
+        releases.find(toy, "a b")
+    with pytest.raises(PreflowError, match="`runs` is where runs are kept"):
+        releases.publish(toy, "runs", told(1, RUN), "HEAD")
+    git(toy, "remote", "set-url", "origin", str(remote.parent / "gone.git"))
+    with pytest.raises(DependencyDown, match="the git remote origin did not answer"):
+        releases.find(toy, "other")
+    git(toy, "remote", "remove", "origin")
+    assert releases.push(toy, "policy", 3) == ""
+    with pytest.raises(PreflowError, match="not here, and there is no git remote"):
+        releases.find(toy, "policy/7")
