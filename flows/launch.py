@@ -13,6 +13,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from flows import champion, closing, dvc, given, guards, leftovers, profiles, server, sources, workspace, worktrees
+from flows.history import seconds_before
 from flows.request import Report, Run, Start, Wish, commit_message
 from flows.runner import SIDE_BY_SIDE, Place
 from flows.view import View
@@ -187,14 +188,17 @@ def _stages(
         view.result(result)
         on_result(result, this.tree)
 
-    with View(this.graph.stages, this.place.journals) as view:
+    slots = this.wish.start.slots if this.wish.start else SIDE_BY_SIDE
+    known = seconds_before(this.owner, this.graph, this.resolved.values, this.wish.profile)
+    title = f"run {this.report.run} {this.resolved.label}".rstrip()
+    with View(this.graph.upstream, this.place.journals, todo=todo, known=known, slots=slots, title=title) as view:
         work = Work(
             place=this.place,
             graph=this.graph,
             todo=todo,
             force=this.wish.rerun,
             cancel=this.cancel,
-            slots=this.wish.start.slots if this.wish.start else SIDE_BY_SIDE,
+            slots=slots,
             patience=math.inf if this.wish.start else 120.0,
             before=lambda name: champion.resample(this.place, this.graph, name, this.resolved.registry, this.cancel),
             on_start=view.start,
