@@ -68,9 +68,7 @@ class View:
             title: what this run is.
             clock: seconds, from anywhere on.
         """
-        # FORCE_COLOR makes rich take a log for a terminal; colours do no harm there, a table that moves does.
-        moving = None if sys.stderr.isatty() else False
-        self.console = console or Console(stderr=True, highlight=False, force_interactive=moving)
+        self.console = console or moving()
         self._upstream, self._slots, self._title, self._clock = upstream, slots, title, clock
         known = known or {}
         self._rows = {name: Row(Progress(name, journals), known.get(name)) for name in upstream}
@@ -213,6 +211,14 @@ class View:
     def _print(self, text: str) -> None:
         if not self.console.is_interactive:
             print(text, file=self.console.file, flush=True)
+
+
+def moving() -> Console:
+    """Standard error, where what moves is shown; in a log nothing moves.
+
+    FORCE_COLOR makes rich take a log for a terminal: colours do no harm there, a table that moves does.
+    """
+    return Console(stderr=True, highlight=False, force_interactive=None if sys.stderr.isatty() else False)
 
 
 def _cut(text: str, width: int, style: str) -> Text:
