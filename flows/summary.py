@@ -52,8 +52,9 @@ def _where(root: Path, report: "Report") -> Iterator[tuple[str, str]]:
         yield "report", str(page.relative_to(root))
     yield "MLflow", " ".join(["make ui", *_page(report)])
     if report.prefect:
-        stays = "   (server stays up; `make stop` ends it, or 30 idle minutes do)" if server.running(root) else ""
-        yield "Prefect", report.prefect + stays
+        yield "Prefect", report.prefect
+        if server.running(root):
+            yield "", "its server stays up; `make stop` ends it, or 30 idle minutes do"
     if report.validation and report.exit_code != DataRefused.exit_code:
         yield "data", f"{report.validation}/report.html"
     if report.worktree:

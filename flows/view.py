@@ -21,7 +21,8 @@ from tasks.outcome import StageResult
 PROGRESS_EVERY = 30.0  # seconds between two lines on the progress of one stage, where there is no terminal
 _NOISE = (
     *("Use `dvc push`", "To track the changes", "\tgit add", "To enable auto staging", "\tdvc config"),
-    *("Updating lock", "Generating lock", "Running stage", "> "),
+    *("Updating lock", "Generating lock", "Running stage", "> ", "Stage '", "Data and pipelines are up to date"),
+    "ERROR: failed to reproduce",
 )
 
 
