@@ -13,6 +13,8 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from flows import champion, closing, dvc, given, guards, leftovers, profiles, server, sources, workspace, worktrees
+from flows.busy import busy
+from flows.history import seconds_before
 from flows.request import Report, Run, Start, Wish, commit_message
 from flows.runner import SIDE_BY_SIDE, Place
 from flows.view import View
@@ -60,17 +62,19 @@ def run(
             worktrees.sweep(root)
         lock = home(root) / ("worktrees" if resolved.label else ".") / f"{report.run if resolved.label else 'run'}.lock"
         stack.enter_context(guards.held(lock, report.run))
-        prefect = server.start(root)
-        place, taken, whole = _place(root, resolved, wish.start, report, say)
-        on_tree(place.tree)
-        this = Run(wish, resolved, report, place, load_graph(place.tree), cancel, taken)
-        this, todo = _todo(this, whole, say)
-        if todo:
-            guards.check_disk(root)
-        server.wait(prefect, root, cancel)
+        with busy(f"run {report.run}: getting ready"):
+            prefect = server.start(root)
+            place, taken, whole = _place(root, resolved, wish.start, report, say)
+            on_tree(place.tree)
+            this = Run(wish, resolved, report, place, load_graph(place.tree), cancel, taken)
+            this, todo = _todo(this, whole, say)
+            if todo:
+                guards.check_disk(root)
+            server.wait(prefect, root, cancel)
         results = _stages(this, todo, prefect, say, on_begin, on_result)
-        closing.keep(this, results, say)
-        closing.judge(this, results)
+        with busy(f"run {report.run}: keeping what it was"):
+            closing.keep(this, results, say)
+            closing.judge(this, results)
         report.seconds = round(time.monotonic() - began, 1)
         done_with = bool(resolved.label) and report.exit_code in (0, closing.NOT_PROMOTED) and not wish.keep
         report.worktree = str(place.tree) if resolved.label and not done_with else ""
@@ -187,14 +191,17 @@ def _stages(
         view.result(result)
         on_result(result, this.tree)
 
-    with View(this.graph.stages, this.place.journals) as view:
+    slots = this.wish.start.slots if this.wish.start else SIDE_BY_SIDE
+    known = seconds_before(this.owner, this.graph, this.resolved.values, this.wish.profile)
+    title = f"run {this.report.run} {this.resolved.label}".rstrip()
+    with View(this.graph.upstream, this.place.journals, todo=todo, known=known, slots=slots, title=title) as view:
         work = Work(
             place=this.place,
             graph=this.graph,
             todo=todo,
             force=this.wish.rerun,
             cancel=this.cancel,
-            slots=this.wish.start.slots if this.wish.start else SIDE_BY_SIDE,
+            slots=slots,
             patience=math.inf if this.wish.start else 120.0,
             before=lambda name: champion.resample(this.place, this.graph, name, this.resolved.registry, this.cancel),
             on_start=view.start,

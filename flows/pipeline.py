@@ -16,6 +16,7 @@ from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, Failed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from flows import inputs
 from flows.runner import SIDE_BY_SIDE, Place, run_stage
 from rlhf.errors import DependencyDown, PreflowError
 from tasks.graph import Graph
@@ -131,11 +132,14 @@ def _one(work: Work, name: str, slots: threading.Semaphore) -> StageResult:
         work.on_start(name)
         try:
             work.before(name)
+            result = run_stage(
+                work.place, name, on_line=on_line, cancel=work.cancel, force=work.force, patience=work.patience
+            )
+            if result.state != "failed":
+                inputs.hold(work.place.tree, work.graph, name)
         except PreflowError as error:
             return StageResult(name, "failed", reason=str(error), exit_code=error.exit_code)
-        return run_stage(
-            work.place, name, on_line=on_line, cancel=work.cancel, force=work.force, patience=work.patience
-        )
+        return result
 
 
 def _state(result: StageResult) -> State[Any]:

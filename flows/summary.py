@@ -1,46 +1,72 @@
 """The last lines of a run."""
 
 import sys
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from rlhf.errors import DataRefused, Preempted
+from tasks.outcome import State
+
+DONE = (0, 4)
+"""Exit codes of a run whose stages are all done."""
 
 if TYPE_CHECKING:
     from flows.request import Report
 
 
 def summary(root: Path, report: "Report", tree: Path, *, to_stdout: bool) -> None:
-    """The last lines: policies, gate, promotion, where to look, how to go on."""
-    from flows import server
+    """The last lines: policies, gate, where to look, how to go on, what came of it."""
+    from flows.view_lines import clock  # with rich, which `preflow --help` can do without
 
     out: Callable[[str], Any] = print if to_stdout else say
-    if report.exit_code in (0, 4):
+    if report.exit_code in DONE:
         _tables(tree / "data", to_stdout)
-    counts = {state: sum(stage["state"] == state for stage in report.stages) for state in ("ran", "cached")}
-    took = f"{counts['ran']} ran, {counts['cached']} cached, {report.seconds:.0f} s"
-    out(f"run {report.run}: {took}; kept as {report.ref}")
-    if report.worktree:
-        out(f"worktree: {report.worktree}")
-    here = server.running(root)
-    if here:
-        out(f"Prefect: {report.prefect}   (server stays up; `make stop` ends it, or 30 idle minutes do)")
-    elif report.prefect:
-        out(f"Prefect: {report.prefect}")
-    out("MLflow: `make ui`")
+    counts = Counter(str(stage["state"]) for stage in report.stages)
+    told = ", ".join(f"{counts[state]} {state}" for state in get_args(State) if counts[state])
+    out(f"run {report.run}: {told}, {clock(report.seconds)}")
+    for name, value in _where(root, report):
+        out(f"  {name:10} {value}")
     for stage in report.stages:
         if stage["state"] == "failed":
             out(f"{stage['name']} failed: {stage['reason']}")
     if report.exit_code == Preempted.exit_code:
         out("stopped; the same command goes on from here")
-    refused = report.exit_code == DataRefused.exit_code
-    if report.validation and not refused:
-        out(f"validation report: {report.validation}/report.html")
     if report.promotion:
         out(report.promotion["reason"])
-    if report.validation and refused:
+    if report.validation and report.exit_code == DataRefused.exit_code:
         out(f"what was refused, and why: {report.validation}/report.html")
+
+
+def _where(root: Path, report: "Report") -> Iterator[tuple[str, str]]:
+    """Where to look, and how to get the same again; each a name and what to open or type."""
+    from flows import server
+    from tasks.journal import home
+
+    yield "kept as", report.ref
+    if report.exit_code in DONE:
+        yield "again", f"preflow reproduce {report.run}"
+    page = root / "reports" / report.run / "report.html"
+    if page.exists():
+        yield "report", str(page.relative_to(root))
+    yield "MLflow", " ".join(["make ui", *_page(report)])
+    if report.prefect:
+        yield "Prefect", report.prefect
+        if server.running(root):
+            yield "", "its server stays up; `make stop` ends it, or 30 idle minutes do"
+    if report.validation and report.exit_code != DataRefused.exit_code:
+        yield "data", f"{report.validation}/report.html"
+    if report.worktree:
+        yield "worktree", report.worktree
+    if report.exit_code not in DONE:
+        yield "logs", str(home(root) / "journal" / report.run)
+
+
+def _page(report: "Report") -> Iterator[str]:
+    """This run's page there, once it is up."""
+    if report.mlflow.get("run"):
+        yield f"  http://127.0.0.1:5000/#/experiments/{report.mlflow['experiment']}/runs/{report.mlflow['run']}"
 
 
 def _tables(data: Path, to_stdout: bool) -> None:

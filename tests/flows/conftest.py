@@ -14,6 +14,7 @@ import pytest
 
 from flows import champion, closing, launch, profiles, server
 from flows.request import Report, Wish
+from tasks.outcome import StageResult
 from tests.flows.toy import PROGRAM, REPO, Nobody, gone, make_toy
 
 
@@ -57,8 +58,14 @@ def run(api: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runs]:
         monkeypatch.setattr(module, "tracking", Nobody())
     from prefect.settings import PREFECT_API_URL, temporary_settings
 
-    def call(root: Path, cancel: threading.Event | None = None, **wish: Any) -> Report:
-        return launch.run(root, Wish(**wish), cancel or threading.Event(), show=lambda *_: None, say=print)
+    def call(
+        root: Path,
+        cancel: threading.Event | None = None,
+        on_result: Callable[[StageResult, Path], None] = lambda *_: None,
+        **wish: Any,
+    ) -> Report:
+        stop = cancel or threading.Event()
+        return launch.run(root, Wish(**wish), stop, show=lambda *_: None, say=print, on_result=on_result)
 
     with temporary_settings({PREFECT_API_URL: api}):
         yield call

@@ -1,0 +1,40 @@
+"""Data that is edited after it was validated is trained on by nobody."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from flows import dvc
+from flows.request import Report
+from tasks.outcome import StageResult
+from tests.flows.toy import states
+
+pytestmark = pytest.mark.e2e
+Runs = Callable[..., Report]
+
+
+def test_data_edited_between_two_runs_is_restored(toy: Path, run: Runs) -> None:
+    run(toy)
+    kept, lock = (toy / "data/sft/text").read_bytes(), (toy / "dvc.lock").read_bytes()
+    (toy / "data/collect/text").write_text("a row that nobody has looked at\n")
+    again = run(toy)
+    assert (again.exit_code, set(states(again).values())) == (0, {"cached"})
+    assert "nobody" not in (toy / "data/collect/text").read_text()
+    assert ((toy / "data/sft/text").read_bytes(), (toy / "dvc.lock").read_bytes()) == (kept, lock)
+
+
+def test_data_edited_during_a_run_ends_it_and_the_next_one_is_clean(toy: Path, run: Runs) -> None:
+    def edit(result: StageResult, tree: Path) -> None:
+        if result.name == "collect":
+            (tree / "data/collect/text").write_text("a row that nobody has looked at\n")
+
+    report = run(toy, on_result=edit)
+    assert report.exit_code == 3
+    assert states(report) == {"collect": "ran", "sft": "failed", "dpo": "skipped", "rl": "skipped", "gate": "skipped"}
+    reason = report.stages[1]["reason"]
+    assert reason.startswith("data/collect was changed after stage collect wrote it")
+    again = run(toy)
+    assert (again.exit_code, states(again)["sft"]) == (0, "ran")
+    assert "nobody" not in (toy / "data/gate/text").read_text()
+    assert dvc.status(toy) == {}
