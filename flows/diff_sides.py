@@ -85,12 +85,12 @@ class Side:
 
     def made(self, path: str) -> bytes | None:
         """A file that a stage wrote, out of the DVC cache; None where that does not have it."""
-        folder = next((out for out in self.outs if path == out or path.startswith(f"{out}/")), None)
-        if folder is None:
-            return None
-        md5 = self.outs[folder]
-        within = path[len(folder) + 1 :]
-        kept = files_of(self.cache, md5).get(within) if within else object_path(self.cache, md5)
+        if path in self.outs:
+            kept = object_path(self.cache, self.outs[path])
+        else:
+            folders = (out for out, md5 in self.outs.items() if md5.endswith(".dir"))
+            folder = next((out for out in folders if path.startswith(f"{out}/")), "")
+            kept = files_of(self.cache, self.outs.get(folder)).get(path[len(folder) + 1 :])
         return kept.read_bytes() if kept else None
 
     def kept(self, folder: str) -> Mapping[str, bytes]:

@@ -19,19 +19,25 @@ _ABOUT_TO_BEGIN = 3600.0  # seconds in which a lock without a worktree may be th
 
 
 def add(
-    root: Path, run: str, commit: str, with_inbox: bool, replaced: Collection[str] = (), cache: Path | None = None
+    root: Path,
+    run: str,
+    commit: str,
+    with_inbox: bool,
+    replaced: Collection[str] = (),
+    cache: Path | None = None,
+    with_champion: bool = True,
 ) -> Path:
     """A checkout of `commit` under `.preflow/worktrees/<run>` that shares the DVC cache and remotes of `root`.
 
     `with_inbox` brings what lies in data/inbox along, without what is `replaced` there; a profile with sources of its
-    own begins with an empty one. Who knows where the DVC cache is says so, which saves the second that DVC needs to
-    tell.
+    own begins with an empty one. `with_champion` has data/champion as it is in `root`, not as `commit` has it. Who
+    knows where the DVC cache is says so, which saves the second that DVC needs to tell.
     """
     tree = home(root) / "worktrees" / run
     tree.parent.mkdir(parents=True, exist_ok=True)
     git(root, "worktree", "add", "--detach", "--quiet", str(tree), commit)
     _share_dvc(root, tree, cache or dvc.cache(root))
-    if (root / "data" / "champion").is_dir():
+    if with_champion and (root / "data" / "champion").is_dir():
         shutil.copytree(root / "data" / "champion", tree / "data" / "champion", dirs_exist_ok=True)
     if with_inbox and (root / "data" / "inbox").is_dir():
         inbox = Path("data", "inbox")
