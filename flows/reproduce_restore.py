@@ -1,5 +1,6 @@
 """Outputs of a run, out of the DVC cache or remote, and the proof that they are the bytes that dvc.lock names."""
 
+import threading
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from flows.cache import files_of, object_path
 
 Locked = Mapping[str, Mapping[str, Any]]
 """Entries of dvc.lock by stage."""
+TOLD_EVERY = 10.0  # seconds between two lines on how far the remote has come
 
 
 def restore(tree: Path, lock: Locked, stages: Collection[str], cache: Path, say: Callable[[str], None]) -> list[Any]:
@@ -18,23 +20,38 @@ def restore(tree: Path, lock: Locked, stages: Collection[str], cache: Path, say:
     Each is hashed from the disk afterwards, to its last byte: `found` is what lies there, and `state` says "equal",
     "differs" or "missing". `why` says what to do about the last two.
     """
-    said = {}
-    for stage in stages:
-        lacking = [path for path, md5 in outs_of(lock, stage).items() if not whole(cache, md5)]
-        if lacking:
-            say(f"{stage}: fetching {', '.join(lacking)} from the DVC remote …")
-            done = dvc.call(tree, "fetch", "--no-run-cache", *lacking, patience=600.0)
-            said[stage] = _last(done.stderr) if done.returncode else ""
     wanted = {path: md5 for stage in stages for path, md5 in outs_of(lock, stage).items()}
+    said = _fetch(tree, wanted, cache, say)
     there = [path for path, md5 in wanted.items() if whole(cache, md5)]
     if there:
         say(f"restoring {len(there)} outputs and hashing them …")
-        dvc.call(tree, "checkout", "--force", "--quiet", *there, patience=600.0)
+        dvc.call(tree, "checkout", "--force", "--quiet", *there)
     return [
-        _record(stage, path, md5, tree, cache, said.get(stage, ""))
-        for stage in stages
-        for path, md5 in outs_of(lock, stage).items()
+        _record(stage, path, md5, tree, cache, said) for stage in stages for path, md5 in outs_of(lock, stage).items()
     ]
+
+
+def _fetch(tree: Path, wanted: Mapping[str, str], cache: Path, say: Callable[[str], None]) -> str:
+    """Bring what the cache lacks from the DVC remote, saying how far it is; what DVC said where it did not succeed."""
+    lacking = {path: md5 for path, md5 in wanted.items() if not whole(cache, md5)}
+    if not lacking:
+        return ""
+    say(f"fetching {len(lacking)} outputs from the DVC remote …")
+    done = threading.Event()
+
+    def tell() -> None:
+        while not done.wait(TOLD_EVERY):
+            here = sum(whole(cache, md5) for md5 in lacking.values())
+            say(f"fetching: {here} of {len(lacking)} outputs are here")
+
+    teller = threading.Thread(target=tell, daemon=True)
+    teller.start()
+    try:
+        fetched = dvc.call(tree, "fetch", "--no-run-cache", *lacking)
+    finally:
+        done.set()
+        teller.join()
+    return _last(fetched.stderr) if fetched.returncode else ""
 
 
 def outs_of(lock: Locked, stage: str) -> dict[str, str]:
