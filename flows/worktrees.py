@@ -104,12 +104,15 @@ def _forget_missing(root: Path, folder: Path) -> None:
 def _share_dvc(root: Path, tree: Path, cache: Path) -> None:
     """DVC's local configuration: that of the main checkout, credentials too, with its cache by full path.
 
+    Its remotes as well, which are the ones of today: those of an old commit may have moved, or not have been there yet.
     What DVC notes down of a checkout goes with the worktree: its usual place, outside, is never cleared.
     """
-    local = root / ".dvc" / "config.local"
-    text = local.read_text(encoding="utf-8") if local.exists() else ""
     config = ConfigParser(interpolation=None, delimiters=("=",), comment_prefixes=("#",), strict=False)
-    config.read_string(text)
+    config.read([root / ".dvc" / "config", root / ".dvc" / "config.local"], encoding="utf-8")
+    for section in config.sections():
+        url = config[section].get("url", "") if "remote " in section else ""
+        if url and "://" not in url:  # DVC reads it from the folder of the file that it stands in
+            config[section]["url"] = str(root / ".dvc" / url)
     for section, key, value in (("cache", "dir", cache), ("core", "site_cache_dir", tree / ".dvc" / "tmp" / "site")):
         if not config.has_section(section):
             config.add_section(section)

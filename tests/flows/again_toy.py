@@ -99,9 +99,10 @@ algorithms:
   ppo: {lr: 1.0}
   rloo: {lr: 2.0}
 """
+RUN = "20260101-000000-abcd"
 STAGES = ["collect", "prepare", "rl", "evaluate"]
 OUTS = [
-    *("data/raw/preferences", "data/prepared/preferences", "data/rl/policy", "data/rl/metrics.json"),
+    *("data/raw/preferences", "data/prepared/preferences", "data/rl/metrics.json", "data/rl/policy"),
     *("data/eval/completions", "data/eval/scores.json"),
 ]
 
@@ -132,8 +133,8 @@ def add_rows(root: Path, shard: str, *rows: str) -> None:
 def done(root: Path, name: str) -> str:
     """Run it as it is now with plain DVC, and keep it as a run is kept; its commit is tagged `name`."""
     dvc_repro(root)
-    lock = (root / "dvc.lock").read_bytes()
-    kept = workspace.snapshot(root, f"20260101-000000-{len(name):04x}", f"preflow run {name} []", extra={"dvc.lock": lock})
+    lock = {"dvc.lock": (root / "dvc.lock").read_bytes()}
+    kept = workspace.snapshot(root, RUN, f"preflow run {RUN} []", extra=lock)
     git(root, "tag", name, kept.commit)
     return kept.commit
 
