@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flows import dvc, guards, reproduce_compare, reproduce_rerun, worktrees
+from flows import dvc, guards, machine, reproduce_compare, reproduce_rerun, worktrees
 from flows.again import resolve
 from flows.releases import Release
 from flows.reproduce_restore import restore
@@ -204,6 +204,7 @@ def _compare(work: _Work, tree: Path, name: str, todo: list[str]) -> None:
         restore(work.tree, was.lock, list(dict.fromkeys(record["stage"] for record in apart)), work.cache, work.say)
         for record in apart:
             record.update(reproduce_compare.explain(record, tree, work.cache))
-    then = reproduce_rerun.machine(home(work.root) / "journal" / work.found.run, todo) if work.found.run else {}
-    now = reproduce_rerun.machine(home(tree) / "journal" / name, todo)
-    answer.machine = reproduce_compare.machines(then, now)
+    then = machine.at(work.root, work.found.commit, was.digests())
+    if not then and work.found.run:
+        then = machine.of(home(work.root) / "journal" / work.found.run, todo)
+    answer.machine = reproduce_compare.machines(then, machine.of(home(tree) / "journal" / name, todo))

@@ -8,6 +8,7 @@ from typing import Any
 from flows.again import files_on_disk
 from flows.cache import files_of, object_path
 from flows.diff_metrics import intervals, is_interval
+from flows.machine import FACTS
 from flows.reproduce_restore import Locked, named, outs_of
 from tasks.graph import Graph
 
@@ -46,9 +47,10 @@ def machines(old: Mapping[str, Mapping[str, Any]], new: Mapping[str, Mapping[str
     """Facts of the machine that bytes depend on and that differ, each with both values; and the stages without any."""
     found: dict[str, Any] = {}
     for stage in (stage for stage in new if stage in old):
-        for fact, value in new[stage].items():
-            if fact in old[stage] and old[stage][fact] != value:
-                found.setdefault(fact, {"then": old[stage][fact], "now": value, "stages": []})["stages"].append(stage)
+        for fact in FACTS:
+            then, now = old[stage].get(fact), new[stage].get(fact)
+            if then is not None and then != now:
+                found.setdefault(fact, {"then": then, "now": now, "stages": []})["stages"].append(stage)
     return {"differ": found, "not_recorded": [stage for stage in new if stage not in old]}
 
 

@@ -8,7 +8,6 @@ import shutil
 import threading
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
-from typing import Any
 
 from flows import dvc, server
 from flows.again import md5_of
@@ -118,17 +117,3 @@ def run(
         )
     dvc.order_lock(tree, graph)
     return {stage: results[stage] for stage in results if stage in todo}
-
-
-def machine(journals: Path, stages: Collection[str]) -> dict[str, dict[str, Any]]:
-    """What bytes depend on beside code and versions, as the journals of a run have it: by stage, where they do."""
-    from flows.runner import last_event
-
-    found = {}
-    for stage in stages:
-        folders = sorted(journals.glob(f"{stage}-*"), key=lambda path: path.stat().st_mtime)
-        events = [event for folder in folders if (event := last_event(folder, "end")) and event.get("used")]
-        if events:
-            used: Any = events[-1]["used"]
-            found[stage] = {key: used[key] for key in ("device", "cpu_capability", "threads") if key in used}
-    return {stage: facts for stage, facts in found.items() if facts}

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
+from flows.machine import FACTS
 from flows.reproduce import Answer
 
-FACTS = {"cpu_capability": "CPU instruction set", "threads": "threads", "device": "device"}
 MOST_FILES = 5
 
 
