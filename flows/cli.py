@@ -6,7 +6,7 @@ import sys
 import typer
 
 from flows import environment
-from flows.commands import compare, data, models, run, status
+from flows.commands import again, compare, data, models, run, status
 from flows.stopping import stop_now
 from flows.summary import say
 from rlhf.errors import PreflowError
@@ -25,6 +25,8 @@ app.command(help=run.HELP)(run.run)
 app.command(help=compare.HELP)(compare.compare)
 app.command(help=models.CHAT_HELP)(models.chat)
 app.command(help=models.EXPORT_HELP)(models.export)
+app.command(help=again.REPRODUCE_HELP)(again.reproduce)
+app.command(help=again.DIFF_HELP)(again.diff)
 app.add_typer(data.app, name="data")
 app.command()(status.stop)
 app.command()(status.status)

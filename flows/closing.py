@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from flows import champion, dvc, guards, workspace
+from flows import champion, dvc, guards, machine, workspace
 from flows.request import Run
 from flows.runner import last_event
 from rlhf.errors import DependencyDown, Preempted, PreflowError
@@ -28,7 +28,10 @@ def keep(this: Run, results: Results, say: Callable[[str], None]) -> None:
         if result.state == "ran":
             _forget_scratch(this, result.name)
     files = {path: this.tree / path for path in ("dvc.lock", *champion.FILES)}
+    ran, cached = ([one.name for one in results.values() if one.state == state] for state in ("ran", "cached"))
+    made_on = machine.record(this.owner, this.resolved.label, this.place.journals, ran, cached)
     extra = {path: file.read_bytes() if file.exists() else None for path, file in files.items()}
+    extra |= {machine.RECORD: made_on}
     first = this.taken.commit
     edited = workspace.edited(this.owner, this.report.run, this.taken) if this.tree == this.owner else []
     if edited:

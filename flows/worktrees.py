@@ -19,19 +19,25 @@ _ABOUT_TO_BEGIN = 3600.0  # seconds in which a lock without a worktree may be th
 
 
 def add(
-    root: Path, run: str, commit: str, with_inbox: bool, replaced: Collection[str] = (), cache: Path | None = None
+    root: Path,
+    run: str,
+    commit: str,
+    with_inbox: bool,
+    replaced: Collection[str] = (),
+    cache: Path | None = None,
+    with_champion: bool = True,
 ) -> Path:
     """A checkout of `commit` under `.preflow/worktrees/<run>` that shares the DVC cache and remotes of `root`.
 
     `with_inbox` brings what lies in data/inbox along, without what is `replaced` there; a profile with sources of its
-    own begins with an empty one. Who knows where the DVC cache is says so, which saves the second that DVC needs to
-    tell.
+    own begins with an empty one. `with_champion` has data/champion as it is in `root`, not as `commit` has it. Who
+    knows where the DVC cache is says so, which saves the second that DVC needs to tell.
     """
     tree = home(root) / "worktrees" / run
     tree.parent.mkdir(parents=True, exist_ok=True)
     git(root, "worktree", "add", "--detach", "--quiet", str(tree), commit)
     _share_dvc(root, tree, cache or dvc.cache(root))
-    if (root / "data" / "champion").is_dir():
+    if with_champion and (root / "data" / "champion").is_dir():
         shutil.copytree(root / "data" / "champion", tree / "data" / "champion", dirs_exist_ok=True)
     if with_inbox and (root / "data" / "inbox").is_dir():
         inbox = Path("data", "inbox")
@@ -98,12 +104,15 @@ def _forget_missing(root: Path, folder: Path) -> None:
 def _share_dvc(root: Path, tree: Path, cache: Path) -> None:
     """DVC's local configuration: that of the main checkout, credentials too, with its cache by full path.
 
+    Its remotes as well, which are the ones of today: those of an old commit may have moved, or not have been there yet.
     What DVC notes down of a checkout goes with the worktree: its usual place, outside, is never cleared.
     """
-    local = root / ".dvc" / "config.local"
-    text = local.read_text(encoding="utf-8") if local.exists() else ""
     config = ConfigParser(interpolation=None, delimiters=("=",), comment_prefixes=("#",), strict=False)
-    config.read_string(text)
+    config.read([root / ".dvc" / "config", root / ".dvc" / "config.local"], encoding="utf-8")
+    for section in config.sections():
+        url = config[section].get("url", "") if "remote " in section else ""
+        if url and "://" not in url:  # DVC reads it from the folder of the file that it stands in
+            config[section]["url"] = str(root / ".dvc" / url)
     for section, key, value in (("cache", "dir", cache), ("core", "site_cache_dir", tree / ".dvc" / "tmp" / "site")):
         if not config.has_section(section):
             config.add_section(section)

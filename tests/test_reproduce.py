@@ -1,0 +1,103 @@
+"""The story of `preflow reproduce` with real stages: trained here, restored and trained again in a fresh clone.
+
+The clone has git and a DVC remote; no cache, no MLflow, no word of the first. Sizes are as small as every stage takes.
+"""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from flows import dvc, releases
+from tasks import tracking
+from tasks.graph import load_graph
+from tests.test_end_to_end import REPO, SHORT, STAGES, environ, preflow, sh
+
+TINY: dict[str, Any] = SHORT | {
+    "collect.world.num_documents": 4000,
+    "collect.world.num_demonstrations": 500,
+    "collect.world.num_offline_pairs": 200,
+    "collect.world.num_prompts": 1000,
+    "annotate.num_prompts": 200,
+    "sample.num_prompts": 64,
+    "sample.group_size": 4,
+    "rl.num_updates": 3,
+    "rl.num_val_prompts": 16,
+    "rl.val_every": 3,
+    "dpo.max_pairs": 64,
+    "evaluate.num_prompts": 24,
+    "reward_model.min_accuracy": 0.0,
+    "reward_model.max_calibration_error": 1.0,
+    # Whatever comes out is promoted: it is bytes that this is about.
+    "gate.min_gain": -100.0,
+    "gate.max_kl": 1000.0,
+    "gate.max_length_ratio": 100.0,
+    "gate.min_stop_rate": 0.0,
+    "gate.max_nll_increase": 100.0,
+}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with `here` (trained, promoted), a DVC remote, `origin.git`, and `clone`, which nothing else is in."""
+    folder = tmp_path_factory.mktemp("reproduce")
+    root = folder / "here"
+    for name in sh(REPO, "git", "ls-files", "-co", "--exclude-standard").splitlines():
+        if (REPO / name).is_file():
+            (root / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(REPO / name, root / name)
+    yaml = YAML()
+    params = yaml.load((root / "params.yaml").read_text())
+    for key, value in TINY.items():
+        section = params
+        for part in key.split(".")[:-1]:
+            section = section[part]
+        section[key.rsplit(".", 1)[1]] = value
+    yaml.dump(params, root / "params.yaml")
+    sh(root, "git", "init", "-q", "-b", "main")
+    sh(root, str(dvc.program()), "remote", "add", "-q", "-d", "store", str(folder / "store"))
+    sh(root, "git", "add", "-A")
+    sh(root, "git", "-c", "user.name=test", "-c", "user.email=test@example.org", "commit", "-qm", "tiny")
+    sh(folder, "git", "init", "-q", "--bare", "-b", "main", "origin.git")
+    sh(root, "git", "remote", "add", "origin", str(folder / "origin.git"))
+    sh(root, "git", "push", "-q", "origin", "main")
+    assert preflow(root)["promotion"]["version"] == 1
+    version = tracking.version(root, "policy")
+    releases.publish(root, "policy", version, version["commit"])
+    releases.crown(root, "policy", 1)
+    assert releases.push(root, "policy", 1) == "origin"
+    sh(root, str(dvc.program()), "push", "-q")
+    sh(folder, "git", "clone", "-q", str(folder / "origin.git"), "clone")
+    yield folder
+    for tree in (root, folder / "clone"):
+        subprocess.run([sys.executable, "-m", "flows.cli", "stop"], cwd=tree, env=environ(), check=False)
+
+
+def reproduce(root: Path, *words: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(sh(root, sys.executable, "-m", "flows.cli", "reproduce", *words, "--json"))
+    return found
+
+
+@pytest.mark.e2e
+@pytest.mark.slow
+def test_a_fresh_clone_restores_the_champion_and_trains_it_again_to_the_same_bytes(made: Path) -> None:
+    clone = made / "clone"
+    outs = {out for stage in load_graph(clone).stages.values() for out in stage.outs}
+    restored = reproduce(clone, "policy@champion")
+    assert (restored["verdict"], restored["how"]) == ("byte-equal", "restored")
+    assert {one["path"] for one in restored["outs"]} == outs
+    shutil.rmtree(clone / ".dvc" / "cache")
+    shutil.rmtree(made / "store")  # what is trained again needs neither
+    again = reproduce(clone, "policy@champion", "--rerun")
+    assert (again["verdict"], again["how"], again["lock_equal"]) == ("byte-equal", "rerun", True)
+    assert again["not_rerun"] == {}
+    assert {one["path"] for one in again["outs"]} == outs
+    assert {one["stage"] for one in again["outs"]} == set(STAGES)
+    assert not (clone / "mlruns" / "mlflow.db").exists()
+    assert sh(clone, "git", "status", "--porcelain") == ""
