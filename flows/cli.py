@@ -27,6 +27,8 @@ app.command(help=models.CHAT_HELP)(models.chat)
 app.command(help=models.EXPORT_HELP)(models.export)
 app.add_typer(data.app, name="data")
 app.command(help=lineage.LINEAGE_HELP)(lineage.lineage)
+app.command(help=lineage.WITHDRAW_HELP)(lineage.withdraw)
+app.command(help=lineage.PRUNE_HELP)(lineage.prune)
 app.command()(status.stop)
 app.command()(status.status)
 

@@ -84,6 +84,10 @@ class Facts:
         """Models that would be others without the rows."""
         return [(one, runs) for one, runs in self.models() if one.word in RETIRED]
 
+    def retired_versions(self) -> list[tuple[Version, Touched]]:
+        """Registered versions of such models."""
+        return [(version, one) for version, one in self.versions if one.word in RETIRED]
+
     def annotated(self) -> list[tuple[str, list[str]]]:
         """What stage `annotate` did with the rows: one phrase, and the runs in which it did."""
         found: dict[str, list[str]] = {}

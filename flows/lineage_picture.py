@@ -1,16 +1,18 @@
 """Lineage as a picture: an SVG of boxes in columns, drawn by hand so that it opens anywhere, offline.
 
-Columns follow what was made from what; within a column, boxes stand near those that they come from.
+Columns follow what was made from what. Within a column, boxes stand near those that they come from. A line that
+passes a column has a place of its own there, so that none runs through a box.
 """
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from html import escape
+from itertools import accumulate, pairwise
 from pathlib import Path
 
 from flows.lineage import Lineage, Node
 from flows.lineage_touch import BUILT, CHOSEN, READ, TRAINED
 
-WIDTH, HEIGHT, GAP_X, GAP_Y, MARGIN, TOP = 216, 58, 74, 18, 28, 86
+WIDTH, HEIGHT, GAP_X, GAP_Y, MARGIN, TOP = 248, 58, 52, 18, 28, 86
 _FILLS = {
     "source": ("#eef2f6", "#64748b"),
     "rows": ("#1e293b", "#1e293b"),
@@ -21,7 +23,8 @@ _FILLS = {
 }
 _WORDS = {TRAINED: "#c53030", BUILT: "#b7791f", CHOSEN: "#7b4bb3", READ: "#2f855a", "champion": "#2f855a"}
 _FONT = "font-family=\"system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-serif\""
-_PASSES = 4
+_PASSES = 6
+_BEND = "~"
 
 
 def write(found: Lineage, path: Path) -> None:
@@ -42,47 +45,75 @@ def write(found: Lineage, path: Path) -> None:
 
 def svg(found: Lineage) -> str:
     """The picture as text."""
-    places = _places(found)
-    width = max(x for x, _ in places.values()) + WIDTH + MARGIN
+    routes = _routes(found)
+    places = _places(found, routes)
+    width = max([x for x, _ in places.values()] + [720]) + WIDTH + MARGIN
     height = max(y for _, y in places.values()) + HEIGHT + MARGIN
     title = f"Lineage of {found.subject}"
     note = found.facts.title if found.facts else f"{len(found.nodes)} things, {len(found.edges)} steps"
+    words = dict.fromkeys(node.word for node in found.nodes.values() if node.word in _WORDS)
+    legend = "".join(f'<tspan fill="{_WORDS[word]}" dx="14">■ {word}</tspan>' for word in words)
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
         f'{_FONT} role="img"><title>{escape(title)}</title>',
         f'<rect width="{width}" height="{height}" fill="#f8fafc"/>',
         f'<text x="{MARGIN}" y="38" font-size="20" font-weight="600" fill="#0f172a">{escape(title)}</text>',
-        f'<text x="{MARGIN}" y="60" font-size="13" fill="#475569">{escape(_cut(note, 110))}</text>',
-        *(_line(places[source], places[target]) for source, target in found.edges),
+        f'<text x="{MARGIN}" y="60" font-size="13" fill="#475569">{escape(_cut(note, 60))}{legend}</text>',
+        *(_line([places[key] for key in route], found.nodes[route[0]]) for route in routes),
         *(_box(node, *places[key], asked=key == found.start) for key, node in found.nodes.items()),
         "</svg>",
     ]
     return "\n".join(parts) + "\n"
 
 
-def _places(found: Lineage) -> dict[str, tuple[int, int]]:
-    """Left upper corner of every box."""
-    columns: dict[int, list[str]] = {}
+def _routes(found: Lineage) -> list[list[str]]:
+    """Every edge as the nodes it passes: in each column between, a bend of its own, for which room is kept."""
     depths = _depths(found)
-    for key in found.nodes:
-        columns.setdefault(depths[key], []).append(key)
-    ranks = {key: float(rank) for keys in columns.values() for rank, key in enumerate(keys)}
+    routes = []
+    for source, target in found.edges:
+        between = range(depths[source] + 1, depths[target])
+        routes.append([source, *(f"{_BEND}{depth}|{source}|{target}" for depth in between), target])
+    return routes
+
+
+def _places(found: Lineage, routes: Sequence[Sequence[str]]) -> dict[str, tuple[int, int]]:
+    """Left upper corner of every box, and of every bend."""
+    depths = _depths(found)
+    depths |= {key: int(key[1:].split("|")[0]) for route in routes for key in route if key.startswith(_BEND)}
+    near: dict[bool, dict[str, list[str]]] = {True: {}, False: {}}
+    for route in routes:
+        for one, other in pairwise(route):
+            near[True].setdefault(one, []).append(other)
+            near[False].setdefault(other, []).append(one)
+    columns: dict[int, list[str]] = {}
+    for key, depth in depths.items():
+        columns.setdefault(depth, []).append(key)
+    middles = dict.fromkeys(depths, 0.0)
     for turn in range(_PASSES):
-        for depth in sorted(columns, reverse=turn % 2 == 1):
-            columns[depth].sort(key=lambda key: _middle(found, key, ranks, down=turn % 2 == 1))
-            ranks |= {key: rank - len(columns[depth]) / 2 for rank, key in enumerate(columns[depth])}
-    most = max(map(len, columns.values()))
-    places = {}
-    for depth, keys in columns.items():
-        above = (most - len(keys)) * (HEIGHT + GAP_Y) // 2
-        for rank, key in enumerate(keys):
-            places[key] = (MARGIN + depth * (WIDTH + GAP_X), TOP + above + rank * (HEIGHT + GAP_Y))
-    return places
+        down = turn % 2 == 1
+        for depth in sorted(columns, reverse=down):
+            columns[depth].sort(key=lambda key: _mean([middles[other] for other in near[down].get(key, [key])]))
+            middles |= _stacked(columns[depth])
+    top = min(middle - _tall(key) / 2 for key, middle in middles.items())
+    return {
+        key: (MARGIN + depths[key] * (WIDTH + GAP_X), round(TOP + middle - _tall(key) / 2 - top))
+        for key, middle in middles.items()
+    }
 
 
-def _middle(found: Lineage, key: str, ranks: Mapping[str, float], down: bool) -> float:
-    near = [ranks[other] for other in found.next(key, down)]
-    return sum(near) / len(near) if near else ranks[key]
+def _stacked(keys: Sequence[str]) -> dict[str, float]:
+    """Middles of one column, around 0."""
+    tall = [_tall(key) + GAP_Y for key in keys]
+    ends = list(accumulate(tall))
+    return {key: end - size / 2 - ends[-1] / 2 for key, size, end in zip(keys, tall, ends, strict=True)}
+
+
+def _tall(key: str) -> int:
+    return 4 if key.startswith(_BEND) else HEIGHT
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)
 
 
 def _depths(found: Lineage) -> dict[str, int]:
@@ -97,13 +128,20 @@ def _depths(found: Lineage) -> dict[str, int]:
     return depths
 
 
-def _line(source: tuple[int, int], target: tuple[int, int]) -> str:
-    x1, y1, x2, y2 = source[0] + WIDTH, source[1] + HEIGHT // 2, target[0], target[1] + HEIGHT // 2
-    bend = max(GAP_X // 2, (x2 - x1) // 2)
-    return (
-        f'<path d="M{x1},{y1} C{x1 + bend},{y1} {x2 - bend},{y2} {x2},{y2}" fill="none" '
-        'stroke="#94a3b8" stroke-width="1.4" opacity="0.75"/>'
-    )
+def _line(points: Sequence[tuple[int, int]], source: Node) -> str:
+    """From the right edge of a box, straight through its bends, to the left edge of another."""
+    first, *between, last = points
+    x, y = first[0] + WIDTH, first[1] + HEIGHT // 2
+    words = [f"M{x},{y}"]
+    for place in (*between, last):
+        to_x, to_y = place[0], place[1] + (2 if place in between else HEIGHT // 2)
+        words.append(f"C{x + GAP_X // 2},{y} {to_x - GAP_X // 2},{to_y} {to_x},{to_y}")
+        x, y = to_x, to_y
+        if place in between:
+            x += WIDTH
+            words.append(f"H{x}")
+    colour = _WORDS.get(source.word, "#94a3b8")
+    return f'<path d="{" ".join(words)}" fill="none" stroke="{colour}" stroke-width="1.4" opacity="0.7"/>'
 
 
 def _box(node: Node, x: int, y: int, asked: bool) -> str:
@@ -115,13 +153,13 @@ def _box(node: Node, x: int, y: int, asked: bool) -> str:
     second = " · ".join(filter(None, [node.word if node.word != "holds" else "", digest]))
     third = node.note or (f"{len(node.runs)} runs" if len(node.runs) > 1 else "".join(node.runs))
     told = escape("\n".join(filter(None, [node.label, node.word, node.note, ", ".join(node.runs)])))
-    name = escape(_cut(node.label.removeprefix("data/"), 30))
+    name = escape(_cut(node.label.removeprefix("data/"), 28))
     stroke = 3 if asked else 1.4
     radius = 18 if node.kind == "model" else 6
     return (
         f'<g><title>{told}</title><rect x="{x}" y="{y}" width="{WIDTH}" height="{HEIGHT}" rx="{radius}" '
         f'fill="{fill}" stroke="{accent}" stroke-width="{stroke}"/>'
-        f'<text x="{x + 14}" y="{y + 20}" font-size="13" font-weight="600" fill="{ink}">{name}</text>'
+        f'<text x="{x + 14}" y="{y + 20}" font-size="12.5" font-weight="600" fill="{ink}">{name}</text>'
         f'<text x="{x + 14}" y="{y + 36}" font-size="11" fill="{accent if not dark else faint}">{escape(second)}</text>'
         f'<text x="{x + 14}" y="{y + 50}" font-size="10.5" fill="{faint}">{escape(_cut(third, 36))}</text></g>'
     )
