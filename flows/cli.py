@@ -6,7 +6,7 @@ import sys
 import typer
 
 from flows import environment
-from flows.commands import again, compare, data, models, run, status
+from flows.commands import again, compare, data, lineage, models, run, status
 from flows.stopping import stop_now
 from flows.summary import say
 from rlhf.errors import PreflowError
@@ -28,6 +28,9 @@ app.command(help=models.EXPORT_HELP)(models.export)
 app.command(help=again.REPRODUCE_HELP)(again.reproduce)
 app.command(help=again.DIFF_HELP)(again.diff)
 app.add_typer(data.app, name="data")
+app.command(help=lineage.LINEAGE_HELP)(lineage.lineage)
+app.command(help=lineage.WITHDRAW_HELP)(lineage.withdraw)
+app.command(help=lineage.PRUNE_HELP)(lineage.prune)
 app.command()(status.stop)
 app.command()(status.status)
 

@@ -23,6 +23,7 @@ from rlhf.world.labels import can_label, label
 from tasks.config.annotate import Annotate
 from tasks.config.generation import Generation
 from tasks.config.validate import Validate
+from tasks.config.withdraw import Withdraw
 from tasks.journal import Log
 from tasks.pairs import fitting_pairs
 from tasks.prompts import prefixed, usable_prompts
@@ -31,6 +32,7 @@ from tasks.validation import check_preferences
 
 SPLITS = ("train", "val", "eval")
 HALVES = ("policy", "held_out")
+NONE = Withdraw()
 
 
 def annotate(
@@ -38,6 +40,7 @@ def annotate(
     *,
     generation: Generation,
     validate: Validate,
+    withdraw: Withdraw = NONE,
     seed: int,
     policy: Path,
     prompts: Path,
@@ -47,7 +50,7 @@ def annotate(
     out: Path,
     log: Log,
 ) -> None:
-    """Gather offline pairs, sample and label new ones, pass them through the gate."""
+    """Gather offline pairs, sample and label new ones, leave out what is withdrawn, pass them through the gate."""
     sampler = load_policy(policy)
     questions = {split: list(read_rows(prompts / f"{split}.jsonl")) for split in ("train", "val")}
     questions["eval"] = list(read_rows(eval_prompts / "eval.jsonl"))
@@ -57,7 +60,10 @@ def annotate(
     for split in SPLITS:
         asked, counts = _asked(config, generation, sampler, questions[split], split)
         dropped |= prefixed(counts, f"{split}_prompts")
-        born[split] = _label(config, generation, sampler, asked, split, seed, log)
+        labelled = _label(config, generation, sampler, asked, split, seed, log)
+        born[split] = [row for row in labelled if not withdraw.reason(row)]
+        if len(born[split]) < len(labelled):
+            dropped[f"{split}_pairs_withdrawn"] = float(len(labelled) - len(born[split]))
         held, equal = _held(config, split, offline[split], born[split], sampler)
         fit = fitting_pairs(held, sampler)
         pairs[split], counts = [row for row, _ in fit.kept], fit.dropped

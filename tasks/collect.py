@@ -15,17 +15,21 @@ from typing import Any
 from rlhf.errors import DataRefused
 from rlhf.records import write_json
 from tasks.config.collect import Collect
+from tasks.config.withdraw import Withdraw
 from tasks.graph import digest
 from tasks.journal import Log
 from tasks.readers import SUFFIXES
 from tasks.shapes import KINDS
 from tasks.stage import main
+from tasks.withdrawn import blank
 
 Origin = dict[str, Any]
+NONE = Withdraw()
 
 
-def collect(config: Collect, *, inbox: Path, out: Path, log: Log) -> None:
-    """Write the raw files of every kind, and origin.json beside them. Rows are not looked at here.
+def collect(config: Collect, *, withdraw: Withdraw = NONE, inbox: Path, out: Path, log: Log) -> None:
+    """Write the raw files of every kind, and origin.json beside them. Rows are not looked at here, unless some are
+    withdrawn.
 
     Raises:
         DataRefused: a file of the inbox is absent, lies where it would not be read or is not what sources.json says, or
@@ -57,6 +61,8 @@ def collect(config: Collect, *, inbox: Path, out: Path, log: Log) -> None:
             f"({', '.join(KINDS)}), or take that of the embedded world (--set collect.source=world)"
         )
     for kind in KINDS:
+        for name, origin in origins[kind].items():
+            blank(out / kind / name, kind, origin, withdraw)
         write_json(out / kind / "origin.json", origins[kind])
     log({f"collect/{kind}_files": len(origins[kind]) for kind in KINDS}, 0)
 

@@ -1,8 +1,8 @@
 """One canonical schema: data/01_raw/<kind>/ in, data/02_prepared/<kind>/rows.jsonl and quarantine/ out.
 
 Every row gets its id, group, source, file, line and split. Splits go by the hash of the group, so no question is on
-both sides. Rows that cannot be read or have no known shape are carried to the gate, not dropped. Rows are streamed: of
-those that went by, at most ids are held.
+both sides. Rows that cannot be read or have no known shape are carried to the gate, not dropped; those that params
+withdraw are dropped here and counted. Rows are streamed: of those that went by, at most ids are held.
 Alone: python -m tasks.prepare --params prepare --raw data/01_raw --out data/02_prepared
 """
 
@@ -15,6 +15,7 @@ from typing import Any
 from rlhf.errors import DataRefused
 from rlhf.records import Row, content_id, group_of, read_rows, row_line, split_of, write_rows
 from tasks.config.prepare import Prepare
+from tasks.config.withdraw import Withdraw
 from tasks.journal import Log
 from tasks.readers import Raw, Rejected, read
 from tasks.redact import redacted
@@ -22,14 +23,18 @@ from tasks.shapes import KINDS, Content, Malformed, canonical, canonical_rows
 from tasks.shapes.columns import absent, cells, renamed
 from tasks.shapes.fields import name_of_group
 from tasks.stage import main
+from tasks.withdrawn import reason, source_of
 
 ANSWERED = ("demonstrations", "preferences", "ratings")
 """Kinds whose rows hold a question and answers to it."""
 MOST_GROWTH = 10
 """Times prepare.max_row_bytes that the rows of one line may take together."""
+NONE = Withdraw()
+Left = Callable[[Iterable[Row], str, Mapping[str, Any]], Iterator[Row]]
+"""Of rows of a kind, and the line they are of, those that are not withdrawn."""
 
 
-def prepare(config: Prepare, *, raw: Path, out: Path, log: Log) -> None:
+def prepare(config: Prepare, *, withdraw: Withdraw = NONE, raw: Path, out: Path, log: Log) -> None:
     """Write canonical rows of every kind.
 
     Where no prompts came, they are the questions of the other kinds. Prompts whose group falls in the split `eval` join
@@ -37,29 +42,38 @@ def prepare(config: Prepare, *, raw: Path, out: Path, log: Log) -> None:
     named for a file is not in it.
     """
     shares = {"eval": config.eval_share, "val": config.val_share, "train": 1 - config.eval_share - config.val_share}
-    counts = dict.fromkeys([*KINDS, "refused"], 0)
+    counts = dict.fromkeys([*KINDS, "refused", "withdrawn"], 0)
     (out / "quarantine").mkdir(parents=True, exist_ok=True)
     with (out / "quarantine" / "quarantine.jsonl").open("w", encoding="utf-8", newline="\n") as quarantine:
 
         def refuse(row: Row) -> None:
-            counts["refused"] += 1
-            quarantine.write(row_line(row))
+            gone = bool(withdraw.reason(row))
+            counts["withdrawn" if gone else "refused"] += 1
+            if not gone:
+                quarantine.write(row_line(row))
+
+        def left(rows: Iterable[Row], kind: str, value: Mapping[str, Any]) -> Iterator[Row]:
+            for row in rows:
+                gone = bool(reason(withdraw, kind, row, value))
+                counts["withdrawn"] += gone
+                if not gone:
+                    yield row
 
         for kind in ("corpus", *ANSWERED, "prompts", "eval"):
-            rows = _rows(kind, raw / kind, config.max_row_bytes, shares, refuse)
+            rows = _rows(kind, raw / kind, config.max_row_bytes, shares, refuse, left)
             if kind == "eval":
-                rows = _joined(rows, out / "prompts")
+                rows = left(_joined(rows, out / "prompts"), kind, {})
             counts[kind] = write_rows(out / kind / "rows.jsonl", rows)
             if kind == "prompts" and not counts[kind]:
                 asked = map(_asked, chain.from_iterable(read_rows(out / answered) for answered in ANSWERED))
-                counts[kind] = write_rows(out / kind / "rows.jsonl", _questions(kind, asked))
+                counts[kind] = write_rows(out / kind / "rows.jsonl", left(_questions(kind, asked), kind, {}))
     log({f"prepare/{kind}": count for kind, count in counts.items()}, 0)
 
 
 def _rows(
-    kind: str, folder: Path, max_bytes: int, shares: dict[str, float], refuse: Callable[[Row], None]
+    kind: str, folder: Path, max_bytes: int, shares: dict[str, float], refuse: Callable[[Row], None], left: Left
 ) -> Iterator[Row]:
-    """All rows of one kind; what could not become one goes to `refuse`."""
+    """All rows of one kind that are `left`; what could not become one goes to `refuse`."""
     origins = json.loads((folder / "origin.json").read_text(encoding="utf-8"))
     for name in sorted(origins):
         place = {"source": origins[name]["name"], "file": f"{kind}/{name}"}
@@ -77,7 +91,7 @@ def _rows(
                 if isinstance(content, Malformed):
                     refuse(_refusal(kind, here, content.rule, str(content), json.dumps(value, ensure_ascii=False)))
                 else:
-                    yield _placed(kind, content, here, value, shares)
+                    yield from left([_placed(kind, content, here, value, shares)], kind, value)
         if seen and (missing := absent(kind, columns, seen)):
             named = ", ".join(f"`{columns[ours]}` (collect.columns.{ours})" for ours in missing)
             raise DataRefused(f"{kind}/{name}: there is no column {named}; the file has {', '.join(sorted(seen))}")
@@ -116,9 +130,7 @@ def _placed(kind: str, content: Content, place: Row, value: Mapping[str, Any], s
     group = name_of_group(value)
     if not group:
         group = group_of(content.get("messages") or [{"role": "document", "content": content["text"]}])
-    source = value.get("source")
-    if isinstance(source, str) and source:
-        place = place | {"source": f"{place['source']}/{source}"}
+    place = place | {"source": source_of(place["source"], value)}
     split = "eval" if kind == "eval" else split_of(group, shares)
     return content | place | {"id": content_id(content), "group": group, "split": split}
 

@@ -38,6 +38,7 @@ from tasks.config.sources import Source
 from tasks.config.training import Training
 from tasks.config.trajectory import Trajectory
 from tasks.config.validate import Validate
+from tasks.config.withdraw import Withdraw
 
 
 class Algorithms(Section):
@@ -72,6 +73,7 @@ class Params(Section):
     threads: int = Field(1, ge=1, description="torch threads of a stage; changes bytes, so it is part of every key")
     registry: Registry = Field(default_factory=Registry, description="where a promoted policy goes")
     sources: tuple[Source, ...] = Field((), description="files brought into data/inbox before a run")
+    withdraw: Withdraw = Field(default_factory=Withdraw, description="rows that nothing may be made of any more")
     collect: Collect = Field(default_factory=Collect, description="bring in the data, or make it")
     prepare: Prepare = Field(default_factory=Prepare, description="one schema, splits by group")
     validate_: Validate = Field(default_factory=Validate, alias="validate", description="the data gate")

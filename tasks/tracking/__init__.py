@@ -21,7 +21,7 @@ from tasks.tracking.runs import RunRecord, begin, owner_of_this_process, runs_of
 
 __all__ = [
     *("announce", "begin_comparison", "begin_run", "bytes_of", "champion", "finish_comparison", "finish_run"),
-    *("made_from", "promote", "reconcile", "replay", "version"),
+    *("made_from", "promote", "reconcile", "replay", "version", "versions"),
 ]
 
 
@@ -154,6 +154,17 @@ def version(root: Path, name: str, number: int | None = None, alias: str = "cham
     from tasks.tracking.registry import version as version_now
 
     return version_now(root, name, number, alias)
+
+
+def versions(root: Path) -> list[dict[str, Any]]:
+    """Every version of every registered model: `name`, `version`, `run`, `path`, `md5`, and whether it is `champion`.
+
+    Raises:
+        DependencyDown: the registry did not answer.
+    """
+    from tasks.tracking.registry import versions as versions_now
+
+    return versions_now(root)
 
 
 def made_from(root: Path, name: str, lock: str) -> int | None:

@@ -185,3 +185,25 @@ def _default_store(uri: str) -> Iterator[None]:
             del os.environ["MLFLOW_TRACKING_URI"]
         else:
             os.environ["MLFLOW_TRACKING_URI"] = before
+
+
+def versions(root: Path) -> list[dict[str, Any]]:
+    """See `tasks.tracking.versions`."""
+    if is_absent(root):
+        return []
+    with _reachable(root) as store:
+        champions = {
+            model.name: str(model.aliases.get(ALIAS, "")) for model in store.client.search_registered_models()
+        }
+        found = [one for name in champions for one in store.client.search_model_versions(f"name = '{name}'")]
+    return [
+        {
+            "name": one.name,
+            "version": int(one.version),
+            "run": one.tags.get("preflow.run", ""),
+            "path": one.tags.get("dvc.path", ""),
+            "md5": one.tags.get("dvc.md5", ""),
+            "champion": str(one.version) == champions[one.name],
+        }
+        for one in found
+    ]
