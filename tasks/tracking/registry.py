@@ -46,6 +46,7 @@ def promote(run: RunRecord, candidate: str, name: str) -> int:
             store.client.update_model_version(name, str(version), description=note)
         store.client.set_registered_model_alias(name, ALIAS, str(version))
         store.client.set_tag(state["run"], "promoted", f"{name} v{version}")
+        store.client.log_metric(state["run"], "promoted", 1.0, step=1)
         return version
 
 

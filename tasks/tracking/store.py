@@ -58,6 +58,7 @@ def connect(root: Path) -> Store:
 def _open(uri: str) -> Store:
     os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"  # the terminal is the run's
     os.environ.setdefault("DO_NOT_TRACK", "true")
     # A dead server is found out in seconds: whatever it misses is in the journal.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
