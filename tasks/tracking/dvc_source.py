@@ -1,4 +1,4 @@
-"""`dvc://PATH?md5=DIGEST` as a source of MLflow data sets, which MLflow finds by its entry point `mlflow.dataset_source`.
+"""`dvc://PATH?md5=DIGEST` as a source of MLflow data sets, found by its entry point `mlflow.dataset_source`.
 
     run = mlflow.get_run(run_id)
     folder = mlflow.data.get_source(run.inputs.dataset_inputs[0]).load()
