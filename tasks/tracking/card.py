@@ -42,7 +42,7 @@ def card(tree: Tree, candidate: str, run: str, ref: str | None, name: str, versi
         gate["reason"] if gate else f"policy {candidate}",
         f"Policy `{candidate}` of run `{run}`" + (f", kept as `{ref}`." if ref else "."),
         _section("How well it does", policies(scores, candidate) if scores else ""),
-        _section("Gate", checks(gate) if gate else ""),
+        _section(f"Gate, against {gate['against']}" if gate else "", checks(gate) if gate else ""),
         _section("Limits", "\n".join(f"* {limit}" for limit in _limits(scores)) if scores else ""),
         _section("Make it again", again),
         _section("Data", table(["rows", "clean", "set aside", "md5"], _data(tree))),
@@ -64,7 +64,7 @@ def _limits(scores: Facts) -> Iterator[str]:
     if judge := LIMITS.get(scores["judge"]):
         yield judge
     if found := (scores.get("reward_on_sft") or {}).get("correlation_with_length"):
-        yield f"Its reward model likes length: correlation {found['mean'] if isinstance(found, dict) else found:+.2f}."
+        yield f"The reward that was optimised correlates with length by {found:+.2f}, over answers of SFT."
 
 
 def _data(tree: Tree) -> Iterator[list[str]]:
@@ -100,8 +100,8 @@ def _licences(tree: Tree) -> Iterator[list[str]]:
     rows: dict[tuple[str, ...], list[str]] = {}
     for what, *rest in licences(read_yaml(tree.root / "params.yaml"), origins):
         rows.setdefault(tuple(rest), []).append(what)  # one line for what came together
-    for rest, kinds in rows.items():
-        yield [", ".join(kinds), *rest]
+    for where, kinds in rows.items():
+        yield [", ".join(kinds), *where]
 
 
 def _json(tree: Tree, path: str) -> dict[str, Any]:

@@ -6,9 +6,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tasks.lineage import Linker, Tree, matches, read_tree
+from rlhf.comparison import JUDGED_BY
+from tasks.lineage import Linker, Tree, matches, policies_of, read_tree
 from tasks.redact import redacted
-from tasks.tracking import describe
+from tasks.tracking import describe, views
 from tasks.tracking.headlines import headlines, judged_policies, summary, tables
 from tasks.tracking.pictures import copy_shown, gather
 from tasks.tracking.runs import RunRecord
@@ -134,6 +135,7 @@ class _Closing(Shipment):
         gather(self.client, children, self.parent)
         if status == "FINISHED":
             self.log(self.parent, headlines(tree, when))
+            self._prepare_view(tree)
             for stage, points in judged_policies(tree, linker, results, when).items():
                 if stage in children:
                     self.log(children[stage], points)
@@ -152,6 +154,13 @@ class _Closing(Shipment):
         commit = {"git.commit": kept, "mlflow.source.git.commit": kept} if kept else {}
         self.log(self.parent, tags={"mlflow.note.content": note} | describe.ending_tags(tree) | commit)
         self._end_parent(results, status)
+
+    def _prepare_view(self, tree: Tree) -> None:
+        """Have the experiment's view show the measures and policies of this run."""
+        if scores := describe.read_out(tree, "scores.json"):
+            known = [name for name in policies_of(tree.graph) if name in scores["policies"]]
+            view = views.overview(scores["judge"], JUDGED_BY[scores["judge"]], known)
+            self.client.set_experiment_tag(self.experiment, views.TAG, view)
 
     def _end_parent(self, results: Results, status: str) -> None:
         reasons = [f"{stage}: {result['reason']}" for stage, result in results.items() if result.get("reason")]

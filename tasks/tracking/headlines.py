@@ -23,7 +23,7 @@ def summary(results: Mapping[str, Mapping[str, Any]], seconds: float, when: int)
     from mlflow.entities import Metric
 
     states = [result["state"] for result in results.values()]
-    found = {"seconds": seconds} | {f"stages_{state}": float(states.count(state)) for state in ("ran", "cached")}
+    found = {"seconds": round(seconds, 1), "stages_ran": states.count("ran"), "stages_cached": states.count("cached")}
     return [Metric(name, float(value), when, 0) for name, value in found.items()]
 
 
@@ -37,7 +37,7 @@ def gain(scores: Mapping[str, Any] | None, gate: Mapping[str, Any] | None) -> di
     pairs = scores.get("differences", {}).get(gate.get("against"), {})
     paired = pairs.get(gate["candidate"], {}).get(JUDGED_BY.get(scores["judge"]))
     ends = {"": "mean", "_low": "ci_low", "_high": "ci_high"}
-    return {f"{scores['judge']}_gain{name}": paired[end] for name, end in ends.items()} if paired else {}
+    return {f"{scores['judge']}_gain{name}": round(paired[end], 4) for name, end in ends.items()} if paired else {}
 
 
 def headlines(tree: Tree, when: int) -> list[Any]:

@@ -17,10 +17,13 @@ from tasks.tracking.runs import RunRecord
 from tasks.tracking.store import Store, connect, is_absent
 
 ALIAS = "champion"
-MODEL_NOTE = """Policies that passed the gate of the pipeline. Alias `champion`: the one that serves.
+MODEL_NOTE = """Policies that passed the gate of the pipeline. Alias `champion`: the one that serves. The description of a version is its model card: scores with intervals, the gate, limits, data, methods, licences.
 
-Weights are in DVC: the tags `dvc.path` and `dvc.md5` of a version name them, `git.ref` names the code, parameters and
-dvc.lock that made them."""
+* `preflow chat`, `preflow export {name} out/`: try the champion, take it away
+* `preflow reproduce {name}@champion`: the same bytes again
+* `preflow rollback`: the alias back to the version before
+
+Weights are in DVC: the tags `dvc.path` and `dvc.md5` of a version name them, `git.ref` names the code, parameters and dvc.lock that made them; *Source Run* leads to all that it read and wrote."""  # noqa: E501
 
 
 def promote(run: RunRecord, candidate: str, name: str) -> int:
@@ -142,7 +145,7 @@ def _by_tag(store: Store, name: str, tag: str, value: str) -> int | None:
 
 def _register(store: Store, name: str, model: str, tags: dict[str, str]) -> int:
     if not store.client.search_registered_models(f"name = '{name}'"):
-        store.client.create_registered_model(name, description=MODEL_NOTE)
+        store.client.create_registered_model(name, description=MODEL_NOTE.format(name=name))
     with _default_store(store.uri):
         made = store.client.create_model_version(
             name, f"models:/{model}", model_id=model, run_id=_source_run(store, model), tags=tags

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from tasks.journal import Log, new_folder
 from tasks.witness import origin, outputs
 
@@ -185,6 +187,9 @@ def run_all(root: Path, run_id: str, gold: float = 0.5, steps: int = 3) -> None:
         for step in range(steps):
             log({f"{stage}/loss": 1.0 / (step + 1)}, step)
         log.table("samples", [{"prompt": "Name a colour.", "completion": f"blue {stage}"}])
+        if stage == "evaluate":
+            Image.new("RGB", (64, 48), "steelblue").save(root / "policies.png")
+            log.file(root / "policies.png", "plots")
         make_outputs(root, stage, gold)
         end(log, root, stage)
     lock_everything(root)
