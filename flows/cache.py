@@ -1,43 +1,5 @@
-"""The DVC cache, read by digest. What it holds may have come from a remote: no name in it leads out of its folder."""
+"""The DVC cache, read by digest: `tasks.dvc_cache`, under the name by which the flows know it."""
 
-import json
-import re
-from collections.abc import Mapping
-from pathlib import Path
+from tasks.dvc_cache import files_of, link_folder, object_path
 
-from rlhf.errors import PreflowError
-
-_MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")
-
-
-def object_path(cache: Path, md5: str | None) -> Path | None:
-    """Where the cache keeps the bytes of a digest; None where it does not."""
-    if md5 is None or not _MD5.fullmatch(md5):
-        return None
-    path = cache / "files" / "md5" / md5[:2] / md5[2:]
-    return path if path.exists() else None
-
-
-def files_of(cache: Path, md5: str | None) -> Mapping[str, Path | None]:
-    """The files of a folder by name, None for those that the cache lacks; empty where it has no listing."""
-    listing = object_path(cache, md5)
-    entries = json.loads(listing.read_text(encoding="utf-8")) if listing else []
-    return {entry["relpath"]: object_path(cache, entry["md5"]) for entry in entries}
-
-
-def link_folder(cache: Path, md5: str, target: Path) -> bool:
-    """Put links to a folder's files at `target`; False, and nothing put there, where the cache lacks any.
-
-    Raises:
-        PreflowError: the listing names a file outside of the folder.
-    """
-    found = files_of(cache, md5)
-    sources = {name: source for name, source in found.items() if source is not None}
-    if not found or len(sources) < len(found):
-        return False
-    if outside := [name for name in found if not (target / name).resolve().is_relative_to(target.resolve())]:
-        raise PreflowError(f"the listing {md5} of the DVC cache names {outside[0]}, which lies outside of its folder")
-    for name, source in sources.items():
-        (target / name).parent.mkdir(parents=True, exist_ok=True)
-        (target / name).symlink_to(source)
-    return True
+__all__ = ["files_of", "link_folder", "object_path"]

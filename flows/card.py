@@ -12,11 +12,11 @@ from flows.policies import Found
 from flows.serving import Layout, example, vllm
 from tasks.config import read_yaml
 from tasks.graph import digest
+from tasks.licences import licences
 from tasks.lineage import read_tree
 from tasks.shapes import KINDS
 
 RAW = "data/01_raw"
-UNKNOWN = "**not stated**: ask before you pass it on"
 SHOWN = ("gold_reward", "held_out_reward", "reward", "win_rate_vs_sft", "kl", "length", "stop_rate")
 
 FRONT = """---
@@ -113,24 +113,7 @@ def _scores(scores: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
 
 
 def _licences(found: Found) -> Iterator[tuple[str, str, str, str]]:
-    """Base model and data: what params.yaml names as sources, then files that were given otherwise."""
-    params = _params(found)
-    named = params.get("sources") or []
-    base = params.get("base") or {}
-    if base.get("source") == "scratch":
-        yield "base model", "a small model trained from nothing on the corpus", "", "of the corpus"
-    elif not any(one["target"].split("/")[0] == "checkpoint" for one in named):
-        yield "base model", "data/inbox/checkpoint, put there by hand" if params else "not known", "", UNKNOWN
-    for one in named:
-        what = "base model" if one["target"].split("/")[0] == "checkpoint" else "data"
-        yield what, one["origin"], one["revision"], one["licence"] or UNKNOWN
-    known = {one["name"] for one in named}
-    for kind in KINDS:
-        for file, origin in _origins(found, kind).items():
-            if origin["name"] == "world":
-                yield kind, "the embedded world of preflow", origin["revision"], "Apache-2.0, as preflow"
-            elif origin["name"] not in known:
-                yield kind, f"{file} ({origin['origin']})", origin.get("revision", ""), origin.get("licence") or UNKNOWN
+    return licences(_params(found), {kind: _origins(found, kind) for kind in KINDS})
 
 
 def _params(found: Found) -> dict[str, Any]:

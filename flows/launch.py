@@ -224,7 +224,7 @@ def _about(this: Run) -> dict[str, Any]:
     """What MLflow is told of the run as a whole."""
     start = this.wish.start
     return {
-        "name": f"{start.name} {this.report.run}" if start else f"{this.report.run} {this.resolved.label}".strip(),
+        "name": f"{start.name if start else this.resolved.label or 'defaults'} {this.report.run}",
         "tree": str(this.tree),
         "profile": this.wish.profile,
         "ref": this.report.ref,

@@ -141,6 +141,24 @@ class Linker:
             self._client.log_outputs(run, fresh)
         self._client.log_batch(run, tags=[RunTag(f"dvc.out.{item.path}", item.md5) for item in outs])
 
+    def sum_up(self, run: str) -> None:
+        """Lineage of a whole run: the data that its models learned from, and the models that it ended with."""
+        from mlflow.entities import LoggedModelOutput
+
+        stages = self._tree.graph.stages
+        outs = {item.path: item for stage in stages for item in self._tree.outs(stage)}
+        read = {item.path for stage in stages for item in self._tree.deps(stage) if self._learns(stage)}
+        data = [_dataset_input(item) for path, item in outs.items() if path in read and not item.is_model]
+        self._client.log_inputs(run, datasets=data or None)
+        models = {self.model(item) for item in outs.values() if item.is_model}
+        have = self._client.get_run(run).outputs
+        known = {output.model_id for output in have.model_outputs} if have else set()
+        if fresh := [LoggedModelOutput(model, 0) for model in sorted(models - known)]:
+            self._client.log_outputs(run, fresh)
+
+    def _learns(self, stage: str) -> bool:
+        return any(item.is_model for item in self._tree.outs(stage))
+
     def model(self, item: Item, run: str | None = None) -> str:
         """Id of the LoggedModel of these bytes, made on first sight (of `run`, where that run wrote them)."""
         key = (item.path, item.md5)

@@ -6,10 +6,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tasks.lineage import Linker, Tree, matches, read_tree
+from rlhf.comparison import JUDGED_BY
+from tasks.lineage import Linker, Tree, matches, policies_of, read_tree
 from tasks.redact import redacted
-from tasks.tracking import describe
-from tasks.tracking.headlines import headlines, judged_policies, tables
+from tasks.tracking import describe, views
+from tasks.tracking.headlines import headlines, judged_policies, summary, tables
+from tasks.tracking.pictures import copy_shown, gather
 from tasks.tracking.runs import RunRecord
 from tasks.tracking.shipping import Shipment
 from tasks.tracking.values import numbers_of, params_of
@@ -103,6 +105,8 @@ class _Closing(Shipment):
         child = self.child(f"{stage} cached", f"{stage} (cached)", time.time(), tags)
         self.log(child, self._final_metrics(tree, stage), params_of(tree.params(stage)))
         linker.link(child, stage)
+        if origin:
+            copy_shown(self.client, origin, child)
         self.client.set_terminated(child, "FINISHED")
         return child
 
@@ -124,10 +128,14 @@ class _Closing(Shipment):
         return []
 
     def _conclude(self, linker: Linker, tree: Tree, results: Results, status: str) -> None:
-        """The parent run: headline numbers, tables, configuration, reports, description, end."""
+        """The parent run: headline numbers, lineage, tables, plots, configuration, reports, description, end."""
         children, when = self._children(), int(float(self.run.facts["begun"]) * 1000)
+        self.log(self.parent, summary(results, self._ended() - when / 1000, when))
+        linker.sum_up(self.parent)
+        gather(self.client, children, self.parent)
         if status == "FINISHED":
             self.log(self.parent, headlines(tree, when))
+            self._prepare_view(tree)
             for stage, points in judged_policies(tree, linker, results, when).items():
                 if stage in children:
                     self.log(children[stage], points)
@@ -147,15 +155,25 @@ class _Closing(Shipment):
         self.log(self.parent, tags={"mlflow.note.content": note} | describe.ending_tags(tree) | commit)
         self._end_parent(results, status)
 
+    def _prepare_view(self, tree: Tree) -> None:
+        """Have the experiment's view show the measures and policies of this run."""
+        if scores := describe.read_out(tree, "scores.json"):
+            known = [name for name in policies_of(tree.graph) if name in scores["policies"]]
+            view = views.overview(scores["judge"], JUDGED_BY[scores["judge"]], known)
+            self.client.set_experiment_tag(self.experiment, views.TAG, view)
+
     def _end_parent(self, results: Results, status: str) -> None:
         reasons = [f"{stage}: {result['reason']}" for stage, result in results.items() if result.get("reason")]
         if status != "FINISHED" and reasons:
             self.log(self.parent, tags={"preflow.reason": "; ".join(reasons)})
+        self.client.set_terminated(self.parent, status, end_time=int(self._ended() * 1000))
+        self.save()
+
+    def _ended(self) -> float:
+        """When the run was over; without a word on it, when the last stage said something."""
         told = self.run.outcome
         spoken = [kept["last"] for kept in self.state["children"].values() if "last" in kept]
-        when = told["time"] if told else max([float(self.run.facts["begun"]), *spoken])
-        self.client.set_terminated(self.parent, status, end_time=int(when * 1000))
-        self.save()
+        return float(told["time"]) if told else max([float(self.run.facts["begun"]), *spoken])
 
     def _children(self) -> dict[str, str]:
         """Child run of each stage: its last attempt, or the light one."""

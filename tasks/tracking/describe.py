@@ -73,8 +73,8 @@ def parent_note(run: RunRecord, tree: Tree, results: Mapping[str, Facts], links:
     scores, gate = read_out(tree, "scores.json"), read_out(tree, "gate.json")
     candidate = gate["candidate"] if gate else None
     parts = [_verdict(gate)] if gate else []
-    parts += [_policies(scores, candidate)] if scores else []
-    parts += [_checks(gate)] if gate else []
+    parts += [f"### Policies\n{policies(scores, candidate)}"] if scores else []
+    parts += [f"### Gate\n{checks(gate)}"] if gate else []
     parts += [_stages(tree, results, links), _again(run)]
     return "\n\n".join(part for part in parts if part)
 
@@ -83,14 +83,6 @@ def cached_note(stage_note: str, origin: str | None) -> str:
     """Added for a stage that was not run."""
     where = f"made by {origin}" if origin else "made before this store began"
     return f"**Not run:** nothing it reads has changed. Its outputs were {where}.\n\n{stage_note}"
-
-
-def version_note(run_id: str, candidate: str, ref: str | None, tree: Tree) -> str:
-    """The page of one registered version."""
-    scores, gate = read_out(tree, "scores.json"), read_out(tree, "gate.json")
-    again = f"Made by run `{run_id}`" + (f"; do it again: `{_by_git(ref)}`." if ref else ".")
-    parts = [gate["reason"] if gate else f"policy {candidate}"]
-    return "\n\n".join([*parts, _policies(scores, candidate) if scores else "", again])
 
 
 def read_out(tree: Tree, name: str) -> dict[str, Any] | None:
@@ -108,22 +100,24 @@ def _verdict(gate: Facts) -> str:
     return f"### {verdict}: {gate['candidate']}\n{gate.get('reason', '')}"
 
 
-def _policies(scores: Facts, candidate: str | None) -> str:
+def policies(scores: Facts, candidate: str | None) -> str:
+    """A table of all policies with their intervals, and what it was measured with."""
     rows = {name: scores["policies"][name] for name in in_story_order(scores["policies"])}
     shown = [name for name in MEASURES if any(row.get(name) for row in rows.values())]
     head = ["policy", *(MEASURES[name] for name in shown)]
     body = []
     for name, row in rows.items():
         title = f"**{name}** ★" if name == candidate else name
-        body.append([title, *(_interval(row.get(measure)) for measure in shown)])
+        body.append([title, *(interval(row.get(measure)) for measure in shown)])
     prompts = (scores.get("evaluation_set") or {}).get("prompts")
     about = f"Means with half-widths of 95% intervals{f' over {prompts} held-out prompts' if prompts else ''}; "
-    return f"### Policies\n{_table(head, body)}\n\n{about}judge: {scores['judge']}; ★ the candidate."
+    return f"{table(head, body)}\n\n{about}judge: {scores['judge']}; ★ the candidate."
 
 
-def _checks(gate: Facts) -> str:
+def checks(gate: Facts) -> str:
+    """The gate's checks, each with its value and its limit."""
     rows = [["✓" if c["passed"] else "✗", c["name"], _number(c["value"]), _number(c["limit"])] for c in gate["checks"]]
-    return f"### Gate\n{_table(['', 'check', 'value', 'limit'], rows)}"
+    return table(["", "check", "value", "limit"], rows)
 
 
 def _stages(tree: Tree, results: Mapping[str, Facts], links: Mapping[str, str]) -> str:
@@ -135,7 +129,7 @@ def _stages(tree: Tree, results: Mapping[str, Facts], links: Mapping[str, str]) 
             state = f"{SIGNS.get(result['state'], '')} {result['state']}"
             seconds = f"{result['seconds']:.1f} s" if result.get("seconds") else ""
             rows.append([title, state, seconds, result.get("reason") or ""])
-    return f"### Stages\n{_table(['stage', 'state', 'time', ''], rows)}" if rows else ""
+    return f"### Stages\n{table(['stage', 'state', 'time', ''], rows)}" if rows else ""
 
 
 def _again(run: RunRecord) -> str:
@@ -149,13 +143,17 @@ def _by_git(ref: str) -> str:
     return f"git worktree add --detach ../again {ref} && make -C ../again repro"
 
 
-def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
-    names = list(head)
+def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    """A Markdown table; "" without rows."""
+    names, rows = list(head), list(rows)
+    if not rows:
+        return ""
     lines = [f"| {f'{GAP} | '.join(cells)} |" for cells in (names, *rows)]
     return "\n".join([lines[0], f"|{'---|' * len(names)}", *lines[1:]])
 
 
-def _interval(value: Facts | None) -> str:
+def interval(value: Facts | None) -> str:
+    """Mean and half-width of its interval."""
     if not value:
         return "–"
     half = (value["ci_high"] - value["ci_low"]) / 2

@@ -1,19 +1,47 @@
-"""The few numbers and tables that make two pipeline runs comparable at a glance."""
+"""The few numbers and tables that make two pipeline runs comparable at a glance.
+
+MLflow shows metrics without a `/` first, in charts as in columns, and makes a section of each prefix.
+"""
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from rlhf.comparison import JUDGED_BY
 from tasks.lineage import Linker, Tree, policies_of
 from tasks.tracking.describe import MEASURES, read_out
 
 NUM_SAMPLES = 24
+"""Prompts of the sample table: the first by id, so those of all runs on one evaluation set are the same."""
+SAMPLE_FACTS = ("gold_reward", "held_out_reward", "reward", "rule_reward")
 Rows = list[dict[str, Any]]
 
 
+def summary(results: Mapping[str, Mapping[str, Any]], seconds: float, when: int) -> list[Any]:
+    """How long a run took, and how much of it was new."""
+    from mlflow.entities import Metric
+
+    states = [result["state"] for result in results.values()]
+    found = {"seconds": round(seconds, 1), "stages_ran": states.count("ran"), "stages_cached": states.count("cached")}
+    return [Metric(name, float(value), when, 0) for name, value in found.items()]
+
+
+def gain(scores: Mapping[str, Any] | None, gate: Mapping[str, Any] | None) -> dict[str, float]:
+    """The candidate's gain over whom the gate compared it with, `{}` where nobody was compared.
+
+    It is called after the judge: `gold_gain`, with the ends of its 95% interval, `gold_gain_low` and `gold_gain_high`.
+    """
+    if not scores or not gate:
+        return {}
+    pairs = scores.get("differences", {}).get(gate.get("against"), {})
+    paired = pairs.get(gate["candidate"], {}).get(JUDGED_BY.get(scores["judge"]))
+    ends = {"": "mean", "_low": "ci_low", "_high": "ci_high"}
+    return {f"{scores['judge']}_gain{name}": round(paired[end], 4) for name, end in ends.items()} if paired else {}
+
+
 def headlines(tree: Tree, when: int) -> list[Any]:
-    """Metrics of the parent run: `gold_reward/rl`, `kl/dpo`, …, reward model accuracy, `gate/promote`."""
+    """Metrics of the parent run: `gold_gain`, `gold_reward/rl`, `kl/dpo`, …, reward model accuracy, `gate/promote`."""
     from mlflow.entities import Metric
 
     scores, gate = read_out(tree, "scores.json"), read_out(tree, "gate.json")
@@ -23,8 +51,9 @@ def headlines(tree: Tree, when: int) -> list[Any]:
     for stage in tree.graph.stages.values():
         if "tasks.reward_model" in stage.cmd:
             found |= _accuracies(tree, stage.name)
+    found |= gain(scores, gate)
     if gate:
-        found |= {"gate/promote": float(gate["promote"]), "gate/failed_checks": _failed(gate)}
+        found |= {"promoted": 0.0, "gate/promote": float(gate["promote"]), "gate/failed_checks": _failed(gate)}
     return [Metric(name, float(value), when, 0) for name, value in found.items()]
 
 
@@ -76,18 +105,25 @@ def tables(tree: Tree) -> dict[str, Rows]:
 
 
 def _samples(tree: Tree) -> Rows:
-    """A row a prompt, a column a policy: its first answer."""
+    """A row a prompt and policy: its first answer, and what it was worth. Rows of all runs can be grouped by prompt."""
     folders = [out for stage in tree.graph.stages.values() for out in stage.outs if Path(out).name == "completions"]
-    rows: dict[str, dict[str, Any]] = {}
     order = list(policies_of(tree.graph))
     files = list((tree.root / folders[-1]).glob("*.jsonl")) if folders else []
     files.sort(key=lambda path: (order.index(path.stem) if path.stem in order else len(order), path.stem))
-    for path in files:
-        for line in path.read_text(encoding="utf-8").splitlines()[:NUM_SAMPLES]:
-            answered = json.loads(line)
-            row = rows.setdefault(answered["id"], {"prompt": answered["messages"][-1]["content"]})
-            row[path.stem] = answered["completions"][0]["text"]
-    return list(rows.values())
+    rows = [_sample(path.stem, json.loads(line)) for path in files for line in _lines(path)]
+    asked = {row["prompt"]: number for number, row in reversed(list(enumerate(rows)))}
+    return sorted(rows, key=lambda row: asked[row["prompt"]])
+
+
+def _sample(policy: str, answered: Mapping[str, Any]) -> dict[str, Any]:
+    first = answered["completions"][0]
+    worth = {name: round(first[name], 3) for name in SAMPLE_FACTS if first.get(name) is not None}
+    row = {"prompt": answered["messages"][-1]["content"], "policy": policy, "completion": first["text"]}
+    return row | worth | {"stop_reason": first["stop_reason"]}
+
+
+def _lines(path: Path) -> list[str]:
+    return path.read_text(encoding="utf-8").splitlines()[:NUM_SAMPLES]
 
 
 def _accuracies(tree: Tree, stage: str) -> dict[str, float]:

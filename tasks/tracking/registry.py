@@ -12,14 +12,18 @@ from rlhf.errors import DependencyDown, PreflowError
 from tasks.lineage import Linker, Tree, policies_of, read_tree
 from tasks.tracking import describe
 from tasks.tracking.boundary import sentence
+from tasks.tracking.card import card
 from tasks.tracking.runs import RunRecord
 from tasks.tracking.store import Store, connect, is_absent
 
 ALIAS = "champion"
-MODEL_NOTE = """Policies that passed the gate of the pipeline. Alias `champion`: the one that serves.
+MODEL_NOTE = """Policies that passed the gate of the pipeline. Alias `champion`: the one that serves. The description of a version is its model card: scores with intervals, the gate, limits, data, methods, licences.
 
-Weights are in DVC: the tags `dvc.path` and `dvc.md5` of a version name them, `git.ref` names the code, parameters and
-dvc.lock that made them."""
+* `preflow chat`, `preflow export {name} out/`: try the champion, take it away
+* `preflow reproduce {name}@champion`: the same bytes again
+* `preflow rollback`: the alias back to the version before
+
+Weights are in DVC: the tags `dvc.path` and `dvc.md5` of a version name them, `git.ref` names the code, parameters and dvc.lock that made them; *Source Run* leads to all that it read and wrote."""  # noqa: E501
 
 
 def promote(run: RunRecord, candidate: str, name: str) -> int:
@@ -38,14 +42,16 @@ def promote(run: RunRecord, candidate: str, name: str) -> int:
         linker = Linker(store.client, state["experiment"], run.run_id, tree)
         version, tags = _by_tag(store, name, "dvc.md5", item.md5), _tags(run, tree, candidate, item)
         if version is None:
-            version = _register(store, run, tree, candidate, name, linker.model(item), tags)
+            version = _register(store, name, linker.model(item), tags)
         else:  # it speaks of the run that made it champion this time
             for key, value in tags.items():
                 store.client.set_model_version_tag(name, str(version), key, value)
-            note = describe.version_note(run.run_id, candidate, run.info.get("ref"), tree)
-            store.client.update_model_version(name, str(version), description=note)
+        written = card(tree, candidate, run.run_id, run.info.get("ref"), name, version)
+        store.client.update_model_version(name, str(version), description=written)
+        store.client.log_text(state["run"], written, "model_card.md")
         store.client.set_registered_model_alias(name, ALIAS, str(version))
         store.client.set_tag(state["run"], "promoted", f"{name} v{version}")
+        store.client.log_metric(state["run"], "promoted", 1.0, step=1)
         return version
 
 
@@ -137,15 +143,12 @@ def _by_tag(store: Store, name: str, tag: str, value: str) -> int | None:
     return max((int(version.version) for version in found), default=None)
 
 
-def _register(
-    store: Store, run: RunRecord, tree: Tree, candidate: str, name: str, model: str, tags: dict[str, str]
-) -> int:
+def _register(store: Store, name: str, model: str, tags: dict[str, str]) -> int:
     if not store.client.search_registered_models(f"name = '{name}'"):
-        store.client.create_registered_model(name, description=MODEL_NOTE)
-    note = describe.version_note(run.run_id, candidate, run.info.get("ref"), tree)
+        store.client.create_registered_model(name, description=MODEL_NOTE.format(name=name))
     with _default_store(store.uri):
         made = store.client.create_model_version(
-            name, f"models:/{model}", model_id=model, run_id=_source_run(store, model), tags=tags, description=note
+            name, f"models:/{model}", model_id=model, run_id=_source_run(store, model), tags=tags
         )
     return int(made.version)
 

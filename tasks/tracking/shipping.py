@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tasks.config import read_yaml
+from tasks.graph import GraphError, load_graph, lookup
 from tasks.journal import alive
 from tasks.tracking import comparisons, describe
 from tasks.tracking.runs import Journal, RunRecord
@@ -109,10 +110,18 @@ class Shipment:
         name = text(info.get("name") or self.run.run_id, 200)
         tags = {"preflow.kind": "pipeline", "preflow.run": self.run.run_id}
         run = str(found[0].info.run_id) if found else self._create(name, begun, tags)
-        params = info.get("params") or read_yaml(self.run.tree / "params.yaml")
-        self.log(run, params=params_of(params), tags=self._tags())
+        self.log(run, params=params_of(self._params()), tags=self._tags())
         self.state["run"] = run
         self.save()
+
+    def _params(self) -> dict[str, Any]:
+        """What some stage of the graph reads: settings of methods that do not run would only hide what differs."""
+        params = self.run.info.get("params") or read_yaml(self.run.tree / "params.yaml")
+        try:
+            stages = load_graph(self.run.tree).stages.values()
+            return {name: lookup(params, name) for stage in stages for name in stage.params}
+        except (GraphError, OSError):
+            return dict(params)
 
     def _tags(self) -> dict[str, str]:
         return describe.parent_tags(self.run) | comparisons.parent_tags(self.run) | facts_of_this_machine()

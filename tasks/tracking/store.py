@@ -12,11 +12,16 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-EXPERIMENT_NOTE = """Every run is one pass of the pipeline of `dvc.yaml`, its children are the stages.
+from tasks.tracking import views
 
-* Columns to compare runs by: `gold_reward/…`, `win_rate_vs_sft/…`, `kl/…` of each policy, `reward_model/accuracy`, `gate/promote`.
-* Child runs of one name (`rl`, `sft`, …) share their metric names, so their curves lie over each other.
-* Weights and data are in DVC: models and data sets here carry their md5 and a `dvc://` source.
+EXPERIMENT_NOTE = """Every run is one pass of the pipeline of `dvc.yaml`; its children are the stages. **[Open the prepared view]({view})**: gain, promotion, time, and what they cost.
+
+* First section of charts, first columns: `<judge>_gain` (the candidate over whom the gate compared it with, `_low` and `_high` are its 95% interval), `promoted`, `seconds`, `stages_ran` and `stages_cached`.
+* Then a section a measure, a chart a policy: `gold_reward/…`, `win_rate_vs_sft/…`, `kl/…`, `length/…`; `reward_model/…` and `gate/…`; `plots/…` lie side by side over runs.
+* Parameters are those that some stage reads; *Show diff only* in the comparison leaves what was set.
+* Child runs of one name (`rl`, `sft`, …) share their metric names, so their curves lie over each other. `final/…` are the numbers of their metrics file, `eval/…` how their policy did.
+* `samples.json`, `policies.json` and `gate.json` are tables: choose them in the artifact view and group `samples.json` by prompt and policy.
+* Weights and data are in DVC: models and data sets carry their md5 and a `dvc://` source, which `mlflow.data.get_source(…).load()` fetches.
 """  # noqa: E501
 
 
@@ -33,9 +38,12 @@ class Store:
         found = self.client.get_experiment_by_name(name)
         if found is not None:
             return str(found.experiment_id)
-        tags = {"mlflow.note.content": EXPERIMENT_NOTE, "mlflow.experimentKind": "custom_model_development"}
         location = self.artifacts.as_uri() if self.artifacts else None
-        return str(self.client.create_experiment(name, artifact_location=location, tags=tags))
+        tags = {"mlflow.experimentKind": "custom_model_development"}
+        made = str(self.client.create_experiment(name, artifact_location=location, tags=tags))
+        self.client.set_experiment_tag(made, views.TAG, views.overview("gold", "gold_reward", ["rl"]))
+        self.client.set_experiment_tag(made, "mlflow.note.content", EXPERIMENT_NOTE.format(view=views.link(made)))
+        return made
 
 
 def uri_of(root: Path) -> str:
@@ -58,6 +66,7 @@ def connect(root: Path) -> Store:
 def _open(uri: str) -> Store:
     os.environ["MLFLOW_ALLOW_PICKLE_DESERIALIZATION"] = "false"
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"  # the terminal is the run's
     os.environ.setdefault("DO_NOT_TRACK", "true")
     # A dead server is found out in seconds: whatever it misses is in the journal.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")

@@ -78,8 +78,11 @@ def test_tables_are_those_of_mlflow(root: Path, monkeypatch: pytest.MonkeyPatch)
     ids = whole_run(root)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri_of(root))
     samples = client(root).load_table(ids["experiment"], "samples.json", run_ids=[ids["run"]])
-    row = {"prompt": "Name a colour.", "sft": "blue, says sft", "rl": "blue, says rl"}
-    assert samples[list(row)].to_dict("records") == [row]
+    rows = [
+        {"prompt": "Name a colour.", "policy": name, "completion": f"blue, says {name}", "gold_reward": worth}
+        for name, worth in (("sft", pytest.approx(0.3)), ("rl", 0.5))
+    ]
+    assert samples[list(rows[0])].to_dict("records") == rows
 
 
 def test_secrets_stay_out(root: Path) -> None:

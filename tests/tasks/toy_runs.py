@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 from tasks.journal import Log, new_folder
 from tasks.witness import origin, outputs
 
@@ -73,13 +75,15 @@ def make_outputs(root: Path, stage: str, gold: float = 0.5) -> None:
         write_file(folder / "metrics.json", json.dumps({"val": {"loss": gold}, "steps": 3}))
     if stage == "evaluate":
         rows = {"id": "1", "messages": [{"role": "user", "content": "Name a colour."}]}
-        for name in ("sft", "rl"):
-            answer = {"completions": [{"text": f"blue, says {name}", "stop_reason": "stop"}]}
+        for name, worth in (("sft", 0.3), ("rl", gold)):
+            said = {"text": f"blue, says {name}", "stop_reason": "stop", "gold_reward": worth}
+            answer = {"completions": [said]}
             write_file(root / f"data/12_evaluation/completions/{name}.jsonl", json.dumps(rows | answer) + "\n")
         write_file(root / "data/12_evaluation/scores.json", json.dumps(scores(gold)))
     if stage == "gate":
         check = {"name": "gain_over_sft", "value": 0.1, "limit": 0.0, "passed": True}
-        verdict = {"promote": True, "candidate": "rl", "reason": "rl beats sft by +0.1", "checks": [check]}
+        verdict = {"promote": True, "candidate": "rl", "against": "sft", "checks": [check]}
+        verdict |= {"reason": "rl beats sft by +0.1"}
         write_file(root / "data/13_gate/gate.json", json.dumps(verdict))
 
 
@@ -88,7 +92,13 @@ def scores(gold: float) -> dict[str, Any]:
         interval = {"mean": mean, "ci_low": mean - 0.1, "ci_high": mean + 0.1}
         return {"gold_reward": interval, "kl": interval, "win_rate_vs_sft": None}
 
-    return {"judge": "gold", "policies": {"sft": row(0.3), "rl": row(gold)}, "evaluation_set": {"prompts": 1}}
+    gain = {"mean": gold - 0.3, "ci_low": gold - 0.35, "ci_high": gold - 0.25}
+    return {
+        "judge": "gold",
+        "policies": {"sft": row(0.3), "rl": row(gold)},
+        "differences": {"sft": {"rl": {"gold_reward": gain}}},
+        "evaluation_set": {"prompts": 1},
+    }
 
 
 def lock(root: Path, stages: Mapping[str, Mapping[str, Any]]) -> None:
@@ -177,6 +187,9 @@ def run_all(root: Path, run_id: str, gold: float = 0.5, steps: int = 3) -> None:
         for step in range(steps):
             log({f"{stage}/loss": 1.0 / (step + 1)}, step)
         log.table("samples", [{"prompt": "Name a colour.", "completion": f"blue {stage}"}])
+        if stage == "evaluate":
+            Image.new("RGB", (64, 48), "steelblue").save(root / "policies.png")
+            log.file(root / "policies.png", "plots")
         make_outputs(root, stage, gold)
         end(log, root, stage)
     lock_everything(root)
