@@ -35,6 +35,8 @@ def summary(root: Path, report: "Report", tree: Path, *, to_stdout: bool) -> Non
     if report.exit_code == Preempted.exit_code:
         out("stopped; the same command goes on from here")
     refused = report.exit_code == DataRefused.exit_code
+    if report.page:
+        out(f"report: {report.page}")
     if report.validation and not refused:
         out(f"validation report: {report.validation}/report.html")
     if report.promotion:
