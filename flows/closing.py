@@ -64,6 +64,25 @@ def judge(this: Run, results: Results) -> None:
             report.exit_code = NOT_PROMOTED
 
 
+def tell(this: Run, say: Callable[[str], None]) -> None:
+    """Write the run's page, and show it to MLflow and, in short, to Prefect. Trouble with it costs the run nothing."""
+    from flows import page
+
+    try:
+        short = page.finish(this)
+    except Exception as error:  # of whatever kind: what the run has done stands
+        say(f"the run's page was not written: {type(error).__name__}: {error}; `preflow report` tries again")
+        return
+    this.report.page = str(this.place.reports / page.PAGE)
+    if this.cancel.is_set():  # who stops a run does not wait for servers
+        return
+    tracking.attach(this.owner, this.report.run, this.place.reports / page.PAGE)
+    if this.report.prefect:
+        from flows.pipeline import show_report  # imports Prefect
+
+        show_report(this.report.prefect.rsplit("/", 1)[1], short, say)
+
+
 def _close_record(this: Run, results: Results, status: str) -> None:
     """In a thread: a run that was stopped has no time to wait, and the next command tells MLflow what it could not."""
 

@@ -78,6 +78,7 @@ def run(
         report.seconds = round(time.monotonic() - began, 1)
         done_with = bool(resolved.label) and report.exit_code in (0, closing.NOT_PROMOTED) and not wish.keep
         report.worktree = str(place.tree) if resolved.label and not done_with else ""
+        closing.tell(this, say)
         show(report, place.tree)
         if done_with:
             worktrees.remove(root, place.tree)

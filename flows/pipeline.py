@@ -7,9 +7,12 @@ import threading
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from uuid import UUID
 
 from prefect import flow, get_run_logger, task
 from prefect.cache_policies import NO_CACHE
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import ArtifactCreate
 from prefect.exceptions import TerminationSignal
 from prefect.futures import wait
 from prefect.runtime import flow_run
@@ -72,6 +75,20 @@ def execute(work: Work) -> Mapping[str, StageResult]:
             results[name] = _not_begun(work, name, results, trouble)
             work.on_result(results[name])
     return {name: results[name] for name in work.graph.stages}
+
+
+def show_report(flow_run_id: str, text: str, say: Callable[[str], None]) -> None:
+    """Show a Markdown text with a flow run, which may have ended; a line where Prefect does not take it."""
+    about = "the run's report in short"
+    try:
+        with get_client(sync_client=True) as client:
+            client.create_artifact(
+                ArtifactCreate(
+                    key="report", type="markdown", description=about, data=text, flow_run_id=UUID(flow_run_id)
+                )
+            )
+    except Exception as error:  # its server has gone
+        say(f"Prefect did not take the run's report: {type(error).__name__}: {error}")
 
 
 def pipeline(work: Work, results: dict[str, StageResult]) -> Any:

@@ -80,6 +80,8 @@ class Report:
     left_out: tuple[str, ...] = ()
     worktree: str = ""
     validation: str = ""
+    page: str = ""
+    """The run's report, one HTML file; "" where it could not be written."""
     seconds: float = 0.0
     exit_code: int = 0
 

@@ -47,9 +47,8 @@ def _where(root: Path, report: "Report") -> Iterator[tuple[str, str]]:
     yield "kept as", report.ref
     if report.exit_code in DONE:
         yield "again", f"preflow reproduce {report.run}"
-    page = root / "reports" / report.run / "report.html"
-    if page.exists():
-        yield "report", str(page.relative_to(root))
+    if report.page:
+        yield "report", str(Path(report.page).relative_to(root))
     yield "MLflow", " ".join(["make ui", *_page(report)])
     if report.prefect:
         yield "Prefect", report.prefect

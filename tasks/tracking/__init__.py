@@ -20,7 +20,7 @@ from tasks.tracking.boundary import guarded
 from tasks.tracking.runs import RunRecord, begin, owner_of_this_process, runs_of
 
 __all__ = [
-    *("announce", "begin_comparison", "begin_run", "bytes_of", "champion", "finish_comparison", "finish_run"),
+    *("announce", "attach", "begin_comparison", "begin_run", "bytes_of", "champion", "finish_comparison", "finish_run"),
     *("made_from", "promote", "reconcile", "replay", "version", "versions"),
 ]
 
@@ -77,6 +77,20 @@ def finish_run(
         _reconcile_in_background(root)
         return {}
     return guarded(root, lambda: _close(run), patient=True) or {}
+
+
+def attach(root: Path, run_id: str, page: Path) -> None:
+    """Show the page of a run that is over with its parent run, as `report/report.html`.
+
+    Where MLflow has not heard the end of the run yet, the page goes with that: `tasks.tracking.closing` looks for it.
+    """
+
+    def show() -> None:
+        from tasks.tracking.closing import log_page
+
+        log_page(RunRecord.read(root, run_id), page)
+
+    guarded(root, show)
 
 
 def reconcile(root: Path) -> None:

@@ -14,6 +14,7 @@ from tasks.tracking.headlines import headlines, judged_policies, summary, tables
 from tasks.tracking.pictures import copy_shown, gather
 from tasks.tracking.runs import RunRecord
 from tasks.tracking.shipping import Shipment
+from tasks.tracking.store import connect
 from tasks.tracking.values import numbers_of, params_of
 
 Results = dict[str, dict[str, Any]]
@@ -29,6 +30,13 @@ def close_run(run: RunRecord) -> dict[str, Any]:
         state = run.state()
     made = {key.rsplit("-", 1)[0]: kept["run"] for key, kept in state["children"].items() if "run" in kept}
     return {"run": state["run"], "experiment": state["experiment"], "stages": made | state.get("others", {})}
+
+
+def log_page(run: RunRecord, page: Path) -> None:
+    """Give a closed run its page. One that is not closed yet finds the page itself when it is."""
+    with run.exclusive(wait=True):
+        if (run.folder / "shipped").exists():
+            connect(run.root).client.log_artifact(run.state()["run"], str(page), "report")
 
 
 class _Closing(Shipment):
@@ -148,6 +156,8 @@ class _Closing(Shipment):
             for out in tree.graph.stages[stage].outs:
                 if (page := tree.root / out / "report.html").exists():
                     self.client.log_artifact(self.parent, str(page), f"validation/{stage}")
+        if (page := self.run.root / "reports" / self.run.run_id / "report.html").exists():
+            self.client.log_artifact(self.parent, str(page), "report")
         links = {stage: self._link(child) for stage, child in children.items()}
         note = describe.parent_note(self.run, tree, results, links)
         kept = (self.run.outcome or {}).get("commit")
