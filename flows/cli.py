@@ -6,7 +6,7 @@ import sys
 import typer
 
 from flows import environment
-from flows.commands import compare, data, models, run, status
+from flows.commands import compare, data, models, run, status, ui
 from flows.stopping import stop_now
 from flows.summary import say
 from rlhf.errors import PreflowError
@@ -26,6 +26,7 @@ app.command(help=compare.HELP)(compare.compare)
 app.command(help=models.CHAT_HELP)(models.chat)
 app.command(help=models.EXPORT_HELP)(models.export)
 app.add_typer(data.app, name="data")
+app.command(help=ui.HELP)(ui.ui)
 app.command()(status.stop)
 app.command()(status.status)
 

@@ -46,9 +46,8 @@ class Cluster:
     def _run(self, program: str, *arguments: str) -> None:
         user = {"user": NOBODY, "group": NOGROUP, "extra_groups": []} if os.geteuid() == 0 else {}
         with (self.folder / "output").open("w+") as output:  # a pipe would be held open by the server
-            done = subprocess.run(
-                [self.programs / program, *arguments], cwd=self.folder, stdout=output, stderr=output, check=False, **user
-            )
+            argv = [self.programs / program, *arguments]
+            done = subprocess.run(argv, cwd=self.folder, stdout=output, stderr=output, check=False, **user)
             output.seek(0)
             assert done.returncode == 0, output.read()[-2000:]
 

@@ -68,7 +68,7 @@ def _filled(value: Any, variables: Mapping[str, str]) -> Any:
 
 @dataclass(frozen=True)
 class Native:
-    """The services of the file on this machine: its commands and variables, with what a container would map replaced."""
+    """The services of the file on this machine: their commands and variables, with this machine's paths and ports."""
 
     folder: Path
     postgres: int

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -58,8 +59,8 @@ def make_project(root: Path) -> Path:
     make_toy(root)
     (root / "stage.py").write_text(STAGE)
     # Every run has its own seed, and every stage reads it: nothing is shared but the cache.
-    graph = (root / "dvc.yaml").read_text().replace("    - collect\n", "    - seed\n").replace("    - rl\n", "    - seed\n")
-    (root / "dvc.yaml").write_text(graph)
+    graph = (root / "dvc.yaml").read_text()
+    (root / "dvc.yaml").write_text(re.sub(r"^    - (collect|rl)$", "    - seed", graph, flags=re.MULTILINE))
     git(root, "commit", "-qam", "stages that speak")
     return root
 
@@ -87,7 +88,7 @@ Point = tuple[str, str, int, int, float | None]
 
 
 def points_of(root: Path) -> Counter[Point]:
-    """Every number that the stages of a project wrote down: run, name, step, milliseconds, value (None: not a number)."""
+    """Every number that the stages wrote down: run, name, step, milliseconds, value (None: not a number)."""
     found: Counter[Point] = Counter()
     for path in (root / ".preflow" / "journal").glob("*/*/events.jsonl"):
         for line in path.read_text().splitlines():
