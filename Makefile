@@ -44,11 +44,8 @@ sentiment: setup  ## happy continuations beside TRL's, same budget, in its envir
 mutations: setup  ## break the library in one place at a time and see that a test fails; ARGS="clip" for some
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tools.mutations $(ARGS)
 
-ui: setup  ## MLflow's pages on http://127.0.0.1:5000; PORT=5001 for another port
-	@! (exec 3<>/dev/tcp/127.0.0.1/$(PORT)) 2>/dev/null || { echo "port $(PORT) is taken; try: make ui PORT=5001" >&2; exit 1; }
-	@mkdir -p mlruns && echo "MLflow: http://127.0.0.1:$(PORT)/#/experiments?workflowType=machine_learning   (Ctrl-C ends it)"
-	@$(BIN)/mlflow ui --host 127.0.0.1 --port $(PORT) --workers 1 \
-		--backend-store-uri sqlite:///mlruns/mlflow.db --default-artifact-root mlruns/artifacts
+ui: setup  ## MLflow's pages on http://127.0.0.1:5000, Prefect's on :4200; PORT=5001 PREFECT_PORT=4201 for other ports
+	@$(BIN)/preflow ui --port $(PORT) --prefect-port $(or $(PREFECT_PORT),4200)
 
 repro: setup  ## DVC alone, without Prefect: runs the stages whose inputs changed
 	@PATH="$(CURDIR)/$(BIN):$$PATH" dvc repro $(ARGS)

@@ -6,7 +6,7 @@ import sys
 import typer
 
 from flows import environment
-from flows.commands import again, compare, data, lineage, models, report, run, status
+from flows.commands import again, compare, data, lineage, models, report, run, status, ui
 from flows.stopping import stop_now
 from flows.summary import say
 from rlhf.errors import PreflowError
@@ -32,6 +32,7 @@ app.command(help=lineage.LINEAGE_HELP)(lineage.lineage)
 app.command(help=lineage.WITHDRAW_HELP)(lineage.withdraw)
 app.command(help=lineage.PRUNE_HELP)(lineage.prune)
 app.command(help=report.HELP)(report.report)
+app.command(help=ui.HELP)(ui.ui)
 app.command()(status.stop)
 app.command()(status.status)
 

@@ -1,11 +1,9 @@
 """Flow runs that a kill left "Running" in Prefect: told what became of them when the next run starts."""
 
-import json
-import urllib.request
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
+from flows.prefect_api import ask
 from tasks.journal import home
 from tasks.tracking.runs import RunRecord
 
@@ -20,10 +18,10 @@ def mark_crashed(root: Path, url: str) -> list[str]:
     marked = []
     with suppress(OSError, ValueError, KeyError, TypeError):
         unfinished = {"flow_runs": {"state": {"type": {"any_": ["RUNNING", "PENDING", "CANCELLING"]}}}, "limit": MOST}
-        for found in _ask(f"{url}/flow_runs/filter", unfinished):
+        for found in ask(f"{url}/flow_runs/filter", unfinished):
             if _is_over(root, str(found["name"])):
                 state = {"type": "CRASHED", "name": "Crashed", "message": "its process is gone"}
-                _ask(f"{url}/flow_runs/{found['id']}/set_state", {"state": state, "force": True})
+                ask(f"{url}/flow_runs/{found['id']}/set_state", {"state": state, "force": True})
                 marked.append(str(found["name"]))
     return marked
 
@@ -33,10 +31,3 @@ def _is_over(root: Path, run: str) -> bool:
     if "/" in run or not (home(root) / "journal" / run / "run.json").exists():
         return False
     return RunRecord.read(root, run).is_over()
-
-
-def _ask(url: str, question: dict[str, Any]) -> Any:
-    request = urllib.request.Request(url, json.dumps(question).encode(), {"Content-Type": "application/json"})
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(request, timeout=10) as answer:
-        return json.loads(answer.read())

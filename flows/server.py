@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 
@@ -27,6 +28,8 @@ from tasks.journal import alive, home
 
 IDLE_SECONDS = 1800
 _OWN = "PREFLOW_PREFECT_API_URL"  # tells what `start` has set from what the user has
+# Our own lines say what happens; Prefect's go to its server, where they can be read run by run.
+_QUIET = ("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "CRITICAL")
 
 
 @dataclass(frozen=True)
@@ -44,22 +47,30 @@ class Server:
         return self.pid != 0
 
     @property
+    def port(self) -> int:
+        """Where it listens."""
+        return urlsplit(self.url).port or 80
+
+    @property
     def page(self) -> str:
         """For a browser."""
         return self.url.removesuffix("/api")
 
 
-def start(root: Path, idle_seconds: float = IDLE_SECONDS) -> Server:
+def start(root: Path, idle_seconds: float = IDLE_SECONDS, port: int = 0) -> Server:
     """The server to use; starts one when there is none. Returns at once: `wait` for it when it is needed.
 
     Also sets the environment variables by which Prefect finds it, so call this before Prefect is imported.
+
+    Args:
+        port: of a server that is started; 0 is one that is free.
     """
-    configured = _configured()
-    if configured:
-        return Server(configured)
+    if named := configured():
+        os.environ.setdefault(*_QUIET)
+        return Server(named)
     with _locked(root):
         touch(root)
-        server = running(root) or _launch(root, idle_seconds)
+        server = running(root) or _launch(root, idle_seconds, port)
     os.environ.update(environ(root, server.url))
     return server
 
@@ -77,8 +88,7 @@ def environ(root: Path, url: str) -> dict[str, str]:
         "DO_NOT_TRACK": "true",
         # Waits of 2, 4 and 8 s a call: a server that died must not hold up the end of a run for minutes.
         "PREFECT_CLIENT_MAX_RETRIES": "3",
-        # Our own lines say what happens; Prefect's go to its server, where they can be read run by run.
-        "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
+        _QUIET[0]: _QUIET[1],
     }
 
 
@@ -144,10 +154,11 @@ def stop(root: Path, patience: float = 10.0) -> Server | None:
         return server
 
 
-def _launch(root: Path, idle_seconds: float) -> Server:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+def _launch(root: Path, idle_seconds: float, port: int) -> Server:
+    if not port:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
     url = f"http://127.0.0.1:{port}/api"
     with (home(root) / "prefect" / "server.log").open("ab") as log:
         child = subprocess.Popen(
@@ -169,7 +180,7 @@ def _launch(root: Path, idle_seconds: float) -> Server:
     return server
 
 
-def _configured() -> str:
+def configured() -> str:
     """The API that the user has named, by variable or in Prefect's active profile; "" for none."""
     named = os.environ.get("PREFECT_API_URL", "").rstrip("/")
     if named:

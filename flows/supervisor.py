@@ -11,11 +11,10 @@ import signal
 import subprocess
 import sys
 import time
-import urllib.request
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
+from flows.prefect_api import ask
 from flows.processes import end_group, spawn
 
 _SERVE = """
@@ -76,17 +75,10 @@ def in_use(port: int) -> bool:
     """Whether a schedule needs the server. In doubt it does: it answers 503 while it is busy."""
     url = f"http://127.0.0.1:{port}/api"
     try:
-        deployments = _ask(f"{url}/deployments/filter", {})
+        deployments = ask(f"{url}/deployments/filter", {})
         return any(not item["paused"] and any(slot["active"] for slot in item["schedules"]) for item in deployments)
     except (OSError, ValueError, KeyError):
         return True
-
-
-def _ask(url: str, question: dict[str, Any]) -> list[dict[str, Any]]:
-    request = urllib.request.Request(url, json.dumps(question).encode(), {"Content-Type": "application/json"})
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with opener.open(request, timeout=10) as answer:
-        return json.loads(answer.read())  # type: ignore[no-any-return]
 
 
 def _end(*_: object) -> None:

@@ -68,6 +68,8 @@ def _open(uri: str) -> Store:
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     os.environ["MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR"] = "false"  # the terminal is the run's
     os.environ.setdefault("DO_NOT_TRACK", "true")
+    # It would print the page of each run that ends, of a server only, and standard output is for programs.
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     # A dead server is found out in seconds: whatever it misses is in the journal.
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")

@@ -62,7 +62,7 @@ def test_only_dead_runs_of_this_project_are_marked_as_crashed(tmp_path: Path, mo
         asked.append(url)
         return [{"id": f"id-{name}", "name": name} for name in ("alive", "dead", "stranger")]
 
-    monkeypatch.setattr(leftovers, "_ask", ask)
+    monkeypatch.setattr(leftovers, "ask", ask)
     assert leftovers.mark_crashed(tmp_path, "http://x/api") == ["dead"]
     assert asked == ["http://x/api/flow_runs/filter", "http://x/api/flow_runs/id-dead/set_state"]
 

@@ -1,0 +1,81 @@
+"""MLflow and Prefect on a real Postgres: several runs at once, a restart and an outage in their midst, and a backup.
+
+Servers are started by the commands of deploy/compose.yaml, with its passwords and its access control.
+"""
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import pytest
+
+from tests.deploy.composed import SECRETS
+from tests.deploy.conftest import Servers
+from tests.deploy.project import STAGES, STEPS, Point, make_project, points_of, preflow, report
+from tests.flows.toy import dvc_repro, git
+
+pytestmark = [pytest.mark.postgres, pytest.mark.slow]
+SEEDS = (0, 1, 2)
+POINTS = len(SEEDS) * len(STAGES) * STEPS * 3
+
+
+def rows(servers: Servers, database: str, query: str) -> list[tuple[Any, ...]]:
+    """What a query finds, asked as the owner of the database, past all servers."""
+    password = SECRETS[f"{database.upper()}_DB_PASSWORD"]
+    where = {"host": "127.0.0.1", "port": servers.postgres.port, "dbname": database, "user": database}
+    connection = psycopg2.connect(**where, password=password)
+    try:
+        with connection.cursor() as cursor:
+            cursor.execute(query)
+            return cursor.fetchall()
+    finally:
+        connection.close()
+
+
+def kept_points(servers: Servers, runs: list[str]) -> Counter[Point]:
+    """Every number of the stages of these runs in MLflow's database."""
+    names = ", ".join(f"'{run}'" for run in runs)
+    found = rows(
+        servers,
+        "mlflow",
+        f"""select t.value, m.key, m.step, m.timestamp, case when m.is_nan then null else m.value end
+        from metrics m join tags t on t.run_uuid = m.run_uuid and t.key = 'preflow.run'
+        where t.value in ({names}) and split_part(m.key, '/', 2) in ('loss', 'kl', 'worst')""",
+    )
+    return Counter(found)
+
+
+def ended(servers: Servers, runs: list[str]) -> dict[str, int]:
+    """How many of the MLflow runs of these runs, parents and children, ended how."""
+    names = ", ".join(f"'{run}'" for run in runs)
+    query = f"""select r.status, count(*) from runs r join tags t on t.run_uuid = r.run_uuid
+        where t.key = 'preflow.run' and t.value in ({names}) group by r.status"""
+    return dict(rows(servers, "mlflow", query))
+
+
+def test_three_runs_at_once_lose_nothing_and_can_be_done_again(servers: Servers, tmp_path: Path) -> None:
+    root = make_project(tmp_path / "project")
+    started = [preflow(root, servers.client, "run", "--json", "--set", f"seed={seed}") for seed in SEEDS]
+    reports = [report(process) for process in started]
+    assert [one["code"] for one in reports] == [0, 0, 0], [one["stderr"][-1500:] for one in reports]
+    runs = [one["run"] for one in reports]
+
+    written = points_of(root)
+    assert written.total() == len(written) == POINTS
+    assert kept_points(servers, runs) == written
+
+    assert ended(servers, runs) == {"FINISHED": len(SEEDS) * (1 + len(STAGES))}
+    flows = rows(servers, "prefect", f"select name, state_name from flow_run where name in {tuple(runs)}")
+    assert dict(flows) == dict.fromkeys(runs, "Completed")
+
+    for one, seed in zip(reports, SEEDS):
+        clone = tmp_path / f"clone-{seed}"
+        git(tmp_path, "clone", "-q", str(root), str(clone))
+        git(clone, "fetch", "-q", "origin", f"{one['ref']}:{one['ref']}")
+        git(clone, "checkout", "-q", one["ref"])
+        lock = (clone / "dvc.lock").read_bytes()
+        (clone / "dvc.lock").unlink()
+        dvc_repro(clone)
+        assert (clone / "dvc.lock").read_bytes() == lock
+        assert (clone / "data" / "gate" / "text").read_text().startswith(f"gate {seed}\n")
