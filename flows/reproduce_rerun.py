@@ -100,7 +100,7 @@ def run(
     place = Place(tree, tree, name)
     place.journals.mkdir(parents=True, exist_ok=True)
     (place.journals / "shipped").touch()  # it proves something of a run that MLflow has, and is none of its own
-    with View(graph.stages, place.journals) as view:
+    with View(graph.upstream, place.journals, todo=todo, title=name) as view:
         on_begin()
         results = execute(
             Work(
