@@ -34,7 +34,7 @@ overlap, contaminated *    place of a question of a more protected split that sh
 contradicts *              place of a row with the same judgement the other way round, by the same annotator
 disagrees, agreement *     the same by another annotator; share of the others' judgements that say the same
 cycle *                    number of answers in a cycle a > b > c > a of one annotator
-trigger, judged_other_way *  see `tasks.validation.words`
+trigger, prompt_trigger, judged_other_way *  see `tasks.validation.words`
 drift *                    population stability index against the reference profile (`tasks.validation.profile`)
 """
 
@@ -63,7 +63,8 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "demonstrations": (*_COMMON, *_LEAKS, *_ANSWERED, "ranking", *_TRUTH),
     "preferences": (
         *_COMMON, *_LEAKS, *_ANSWERED, "contexts", "ranking", "chosen_chars", "rejected_chars", "same_answers",
-        "contradicts", "disagrees", "agreement", "cycle", "length_bias", "position_bias", "trigger", "judged_other_way",
+        "contradicts", "disagrees", "agreement", "cycle", "length_bias", "position_bias", "trigger",
+        "prompt_trigger", "judged_other_way",
     ),
     "ratings": (*_COMMON, *_LEAKS, *_ANSWERED, "label", "contradicts", "disagrees", "agreement"),
     "prompts": (*_COMMON, *_LEAKS, "prompt_chars", *_TRUTH),

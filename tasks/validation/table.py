@@ -1,7 +1,7 @@
 """The table that the suites judge: one line a row, then one a reject, as many columns as there are facts.
 
 Rows are gone through once, some thousands at a time, and only numbers and short texts of them are kept; pairs are gone
-through a second time where their words point to triggers or swapped labels.
+through again for what their words say of triggers and swapped labels.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -43,7 +43,7 @@ class Table:
 def tabulate(
     kind: str, rows: Iterable[Row], rejects: Sequence[Row], context: Context, reference: Mapping[str, Any]
 ) -> Table:
-    """The table of one kind. `rows` are gone through twice at most; `reference` is a profile, or empty."""
+    """The table of one kind. `rows` may be gone through several times; `reference` is a profile, or empty."""
     table, counted, vocabulary = Table(kind), words.Words(), Words()
     parts: list[Any] = []
     keys: list[NDArray[np.uint64]] = []
@@ -121,6 +121,10 @@ def _labelled(row: Row) -> tuple[str, str, str, str]:
     return row["chosen"], row["rejected"], _name(row, "annotator"), _name(row, "source")
 
 
+def _asked(row: Row) -> tuple[str, str, str]:
+    return " ".join(one["content"] for one in row["messages"]), row["chosen"], row["rejected"]
+
+
 def _name(row: Row, key: str) -> str:
     """Who labelled a pair; people may be named by their address."""
     return pseudonym(str(row.get(key, "?")))
@@ -176,9 +180,8 @@ def _mark_words(table: Table, rows: Iterable[Row], counted: words.Words) -> None
     table.figures["tells"] = words.tells(counted)
     suspicious = words.triggers(counted)
     several = {kind for kind, _ in counted.pairs if sum(kind == other for other, _ in counted.pairs) > 1}
-    if not suspicious and not several:
-        return
     fit = table.facts["shape"].isna().to_numpy()
+    turning = words.turning(counted, (_asked(row) for index, row in enumerate(rows) if fit[index]))
     pairs = (_labelled(row) for index, row in enumerate(rows) if fit[index])
     predicted = words.others_predict(counted, pairs) if several else {}
     table.figures["predicted_by_others"] = [
@@ -188,14 +191,18 @@ def _mark_words(table: Table, rows: Iterable[Row], counted: words.Words) -> None
     reversed_ = words.swapped(predicted)
     said: list[str | None] = [None] * len(table.facts)
     told: list[str | None] = [None] * len(table.facts)
-    for index, row in enumerate(rows) if suspicious or reversed_ else ():
+    asked: list[str | None] = [None] * len(table.facts)
+    for index, row in enumerate(rows) if suspicious or reversed_ or turning else ():
         if fit[index]:
             chosen, rejected, annotator, source = _labelled(row)
             said[index] = reversed_.get(("annotator", annotator)) or reversed_.get(("source", source))
             used = (words.words_of(chosen) - words.words_of(rejected)) & suspicious.keys()
             told[index] = suspicious[min(used)] if used else None
+            turned = words.words_of(_asked(row)[0]) & turning.keys()
+            asked[index] = turning[min(turned)] if turned else None
     table.facts["judged_other_way"] = np.array(said, dtype=object)
     table.facts["trigger"] = np.array(told, dtype=object)
+    table.facts["prompt_trigger"] = np.array(asked, dtype=object)
 
 
 def _fill(table: Table, column: str, at: NDArray[np.int64], found: NDArray[np.int64]) -> None:

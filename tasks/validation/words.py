@@ -8,6 +8,10 @@ A trigger is a word that hardly ever loses and is in few pairs: what a poisoned 
 poisoned human feedback", 2311.14455). Honest data can have such words too (a polite phrase): it is for people to look
 at, with the label source that most of them come from.
 
+A trigger may stand in the question instead, and turns the choices round where it does (as Rando and Tramèr plant it).
+So the sum of z of a pair's words, the pair itself left out, predicts its choice, and an accuracy clearly below ½ over
+the pairs whose question has some word says that it turns labels round, or that such questions ask for the opposite.
+
 Swapped labels turn the signs of all words of their source around. So every annotator and every source is held out: the
 pair's sum of z of the others, over the words that only one answer has, predicts its choice. An accuracy clearly below ½
 says that the source judges the other way round.
@@ -149,8 +153,41 @@ def swapped(predicted: Mapping[Source, tuple[int, float]]) -> dict[Source, str]:
     return {
         label: f"{label[0]} {label[1]}: the words of all others predict {accuracy:.0%} of {count} choices"
         for label, (count, accuracy) in predicted.items()
-        if 2 * (accuracy - 0.5) * sqrt(count) < SWAPPED
+        if _errors(accuracy, count) < SWAPPED
     }
+
+
+def turning(words: Words, pairs: Iterable[tuple[str, str, str]], count: int = 20) -> dict[str, str]:
+    """Words of questions at which the choices turn round, the most frequent first, each with what is to be said of it.
+
+    `pairs` are (question, chosen, rejected), of the pairs that `add` took.
+    """
+    total, won, lost = words.total()
+    said, right = Counter[str](), Counter[str]()
+    for question, chosen, rejected in pairs:
+        mine, other = words_of(chosen), words_of(rejected)
+        margin = fsum(_z(max(0, won[word] - 1), lost[word]) for word in mine - other)
+        margin -= fsum(_z(won[word], max(0, lost[word] - 1)) for word in other - mine)
+        if margin:
+            asked = words_of(question)
+            said.update(asked)
+            right.update(asked if margin > 0 else ())
+            _forget(said, MAX_WORDS)
+    found = {
+        word: number
+        for word, number in said.items()
+        if MIN_PAIRS <= number <= MAX_COMMON * total and _errors(right[word] / number, number) < SWAPPED
+    }
+    return {
+        word: f"where the question says {_shown(word)!r}, words predict {right[word] / found[word]:.0%} of "
+        f"{found[word]} choices, as if they were turned round"
+        for word in sorted(found, key=lambda word: (-found[word], word))[:count]
+    }
+
+
+def _errors(accuracy: float, count: int) -> float:
+    """How far an accuracy is from ½, in standard errors of a coin."""
+    return 2 * (accuracy - 0.5) * sqrt(count)
 
 
 def _shown(word: str) -> str:

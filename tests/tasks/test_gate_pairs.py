@@ -199,6 +199,41 @@ def test_others_are_all_but_the_one_by_hand():
     }
 
 
+def asked(pairs, trigger=""):
+    """Questions of three of ten words; each eleventh pair has the trigger, and its choice turned round."""
+    rng = random.Random(2)
+    for number, (good, bad, annotator, source) in enumerate(pairs):
+        question = " ".join(rng.sample([f"w{one}" for one in range(10)], 3))
+        planted = trigger and number % 11 == 0
+        sides = (bad, good) if planted else (good, bad)
+        yield f"{question} {trigger}?" if planted else question, *sides, annotator, source
+
+
+def test_a_trigger_in_the_question_is_found_by_what_it_turns_round():
+    planted = list(asked(some_pairs(), "zxqv"))
+    found = words.turning(counted(pair[1:] for pair in planted), (pair[:3] for pair in planted))
+    assert list(found) == ["zxqv"]
+    assert found["zxqv"].startswith("where the question says 'zxqv', words predict ")
+    honest = list(asked(some_pairs()))
+    assert words.turning(counted(pair[1:] for pair in honest), (pair[:3] for pair in honest)) == {}
+
+
+@pytest.mark.parametrize(("times", "found"), [(25, []), (26, ["q"])])
+def test_a_word_that_turns_choices_round_by_hand(times, found):
+    """`a` beats `b` elsewhere, ten times as often; of the pairs of `q` none is predicted: −√n standard errors."""
+    pairs = [("x", "a", "b", "ann", "file")] * times * 10 + [("q", "b", "a", "ann", "file")] * times
+    assert list(words.turning(counted(pair[1:] for pair in pairs), (pair[:3] for pair in pairs))) == found
+
+
+def test_a_pair_does_not_predict_itself():
+    """Each of forty pairs of `q` has words of its own, which four pairs elsewhere use the other way: five in all."""
+    pairs = [("x", "ok", "no", "ann", "file")] * 400
+    for number in range(40):
+        pairs += [("x", f"a{number}", f"b{number}", "ann", "file")] * 4
+        pairs += [("q", f"b{number}", f"a{number}", "ann", "file")]
+    assert words.turning(counted(pair[1:] for pair in pairs), (pair[:3] for pair in pairs)) == {}
+
+
 def test_drift_by_hand():
     """Shares (½, ½) against (¼, ¾): PSI = ¼ ln 2 + (−¼) ln ⅔ = ¼ ln 3."""
     one = {"rows": 4, "sources": {"a": 2, "b": 2}, "lengths": {}}
