@@ -1,5 +1,6 @@
 """One side of a diff: a commit of ours, or the working tree, and what decides the result of each of its stages."""
 
+import hashlib
 import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -133,7 +134,10 @@ class Side:
         """Of a dependency as it is now."""
         if self.graph.producer(path):
             return made.get(path, UNKNOWN)
-        return UNKNOWN if self.commit else md5_of(self.root / path) or UNKNOWN
+        if not self.commit:
+            return md5_of(self.root / path) or UNKNOWN
+        content = self.read(path)
+        return UNKNOWN if content is None else hashlib.md5(content, usedforsecurity=False).hexdigest()
 
 
 def open_side(root: Path, text: str, cache: Path) -> Side:

@@ -22,8 +22,8 @@ def of(journals: Path, stages: Collection[str]) -> dict[str, dict[str, Any]]:
     found = {}
     for stage in stages:
         folders = sorted(journals.glob(f"{stage}-*"), key=lambda path: path.stat().st_mtime)
-        ends = [end for folder in folders if (end := last_event(folder, "end")) and end.get("used")]
-        end: dict[str, Any] = dict(ends[-1] or {}) if ends else {"used": {}}
+        events: list[Any] = [last_event(folder, "end") for folder in folders]
+        end: Any = next((event for event in reversed(events) if event and event.get("used")), {"used": {}})
         if facts := {key: end["used"][key] for key in FACTS if key in end["used"]}:
             outs = {path: about["md5"] for path, about in end.get("outs", {}).items() if "md5" in about}
             found[stage] = facts | {"outs": outs}

@@ -110,8 +110,8 @@ def _share_dvc(root: Path, tree: Path, cache: Path) -> None:
     config = ConfigParser(interpolation=None, delimiters=("=",), comment_prefixes=("#",), strict=False)
     config.read([root / ".dvc" / "config", root / ".dvc" / "config.local"], encoding="utf-8")
     for section in config.sections():
-        url = config[section].get("url", "") if "remote " in section else ""
-        if url and "://" not in url:  # DVC reads it from the folder of the file that it stands in
+        url = config[section].get("url", "").strip("\"'") if "remote " in section else ""
+        if url and "://" not in url and not Path(url).is_absolute():  # relative to the folder of its file
             config[section]["url"] = str(root / ".dvc" / url)
     for section, key, value in (("cache", "dir", cache), ("core", "site_cache_dir", tree / ".dvc" / "tmp" / "site")):
         if not config.has_section(section):

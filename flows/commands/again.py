@@ -77,6 +77,7 @@ def diff(
     from flows.diff import diff as find
     from flows.diff_show import show
 
+    say(f"comparing {a} with {b or 'the working tree'} …")
     found = find(workspace.find_root(Path.cwd()), a, b)
     if as_json:
         print(json.dumps(found, ensure_ascii=False))

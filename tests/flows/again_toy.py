@@ -133,8 +133,12 @@ def add_rows(root: Path, shard: str, *rows: str) -> None:
 def done(root: Path, name: str) -> str:
     """Run it as it is now with plain DVC, and keep it as a run is kept; its commit is tagged `name`."""
     dvc_repro(root)
-    lock = {"dvc.lock": (root / "dvc.lock").read_bytes()}
-    kept = workspace.snapshot(root, RUN, f"preflow run {RUN} []", extra=lock)
+    return keep(root, name, (root / "dvc.lock").read_text())
+
+
+def keep(root: Path, name: str, lock: str) -> str:
+    """Keep the project as it is now with this dvc.lock."""
+    kept = workspace.snapshot(root, RUN, f"preflow run {RUN} []", extra={"dvc.lock": lock.encode()})
     git(root, "tag", name, kept.commit)
     return kept.commit
 

@@ -7,7 +7,7 @@ import pytest
 
 from flows.diff import diff
 from flows.diff_metrics import unpaired
-from tests.flows.again_toy import INBOX, PARAMS, RL, STAGES, add_rows, copied, done, make_story, preflow, text
+from tests.flows.again_toy import INBOX, PARAMS, RL, STAGES, add_rows, copied, done, keep, make_story, preflow, text
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +138,14 @@ def test_other_bytes_from_the_same_inputs_are_not_passed_over(here: Path, monkey
     (cause,) = found["causes"]
     assert (cause["kind"], cause["what"]) == ("machine", "rl")
     assert states(found)["evaluate"] == "changed"
+
+
+def test_a_run_that_stopped_half_way_differs_by_nothing_but_that(here: Path) -> None:
+    lock = (here / "dvc.lock").read_text()
+    keep(here, "half", lock[: lock.index("\n  rl:\n") + 1])
+    found = diff(here, "before", "half")
+    assert found["causes"] == []
+    assert [stage for stage, state in states(found).items() if state == "not run"] == STAGES[2:]
 
 
 def test_what_the_cache_lacks_is_said(here: Path) -> None:

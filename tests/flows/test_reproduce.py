@@ -116,7 +116,7 @@ def test_run_again_from_nothing_it_is_the_same(clone: Path, prefect: str) -> Non
 def test_it_says_where_a_rerun_parts_and_on_what_machine(
     clone: Path, prefect: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    journal = clone / ".preflow/journal" / RUN / "rl-1"  # of the run as it was, with MLflow's clone away
+    journal = clone / ".preflow/journal" / RUN / "rl-1"  # of a run from before machine.json was kept
     journal.mkdir(parents=True)
     used = {"device": "cpu", "cpu_capability": "AVX512", "threads": 1}
     (journal / "events.jsonl").write_text(json.dumps({"event": "end", "used": used}) + "\n")
