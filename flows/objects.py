@@ -1,6 +1,7 @@
 """Objects of the DVC cache as things to keep or to remove: what locks need of them, and what they weigh."""
 
 import fcntl
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -12,6 +13,8 @@ from flows.cache import files_of, object_path
 from flows.workspace import git
 from rlhf.errors import Busy, PreflowError
 from tasks.journal import home
+
+_REMOTE = re.compile(r"(\S+)\s+(.+?)(?:\s+\(default\))?")
 
 
 def refuse_if_busy(root: Path) -> None:
@@ -92,11 +95,10 @@ def remotes(root: Path) -> dict[str, Path | str]:
     done = dvc.call(root, "remote", "list")
     found: dict[str, Path | str] = {}
     for line in done.stdout.splitlines():
-        name, _, rest = line.partition("\t")
-        url = rest.split("\t")[0].split(" (")[0].strip()
-        if name and url:
+        if match := _REMOTE.fullmatch(line.strip()):
+            name, url = match.groups()
             local = "://" not in url or url.startswith("file://")
-            found[name.strip()] = (root / ".dvc" / url.removeprefix("file://")).resolve() if local else url
+            found[name] = (root / ".dvc" / url.removeprefix("file://")).resolve() if local else url
     return found
 
 

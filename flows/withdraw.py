@@ -5,13 +5,12 @@ So it is versioned with the code, no profile has to repeat it, and the data with
 """
 
 import json
+import re
 import threading
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-
-from ruamel.yaml import YAML
 
 from flows import dvc, guards, workspace
 from flows.launch import new_name
@@ -23,6 +22,7 @@ from flows.runner import Place, run_stage
 from rlhf.errors import DataRefused, PreflowError
 from rlhf.records import read_rows
 from tasks import tracking
+from tasks.config import read_yaml
 from tasks.config.withdraw import Withdraw
 from tasks.graph import load_graph
 from tasks.journal import home
@@ -95,19 +95,29 @@ def told(facts: Facts, done: Done | None) -> dict[str, Any]:
 
 
 def _set(path: Path, wanted: Wanted) -> None:
-    """One more name in the setting, and nothing else of the file changed."""
-    yaml = YAML()
-    yaml.width = 4096
-    yaml.preserve_quotes = True
-    params = yaml.load(path.read_text(encoding="utf-8"))
-    names = params.setdefault("withdraw", {}).setdefault(_FIELDS[wanted.kind], [])
+    """One more name in the setting, and nothing else of the file changed.
+
+    Raises:
+        PreflowError: the setting is there and not on one line of its own.
+    """
+    text, name = path.read_text(encoding="utf-8"), _FIELDS[wanted.kind]
+    section = read_yaml(path).get("withdraw") or {}
+    names = list(section.get(name) or [])
     if wanted.value in names:
         return
-    names.append(wanted.value)
-    fresh = path.with_suffix(".yaml.tmp")
-    with fresh.open("w", encoding="utf-8") as file:
-        yaml.dump(params, file)
-    fresh.replace(path)
+    line = f"  {name}: {json.dumps([*names, wanted.value], ensure_ascii=False)}\n"
+    there = re.compile(rf"(?ms)^withdraw:[ ]*\n(?:[ #][^\n]*\n)*?(?P<line>  {name}:[ ]*\[[^\n]*\n)")
+    if match := there.search(text):
+        fresh = text[: match.start("line")] + line + text[match.end("line") :]
+    elif name not in section and (match := re.search(r"(?m)^withdraw:[ ]*\n", text)):
+        fresh = text[: match.end()] + line + text[match.end() :]
+    elif not section:
+        fresh = f"{text.rstrip()}\n\nwithdraw:\n{line}"
+    else:
+        raise PreflowError(f"{path}: add {wanted.value} to withdraw.{name}, which is not written as [ … ] on one line")
+    beside = path.with_suffix(".yaml.tmp")
+    beside.write_text(fresh, encoding="utf-8")
+    beside.replace(path)
 
 
 def _make(root: Path, run: str, say: Callable[[str], None]) -> dict[str, StageResult]:

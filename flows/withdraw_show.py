@@ -61,4 +61,4 @@ def _purged(facts: Facts, purged: Purged) -> None:
     for what in purged.by_hand:
         print(f"for you to delete: {what}")
     for run, labels in lost(facts).items():
-        print(f"can not be made again: run {run}{f', {chr(44).join(labels)}' if labels else ''}")
+        print("can not be made again: " + ", ".join([f"run {run}", *labels]))

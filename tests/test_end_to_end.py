@@ -63,10 +63,8 @@ def states(report: dict[str, Any]) -> dict[str, str]:
     return {stage["name"]: stage["state"] for stage in report["stages"]}
 
 
-@pytest.fixture(scope="module")
-def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The tree under test as a repository of its own, with one commit and short params."""
-    root = tmp_path_factory.mktemp("end to end") / "check out"  # a space in the path must not matter
+def copied(root: Path, settings: dict[str, Any]) -> Path:
+    """The tree under test as a repository of its own, with one commit and these params."""
     root.mkdir()
     for name in sh(REPO, "git", "ls-files", "-co", "--exclude-standard").splitlines():
         if (REPO / name).is_file():
@@ -74,7 +72,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             shutil.copyfile(REPO / name, root / name)
     yaml = YAML()
     params = yaml.load((root / "params.yaml").read_text())
-    for key, value in SHORT.items():
+    for key, value in settings.items():
         *path, last = key.split(".")
         section = params
         for part in path:
@@ -86,6 +84,12 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     sh(root, "git", "add", "-A")
     identity = ("-c", "user.name=test", "-c", "user.email=test@example.org")
     sh(root, "git", *identity, "commit", "-qm", "short")
+    return root
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    root = copied(tmp_path_factory.mktemp("end to end") / "check out", SHORT)  # a space in the path must not matter
     yield root
     subprocess.run([sys.executable, "-m", "flows.cli", "stop"], cwd=root, env=environ(), check=False)
 

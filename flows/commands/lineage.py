@@ -77,8 +77,8 @@ def withdraw(
     yes: Annotated[bool, typer.Option("--yes", metavar="", help="do not ask")] = False,
     as_json: AsJson = False,
 ) -> None:
+    from flows import objects, withdraw_purge, withdraw_show, workspace
     from flows import withdraw as work
-    from flows import withdraw_purge, withdraw_show, workspace
     from flows.lineage_rows import Wanted
     from tasks.config import ConfigError
 
@@ -88,6 +88,8 @@ def withdraw(
     if wanted is None:
         raise ConfigError(f"give one of --source, --annotator and --row, found {len(named)}")
     root = workspace.find_root(Path.cwd())
+    if purge:
+        objects.refuse_if_busy(root)
     facts = work.touched_by(root, wanted, say)
     if not as_json:
         withdraw_show.touched(facts)

@@ -1,0 +1,146 @@
+"""`preflow prune`: which runs go, and that what any other needs stays."""
+
+import json
+import os
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from flows import dvc, guards
+from flows.cache import object_path
+from flows.cli import app
+from flows.objects import told_size, whole
+from flows.prune import seconds
+from rlhf.errors import Busy, PreflowError
+from tests.flows.archive import Archive
+from tests.flows.rows_toy import outs
+from tests.flows.toy import git
+
+OLD, PROMOTED, SWEPT, MINE = (f"2026110{day}-120000-aaaa" for day in range(1, 5))
+
+
+@pytest.fixture
+def archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Archive:
+    """Four runs: one by itself, the champion's, one with a setting, and that of the checkout."""
+    for name in ("MLFLOW_TRACKING_URI", "PREFLOW_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    made = Archive(tmp_path / "project")
+    monkeypatch.chdir(made.root)
+    monkeypatch.setattr(dvc, "cache", lambda _: made.cache)
+    made.run(OLD, made.lock(outs(), also="old"))
+    made.promote(PROMOTED, made.run(PROMOTED, made.lock(outs())), 1)
+    made.run(SWEPT, made.lock(outs("ada"), also="swept"), label="polite seed=1")
+    made.run(MINE, made.lock(outs("ben"), also="mine"))
+    (made.root / "dvc.lock").write_text(made.lock(outs("ben"), also="mine"))
+    return made
+
+
+def prune(*words: str) -> dict[str, Any]:
+    done = CliRunner().invoke(app, ["prune", *words, "--json"], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+def refs(archive: Archive) -> set[str]:
+    return set(git(archive.root, "for-each-ref", "--format=%(refname)", "refs/preflow").split())
+
+
+def objects_of(archive: Archive, lock: str) -> set[str]:
+    """Files and folders in the cache that a lock names."""
+    words = lock.replace("'", " ").split()
+    return whole(archive.cache, {word for before, word in pairwise(words) if before == "md5:"})
+
+
+def is_there(archive: Archive, md5s: set[str]) -> set[str]:
+    return {md5 for md5 in md5s if object_path(archive.cache, md5)}
+
+
+def test_old_runs_go_and_nothing_that_is_needed(archive: Archive) -> None:
+    locks = {
+        OLD: archive.lock(outs(), also="old"),
+        PROMOTED: archive.lock(outs()),
+        SWEPT: archive.lock(outs("ada"), also="swept"),
+        MINE: archive.lock(outs("ben"), also="mine"),
+    }
+    named = {run: objects_of(archive, lock) for run, lock in locks.items()}
+    alone = (named[OLD] | named[SWEPT]) - named[PROMOTED] - named[MINE]
+    assert len(alone) > 20  # models of theirs, and the data without ada
+    planned = prune("--keep", "0", "--dry-run")
+    assert [one["run"] for one in planned["runs"]] == [OLD, SWEPT]
+    assert planned["kept"] == {
+        PROMOTED: "policy v1 was made by it, the champion",
+        MINE: "the checkout has its dvc.lock",
+    }
+    assert planned["objects"] == len(alone)
+    assert is_there(archive, alone) == alone
+    assert prune("--keep", "0", "--yes")["bytes"] == planned["bytes"] > 0
+    assert is_there(archive, alone) == set()
+    for run in (PROMOTED, MINE):
+        assert is_there(archive, named[run]) == named[run]
+    heads = ("refs/preflow/policy/champion", "refs/preflow/policy/v1")
+    assert refs(archive) == {*heads, f"refs/preflow/runs/{PROMOTED}", f"refs/preflow/runs/{MINE}"}
+
+
+def test_what_a_branch_or_tag_ever_named_stays(archive: Archive) -> None:
+    lock = archive.lock(outs(), also="old")
+    (archive.root / "dvc.lock").write_text(lock)
+    git(archive.root, "add", "-f", "dvc.lock")
+    git(archive.root, "commit", "-q", "-m", "mine")
+    git(archive.root, "rm", "-q", "--cached", "dvc.lock")
+    git(archive.root, "commit", "-q", "-m", "no longer")
+    (archive.root / "dvc.lock").unlink()
+    assert [one["run"] for one in prune("--keep", "0", "--yes")["runs"]] == [OLD, SWEPT, MINE]
+    kept = objects_of(archive, lock)
+    assert is_there(archive, kept) == kept
+
+
+def test_by_number_profile_and_age(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    def runs(*words: str) -> list[str]:
+        return [one["run"] for one in prune(*words, "--dry-run")["runs"]]
+
+    assert runs("--keep", "3") == [OLD]
+    assert runs("--keep", "9") == []
+    assert runs("--keep", "0", "--profile", "polite") == [SWEPT]
+    assert runs("--keep", "0", "--profile", "") == [OLD]
+    assert runs("--older-than", "1h") == []
+    monkeypatch.setattr("flows.prune.time.time", lambda: 4e9)
+    assert runs("--older-than", "4w") == [OLD, SWEPT]
+    assert (seconds("12h"), seconds("30d"), seconds("2w")) == (43200, 2592000, 1209600)
+
+
+def test_folders_of_runs_go_but_not_what_mlflow_has_not_heard(archive: Archive) -> None:
+    home = archive.root / ".preflow"
+    for run in (OLD, SWEPT, MINE):
+        (home / "journal" / run).mkdir(parents=True)
+    (home / "journal" / OLD / "shipped").touch()
+    (home / "worktrees" / SWEPT).mkdir(parents=True)
+    prune("--keep", "0", "--yes")
+    assert sorted(os.listdir(home / "journal")) == [SWEPT, MINE]
+    assert not (home / "worktrees" / SWEPT).exists()
+
+
+def test_a_cache_that_others_share_is_left_alone(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dvc, "cache", lambda _: archive.root.parent / "shared")
+    found = prune("--keep", "0", "--yes")
+    assert (len(found["runs"]), found["objects"]) == (2, 0)
+    assert "lies outside of this checkout" in found["note"]
+
+
+def test_it_asks_and_waits(archive: Archive) -> None:
+    before = refs(archive)
+    with pytest.raises(PreflowError, match="give --yes"):
+        CliRunner().invoke(app, ["prune", "--keep", "0"], catch_exceptions=False)
+    with guards.held(archive.root / ".preflow/run.lock", "r9"), pytest.raises(Busy, match="run r9"):
+        CliRunner().invoke(app, ["prune", "--keep", "0", "--yes"], catch_exceptions=False)
+    for words in ([], ["--keep", "1", "--older-than", "1d"], ["--older-than", "month"]):
+        with pytest.raises(PreflowError, match="older-than"):
+            CliRunner().invoke(app, ["prune", *words], catch_exceptions=False)
+    assert refs(archive) == before
+
+
+def test_sizes_for_people() -> None:
+    assert [told_size(size) for size in (7, 1500, 2_500_000, 3e9)] == ["7 bytes", "1.5 kB", "2.5 MB", "3.0 GB"]
