@@ -138,7 +138,6 @@ class _Closing(Shipment):
     def _conclude(self, linker: Linker, tree: Tree, results: Results, status: str) -> None:
         """The parent run: headline numbers, lineage, tables, plots, configuration, reports, description, end."""
         children, when = self._children(), int(float(self.run.facts["begun"]) * 1000)
-        self.log(self.parent, summary(results, self._ended() - when / 1000, when))
         linker.sum_up(self.parent)
         gather(self.client, children, self.parent)
         if status == "FINISHED":
@@ -149,6 +148,7 @@ class _Closing(Shipment):
                     self.log(children[stage], points)
             for name, rows in tables(tree).items():
                 self.table(self.parent, name, rows, self.state.setdefault("tables", []))
+        self.log(self.parent, summary(results, self._ended() - when / 1000, when))
         for name in CONFIG:
             if (tree.root / name).exists():
                 self.client.log_text(self.parent, redacted((tree.root / name).read_text("utf-8")), f"config/{name}")

@@ -1,6 +1,6 @@
 """The few numbers and tables that make two pipeline runs comparable at a glance.
 
-MLflow shows metrics without a `/` first, in charts as in columns, and makes a section of each prefix.
+MLflow makes a section of charts of each prefix before a `/`. The few without one lead the view of `tasks.tracking.views`.
 """
 
 import json
@@ -45,15 +45,14 @@ def headlines(tree: Tree, when: int) -> list[Any]:
     from mlflow.entities import Metric
 
     scores, gate = read_out(tree, "scores.json"), read_out(tree, "gate.json")
-    found: dict[str, float] = {}
+    found = gain(scores, gate) | ({"promoted": 0.0} if gate else {})
     for name, row in (scores or {"policies": {}})["policies"].items():
         found |= {f"{measure}/{name}": row[measure]["mean"] for measure in MEASURES if row.get(measure)}
     for stage in tree.graph.stages.values():
         if "tasks.reward_model" in stage.cmd:
             found |= _accuracies(tree, stage.name)
-    found |= gain(scores, gate)
     if gate:
-        found |= {"promoted": 0.0, "gate/promote": float(gate["promote"]), "gate/failed_checks": _failed(gate)}
+        found |= {"gate/promote": float(gate["promote"]), "gate/failed_checks": _failed(gate)}
     return [Metric(name, float(value), when, 0) for name, value in found.items()]
 
 

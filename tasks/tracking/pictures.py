@@ -6,6 +6,8 @@ from pathlib import Path, PurePosixPath
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from tasks.tracking.values import chunks
+
 PLOTS = "plots"
 _TABLES = "mlflow.loggedArtifacts"
 _OF_THAT_RUN = ("system/", "final/", "eval")  # said of the light run too, or true of the other alone
@@ -14,9 +16,9 @@ _OF_THAT_RUN = ("system/", "final/", "eval")  # said of the light run too, or tr
 def copy_shown(client: Any, origin: str, child: str) -> None:
     """Have a light run show the curves, tables and plots of the run that made its bytes."""
     made = client.get_run(origin)
-    for name in made.data.metrics:
-        if not name.startswith(_OF_THAT_RUN):
-            client.log_batch(child, metrics=client.get_metric_history(origin, name)[-1000:])
+    names = [name for name in made.data.metrics if not name.startswith(_OF_THAT_RUN)]
+    for points in chunks((point for name in names for point in client.get_metric_history(origin, name)), 1000):
+        client.log_batch(child, metrics=points)
     with _files(client, origin, "") as files:
         tables = [path for path in files if path.suffix == ".json"]
         for path in tables:

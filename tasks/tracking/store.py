@@ -16,7 +16,7 @@ from tasks.tracking import views
 
 EXPERIMENT_NOTE = """Every run is one pass of the pipeline of `dvc.yaml`; its children are the stages. **[Open the prepared view]({view})**: gain, promotion, time, and what they cost.
 
-* First section of charts, first columns: `<judge>_gain` (the candidate over whom the gate compared it with, `_low` and `_high` are its 95% interval), `promoted`, `seconds`, `stages_ran` and `stages_cached`.
+* What leads that view: `<judge>_gain` (the candidate over whom the gate compared it with, `_low` and `_high` are its 95% interval), `promoted`, `seconds`, `stages_ran` and `stages_cached`.
 * Then a section a measure, a chart a policy: `gold_reward/…`, `win_rate_vs_sft/…`, `kl/…`, `length/…`; `reward_model/…` and `gate/…`; `plots/…` lie side by side over runs.
 * Parameters are those that some stage reads; *Show diff only* in the comparison leaves what was set.
 * Child runs of one name (`rl`, `sft`, …) share their metric names, so their curves lie over each other. `final/…` are the numbers of their metrics file, `eval/…` how their policy did.

@@ -24,9 +24,9 @@ def overview(judge: str, measure: str, policies: Sequence[str]) -> str:
     Args:
         judge: who says what is better, as in `<judge>_gain`.
         measure: what the judge goes by, "gold_reward".
-        policies: what the evaluation compares, in its order; the last one trained is drawn.
+        policies: what the evaluation compares; one of them is drawn: `rl`, or else the last.
     """
-    gain, last = f"{judge}_gain", policies[-1] if policies else "rl"
+    gain, last = f"{judge}_gain", "rl" if "rl" in policies else policies[-1]
     columns = [
         *(_metric(name) for name in (gain, f"{gain}_low", "promoted", "seconds", "stages_ran")),
         "tags.`gate.candidate`",
