@@ -119,7 +119,7 @@ def trust(report: Numbers) -> Figures:
                 reference=((0.5, 0.5), (1.0, 1.0)),
             ),
             chart(
-                "accuracy by words of chosen − rejected",
+                "accuracy by difference in length",
                 [Series("", by_length, "p-rejection_sampling")],
                 x="chosen shorter → longer",
                 y="accuracy",

@@ -173,9 +173,8 @@ def gather(files: Files, root: Path, about: About) -> Facts:
     `root` is a checkout where data of the run may lie. Raises PreflowError where its dvc.yaml is no graph.
     """
     described = YAML(typ="safe").load(files.read("dvc.yaml") or b"") or {"stages": {}}
-    params = YAML(typ="safe").load(files.read("params.yaml") or b"") or {}
     lock = (YAML(typ="safe").load(files.read("dvc.lock") or b"") or {}).get("stages") or {}
-    return Facts(about, files, Tree(root, graph_of(described, params), lock))
+    return Facts(about, files, Tree(root, graph_of(described, None), lock))
 
 
 def module_of(stage: Stage) -> str:

@@ -11,8 +11,8 @@ from markupsafe import Markup
 
 Scale = Callable[[float], float]
 
-WIDTH, HEIGHT = 340.0, 230.0
-LEFT, RIGHT, TOP, BOTTOM = 46.0, 14.0, 10.0, 38.0
+WIDTH, HEIGHT = 270.0, 195.0
+LEFT, RIGHT, TOP, BOTTOM = 42.0, 10.0, 8.0, 36.0
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def chart(
     def up(value: float) -> float:
         return HEIGHT - BOTTOM - (value - low_y) / (high_y - low_y) * (HEIGHT - TOP - BOTTOM)
 
-    round_ones = ticks(low_x, high_x, 5) if numbered else []
+    round_ones = ticks(low_x, high_x, 4) if numbered else []
     marks_x = sorted({point.x for point in points}) if doubling else round_ones
     parts = [*_grid_y(ticks(low_y, high_y, 4), up), *_grid_x(marks_x, across), *_names(x, y)]
     if reference:

@@ -97,17 +97,17 @@ def trust(report: Numbers) -> Table:
     accuracy = report["accuracy"]
     rows = [("held-out accuracy", f"{accuracy['mean']:.3f} {interval(accuracy)}")]
     names = {
-        "ceiling": "ceiling, as annotators err",
+        "ceiling": "ceiling",
         "calibration_error": "calibration error",
-        "length_correlation": "correlation with length",
+        "length_correlation": "correlation, length",
         "gold_agreement": "agreement with gold",
-        "gold_correlation": "correlation with gold",
-        "padding_gap": "gap that padding makes",
+        "gold_correlation": "correlation, gold",
+        "padding_gap": "padding gap",
     }
     rows += [(says, value(report[key])) for key, says in names.items() if report.get(key) is not None]
-    rows += [("pairs it was measured on", f"{report['pairs']:,}")]
+    rows += [("held-out pairs", f"{report['pairs']:,}")]
     if "train_pairs" in report:
-        rows.append(("pairs it was trained on", f"{report['train_pairs']:,}"))
+        rows.append(("pairs to train on", f"{report['train_pairs']:,}"))
     return Table(["measure", "found"], [Row(row) for row in rows])
 
 
