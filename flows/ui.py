@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from flows import server, supervisor
+from flows import guards, server, supervisor
 from flows.processes import end_group, spawn
 from rlhf.errors import Busy, DependencyDown
 from tasks.journal import home
@@ -29,9 +29,14 @@ def serve(root: Path, port: int, prefect_port: int, cancel: threading.Event, say
         Busy: a port is taken.
         DependencyDown: a server did not start, or ended by itself; the message names its log.
     """
+    uri = uri_of(root)
+    elsewhere = uri.startswith(("http://", "https://"))
     with ExitStack() as stack:
+        _one_at_a_time(root, stack)
+        if not elsewhere:
+            _refuse_taken(port, "MLflow", "PORT", "--port")
         prefect = _prefect(root, prefect_port, stack, say)
-        page, alive = stack.enter_context(_mlflow(root, port, cancel))
+        page, alive = (uri.rstrip("/"), None) if elsewhere else stack.enter_context(_mlflow(root, uri, port, cancel))
         server.wait(prefect, root, cancel)
         if cancel.is_set():
             return
@@ -45,6 +50,14 @@ def serve(root: Path, port: int, prefect_port: int, cancel: threading.Event, say
                 alive()
             if prefect.ours:
                 prefect = _kept_up(root, prefect_port, prefect, say)
+
+
+def _one_at_a_time(root: Path, stack: ExitStack) -> None:
+    """Two would end each other's Prefect server."""
+    try:
+        stack.enter_context(guards.held(home(root) / "ui.lock", "preflow ui"))
+    except Busy:
+        raise Busy("the pages of this project are open already; Ctrl-C where `preflow ui` runs ends them") from None
 
 
 def _prefect(root: Path, port: int, stack: ExitStack, say: Say) -> server.Server:
@@ -80,13 +93,8 @@ def _end_prefect(root: Path, say: Say) -> None:
 
 
 @contextmanager
-def _mlflow(root: Path, port: int, cancel: threading.Event) -> Iterator[tuple[str, Callable[[], None] | None]]:
-    """Where its pages are, once they are; and what raises when the server has gone, None where it is not ours."""
-    uri = uri_of(root)
-    if uri.startswith(("http://", "https://")):
-        yield uri.rstrip("/"), None
-        return
-    _refuse_taken(port, "MLflow", "PORT", "--port")
+def _mlflow(root: Path, uri: str, port: int, cancel: threading.Event) -> Iterator[tuple[str, Callable[[], None]]]:
+    """Where its pages are, once they are; and what raises when the server has gone."""
     connect(root)  # makes or upgrades the database, so that no two do
     folder = home(root) / "mlflow"
     folder.mkdir(parents=True, exist_ok=True)
