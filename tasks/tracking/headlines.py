@@ -1,6 +1,6 @@
 """The few numbers and tables that make two pipeline runs comparable at a glance.
 
-MLflow makes a section of charts of each prefix before a `/`. The few without one lead the view of `tasks.tracking.views`.
+MLflow makes a section of charts of each prefix before a `/`. The few without one lead the view in `tracking.views`.
 """
 
 import json

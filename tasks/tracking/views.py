@@ -38,7 +38,7 @@ def overview(judge: str, measure: str, policies: Sequence[str]) -> str:
         _chart("BAR", "seconds", metricKey="seconds", displayName="seconds"),
         _chart("IMAGE", "policies", imageKeys=["plots/evaluate policies"], displayName="policies", step=0),
     ]
-    section = {"uuid": "first", "name": "Look here first", "display": True, "isReordered": False, "deleted": False}
+    section = {"uuid": "first", "name": "At a glance", "display": True, "isReordered": False, "deleted": False}
     state = {
         "searchFilter": RUNS,
         "orderByKey": "attributes.start_time",
@@ -56,7 +56,7 @@ def overview(judge: str, measure: str, policies: Sequence[str]) -> str:
         "runsHiddenMode": "FIRST_10_RUNS",
         "viewMaximized": False,
         "runListHidden": False,
-        "isAccordionReordered": False,
+        "isAccordionReordered": True,
         "groupBy": None,
         "groupsExpanded": {},
         "autoRefreshEnabled": False,

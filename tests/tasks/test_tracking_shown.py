@@ -1,4 +1,4 @@
-"""What a reader of MLflow sees first: headline numbers, params that differ, plots, the ready view, the model card."""
+"""What a reader of MLflow sees first: headline numbers, params that differ, plots, the prepared view, model cards."""
 
 import json
 import sys
