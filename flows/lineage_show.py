@@ -4,8 +4,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.tree import Tree as Branches
 
-from flows.lineage import Lineage, Node
 from flows.lineage_facts import Facts
+from flows.lineage_nodes import Lineage, Node
 from flows.lineage_runs import names_of
 from flows.lineage_touch import BUILT, CHOSEN, READ, TRAINED
 
