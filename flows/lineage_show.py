@@ -54,7 +54,8 @@ def told_in_lines(facts: Facts) -> list[str]:
     for version, one in facts.versions:
         champion = " (champion)" if version.is_champion else ""
         word = f"[{COLOURS[one.word]}]{one.word}[/]"
-        lines.append(f"  registry  {version.label}{champion}: {one.item.path}, {word} them; run {version.run}")
+        what = "it" if len(facts.rows) == 1 else "them"
+        lines.append(f"  registry  {version.label}{champion}: {one.item.path}, {word} {what}; run {version.run}")
     if not models:
         lines.append("  no model was made of them")
     elif not facts.versions:
