@@ -57,7 +57,7 @@ def told_in_lines(facts: Facts) -> list[str]:
         what = "it" if len(facts.rows) == 1 else "them"
         lines.append(f"  registry  {version.label}{champion}: {one.item.path}, {word} {what}; run {version.run}")
     if not models:
-        lines.append("  no model was made of them")
+        lines.append(f"  no model was made of {'it' if len(facts.rows) == 1 else 'them'}")
     elif not facts.versions:
         lines.append("  registry  no version has them")
     if facts.unread:
