@@ -152,8 +152,9 @@ def _verdicts(reached: Reached) -> list[Verdict]:
             found[run.data_version].runs.append(run.name)
             continue
         by_module = [(module_of(run.tree.graph, one.stage), one) for one in touches.values()]
-        clean = [one for module, one in by_module if module == "validate" and not one.item.path.endswith("/report")]
-        report = [one for module, one in by_module if module == "validate" and one.item.path.endswith("/report")]
+        gate = "validate" if any(module == "prepare" for module, _ in by_module) else "annotate"  # it judges its own
+        clean = [one for module, one in by_module if module == gate and not one.item.path.endswith("/report")]
+        report = [one for module, one in by_module if module == gate and one.item.path.endswith("/report")]
         refused = [one for module, one in by_module if module == "prepare" and one.item.path.endswith("/quarantine")]
         found[run.data_version] = Verdict(
             version=run.data_version,

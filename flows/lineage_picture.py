@@ -9,7 +9,7 @@ from html import escape
 from itertools import accumulate, pairwise
 from pathlib import Path
 
-from flows.lineage import Lineage, Node
+from flows.lineage_nodes import Lineage, Node
 from flows.lineage_touch import BUILT, CHOSEN, READ, TRAINED
 
 WIDTH, HEIGHT, GAP_X, GAP_Y, MARGIN, TOP = 248, 58, 52, 18, 28, 86

@@ -173,14 +173,17 @@ class _Reader:
         self._graphs: dict[tuple[str, str], Graph] = {}
 
     def run(self, commit: str) -> tuple[Tree, Mapping[str, Any]] | None:
-        """Tree and params of a commit; None where it has no lock, or none that can be read."""
+        """Tree and params of a commit; None where it has no lock, or a graph that its params do not fill in."""
         blobs = dict(self._blobs(commit))
         if "dvc.lock" not in blobs or "dvc.yaml" not in blobs:
             return None
         params = self._parse(commit, "params.yaml", blobs.get("params.yaml", ""))
         key = (blobs["dvc.yaml"], blobs.get("params.yaml", ""))
         if key not in self._graphs:
-            self._graphs[key] = graph_of(self._parse(commit, "dvc.yaml", key[0]), params)
+            try:
+                self._graphs[key] = graph_of(self._parse(commit, "dvc.yaml", key[0]), params)
+            except PreflowError:
+                return None
         lock = self._parse(commit, "dvc.lock", blobs["dvc.lock"]).get("stages") or {}
         return Tree(_nowhere(self._root), self._graphs[key], lock), params
 

@@ -4,8 +4,8 @@ from rich.console import Console
 from rich.markup import escape
 from rich.tree import Tree as Branches
 
-from flows.lineage import Lineage, Node
 from flows.lineage_facts import Facts
+from flows.lineage_nodes import Lineage, Node
 from flows.lineage_runs import names_of
 from flows.lineage_touch import BUILT, CHOSEN, READ, TRAINED
 
@@ -54,9 +54,10 @@ def told_in_lines(facts: Facts) -> list[str]:
     for version, one in facts.versions:
         champion = " (champion)" if version.is_champion else ""
         word = f"[{COLOURS[one.word]}]{one.word}[/]"
-        lines.append(f"  registry  {version.label}{champion}: {one.item.path}, {word} them; run {version.run}")
+        what = "it" if len(facts.rows) == 1 else "them"
+        lines.append(f"  registry  {version.label}{champion}: {one.item.path}, {word} {what}; run {version.run}")
     if not models:
-        lines.append("  no model was made of them")
+        lines.append(f"  no model was made of {'it' if len(facts.rows) == 1 else 'them'}")
     elif not facts.versions:
         lines.append("  registry  no version has them")
     if facts.unread:

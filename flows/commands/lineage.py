@@ -36,7 +36,7 @@ def lineage(
 ) -> None:
     from flows import lineage_picture, workspace
     from flows.lineage import lineage as ask
-    from flows.lineage import told
+    from flows.lineage_nodes import told
     from flows.lineage_show import show
 
     both = up == down

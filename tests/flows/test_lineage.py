@@ -13,7 +13,7 @@ from flows import dvc
 from flows.cli import app
 from rlhf.errors import PreflowError
 from tests.flows.archive import Archive
-from tests.flows.rows_toy import ADA, HELD, SPOILT, VAL, outs
+from tests.flows.rows_toy import ADA, HELD, SPOILT, VAL, outs, pair
 
 FIRST, SECOND, OTHER = "20261101-120000-aaaa", "20261102-120000-bbbb", "20261103-120000-cccc"
 
@@ -92,6 +92,15 @@ def test_a_row_that_was_set_aside_reached_no_model(archive: Archive) -> None:
     assert (found["models"], found["versions"], found["preferences"]) == ([], [], [])
 
 
+def test_a_pair_that_annotate_made_is_judged_there(archive: Archive) -> None:
+    born = pair("f" * 16, "ben", "train", 9) | {"source": "annotate", "file": "on_policy/train", "half": "policy"}
+    pairs = outs()["data/06_preferences/pairs"] | {"train.jsonl": [born]}
+    archive.run("20261105-120000-eeee", archive.lock(outs() | {"data/06_preferences/pairs": pairs}))
+    found = ask(f"row:{born['id']}")
+    assert [one["verdict"] for one in found["data_versions"]] == ["clean"]
+    assert words_of(found, "20261105-120000-eeee")["07_reward_model/policy_rm"] == "trained on"
+
+
 def test_a_person_and_a_source(archive: Archive) -> None:
     ada, world = ask("annotator:ada"), ask("source:world")
     assert (ada["rows"], world["rows"]) == (2, 5)
@@ -135,7 +144,7 @@ def test_what_people_read(archive: Archive) -> None:
     for line in (
         f"row:{ADA}  preferences/pairs.jsonl:1 by ada; source world, split train, group group 1",
         "clean; runs 20261102-120000-bbbb, 20261101-120000-aaaa",
-        "registry  policy v1 (champion): data/10_rl/policy, built on them; run 20261102-120000-bbbb",
+        "registry  policy v1 (champion): data/10_rl/policy, built on it; run 20261102-120000-bbbb",
     ):
         assert line in text, line
     assert text.index("made from") < text.index("source world", 100) < text.index("and what was made of it")

@@ -87,7 +87,7 @@ def withdraw(*words: str) -> dict[str, Any]:
 
 def everything(root: Path) -> str:
     """All that lies in the project's data, cache and remote, but git."""
-    folders = [root / "data", root / ".dvc" / "cache", root.parent / "remote"]
+    folders = [root / "data", root / ".dvc" / "cache" / "files", root.parent / "remote"]
     files = [path for folder in folders for path in folder.rglob("*") if path.is_file()]
     return "".join(path.read_text(errors="replace") for path in files)
 
