@@ -1,4 +1,4 @@
-"""The page of a run: nothing from elsewhere, nothing that a completion says is taken for markup, every shipped graph."""
+"""The page of a run: nothing is fetched, nothing that a completion says is taken for markup, every shipped graph."""
 
 import json
 import re
@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from html.parser import HTMLParser
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -167,7 +168,7 @@ def test_in_the_picture_what_reads_stands_below_and_nothing_overlaps(shipped: Pa
     assert all(depth[other] < depth[name] for name in depth for other in graph.upstream[name])
     for layer in placed.layers:
         middles = sorted(placed.x[node] for node in layer if node[0] in graph.stages)
-        assert all(right - left >= page_graph.BOX for left, right in zip(middles, middles[1:]))
+        assert all(right - left >= page_graph.BOX for left, right in pairwise(middles))
     assert all(0 <= x <= placed.width for x in placed.x.values())
 
 
@@ -211,5 +212,5 @@ def test_a_run_ends_with_its_page_also_where_it_fails(toy: Path, run: Runs) -> N
         assert by_flow[report.prefect.rsplit("/", 1)[1]].startswith(says)
 
     Path(good.page).unlink()  # made again from the ref and what the flow wrote beside the page
-    name, path, made = page.find(toy, good.run)
+    _, path, made = page.find(toy, good.run)
     assert made and "5 ran" in Parsed(path.read_text()).text
