@@ -27,7 +27,7 @@ def show(answer: Answer) -> None:
 def _verdict(answer: Answer) -> str:
     equal = sum(record["state"] == "equal" for record in answer.outs)
     stages = len({record["stage"] for record in answer.outs})
-    counted = f"{equal} of {len(answer.outs)} outputs of {stages} stages, {answer.seconds:.0f} s"
+    counted = f"{equal} of {len(answer.outs)} outputs of {_several(stages)}, {answer.seconds:.0f} s"
     if answer.verdict == "failed":
         return f"the rerun failed: {answer.reason}"
     if answer.how == "restored":
@@ -68,6 +68,10 @@ def _machine(answer: Answer) -> None:
         if unknown := answer.machine.get("not_recorded"):
             print(f"what machine it was made on is not recorded here for {', '.join(unknown)}")
         print("bytes are promised for the same instruction set, threads, device and package versions only")
+
+
+def _several(stages: int) -> str:
+    return "1 stage" if stages == 1 else f"{stages} stages"
 
 
 def _number(value: Any) -> str:

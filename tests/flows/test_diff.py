@@ -80,6 +80,7 @@ def test_one_shard(here: Path) -> None:
     assert states(found) == dict.fromkeys(STAGES, "changed")
 
 
+@pytest.mark.slow
 def test_rows_by_content(here: Path) -> None:
     """A row on top moves the others, which stay the same; one replaced at its line is changed, not come and gone."""
     add_rows(here, "old.jsonl", "first", "a", "b")
@@ -93,6 +94,7 @@ def test_rows_by_content(here: Path) -> None:
     assert replaced["change"] == "changed"
 
 
+@pytest.mark.slow
 def test_another_algorithm_is_one_knob_and_not_its_whole_block(here: Path) -> None:
     change(here, "params.yaml", "algorithm: ppo", "algorithm: rloo")
     done(here, "after")
@@ -127,6 +129,7 @@ def test_the_working_tree_is_told_before_it_is_run(here: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_other_bytes_from_the_same_inputs_are_not_passed_over(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NOISE", "1")
     (here / "dvc.lock").unlink()
@@ -148,6 +151,7 @@ def test_a_run_that_stopped_half_way_differs_by_nothing_but_that(here: Path) -> 
     assert [stage for stage, state in states(found).items() if state == "not run"] == STAGES[2:]
 
 
+@pytest.mark.slow
 def test_what_the_cache_lacks_is_said(here: Path) -> None:
     change(here, "params.yaml", "kl_coef: 0.5", "kl_coef: 0.75")
     done(here, "after")
