@@ -11,6 +11,7 @@ from typing import Any
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from rlhf.comparison import JUDGED_BY
 from tasks.folds_report import lines as folds_lines
@@ -150,7 +151,8 @@ def _read(path: Path) -> dict[str, Any] | None:
 
 
 def _table(title: str, plain: bool) -> Table:
-    return Table(title=title, title_justify="left", box=None if plain else SIMPLE_HEAD, pad_edge=False)
+    whole = Text(title, no_wrap=True, overflow="ignore")  # a title may be wider than its table
+    return Table(title=whole, title_justify="left", box=None if plain else SIMPLE_HEAD, pad_edge=False)
 
 
 def _gains(scores: Numbers) -> Iterator[tuple[str, str, Numbers]]:

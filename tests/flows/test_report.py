@@ -1,6 +1,7 @@
 """The tables at the end: every number in its place, readable in a log, whole in a narrow terminal."""
 
 import io
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -53,6 +54,15 @@ def test_a_terminal_of_80_columns_cuts_nothing_off(data: Path) -> None:
     text = printed(data, width=80, force_terminal=True)
     assert "\x1b" in text
     assert "…" not in text
+
+
+def test_a_title_that_is_wider_than_its_table_stays_one_line(data: Path) -> None:
+    scores = json.loads((data / "12_evaluation" / "scores.json").read_text())
+    scores["differences"] = {"a": {"b": next(iter(next(iter(scores["differences"].values())).values()))}}
+    write_json(data / "12_evaluation" / "scores.json", scores)
+    lines = [line.rstrip() for line in printed(data, width=120).splitlines()]
+    assert "paired differences of gold_reward, 95% intervals" in lines
+    assert "b - a" in "\n".join(lines)
 
 
 def test_unknown_gold_gets_no_column(tmp_path: Path) -> None:
