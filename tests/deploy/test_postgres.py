@@ -1,20 +1,26 @@
-"""MLflow and Prefect on a real Postgres: several runs at once, a restart and an outage in their midst, and a backup.
+"""MLflow and Prefect on a real Postgres: several runs at once, a crash of it in their midst, and a backup.
 
 Servers are started by the commands of deploy/compose.yaml, with its passwords and its access control.
 """
 
+import subprocess
+import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import psycopg2
 import pytest
 
-from tests.deploy.composed import SECRETS
+from tests.deploy.composed import SECRETS, sh
 from tests.deploy.conftest import Servers
 from tests.deploy.project import STAGES, STEPS, Point, make_project, points_of, preflow, report
 from tests.flows.toy import dvc_repro, git
 
+INSTALL = "absent; pip install -e '.[postgres,auth]' -c constraints.txt"
+psycopg2 = pytest.importorskip("psycopg2", reason=f"Postgres' driver is {INSTALL}")
+pytest.importorskip("flask_wtf", reason=f"what MLflow's access control needs is {INSTALL}")
 pytestmark = [pytest.mark.postgres, pytest.mark.slow]
 SEEDS = (0, 1, 2)
 POINTS = len(SEEDS) * len(STAGES) * STEPS * 3
