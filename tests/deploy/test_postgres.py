@@ -1,20 +1,26 @@
-"""MLflow and Prefect on a real Postgres: several runs at once, a restart and an outage in their midst, and a backup.
+"""MLflow and Prefect on a real Postgres: several runs at once, a crash of it in their midst, and a backup.
 
 Servers are started by the commands of deploy/compose.yaml, with its passwords and its access control.
 """
 
+import subprocess
+import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import psycopg2
 import pytest
 
-from tests.deploy.composed import SECRETS
+from tests.deploy.composed import SECRETS, sh
 from tests.deploy.conftest import Servers
 from tests.deploy.project import STAGES, STEPS, Point, make_project, points_of, preflow, report
 from tests.flows.toy import dvc_repro, git
 
+INSTALL = "absent; pip install -e '.[postgres,auth]' -c constraints.txt"
+psycopg2 = pytest.importorskip("psycopg2", reason=f"Postgres' driver is {INSTALL}")
+pytest.importorskip("flask_wtf", reason=f"what MLflow's access control needs is {INSTALL}")
 pytestmark = [pytest.mark.postgres, pytest.mark.slow]
 SEEDS = (0, 1, 2)
 POINTS = len(SEEDS) * len(STAGES) * STEPS * 3
@@ -61,11 +67,8 @@ def test_three_runs_at_once_lose_nothing_and_can_be_done_again(servers: Servers,
     assert [one["code"] for one in reports] == [0, 0, 0], [one["stderr"][-1500:] for one in reports]
     runs = [one["run"] for one in reports]
 
-    written = points_of(root)
-    assert written.total() == len(written) == POINTS
-    assert kept_points(servers, runs) == written
-
-    assert ended(servers, runs) == {"FINISHED": len(SEEDS) * (1 + len(STAGES))}
+    assert len(points_of(root)) == POINTS
+    all_is_told(root, servers, runs)
     flows = rows(servers, "prefect", f"select name, state_name from flow_run where name in {tuple(runs)}")
     assert dict(flows) == dict.fromkeys(runs, "Completed")
 
@@ -79,3 +82,49 @@ def test_three_runs_at_once_lose_nothing_and_can_be_done_again(servers: Servers,
         dvc_repro(clone)
         assert (clone / "dvc.lock").read_bytes() == lock
         assert (clone / "data" / "gate" / "text").read_text().startswith(f"gate {seed}\n")
+
+
+def test_postgres_restarts_in_their_midst(servers: Servers, tmp_path: Path, meet: Path) -> None:
+    """As after a crash, with no time to say goodbye to anybody."""
+    root = make_project(tmp_path / "project")
+    with waiting(root, servers, meet, seeds=(3, 4)) as started:
+        servers.postgres.stop("immediate")
+        servers.postgres.start()
+    reports = [report(process) for process in started]
+    assert [one["code"] for one in reports] == [0, 0], [one["stderr"][-1500:] for one in reports]
+    all_is_told(root, servers, [one["run"] for one in reports])
+
+
+def all_is_told(root: Path, servers: Servers, runs: list[str]) -> None:
+    """Every number that was written down is in MLflow once, and every run there has ended well."""
+    assert preflow(root, servers.client, "status").wait(timeout=300) == 0  # ships what was not taken
+    written = points_of(root)
+    assert written.total() == len(written) == len(runs) * len(STAGES) * STEPS * 3
+    assert kept_points(servers, runs) == written
+    assert ended(servers, runs) == {"FINISHED": len(runs) * (1 + len(STAGES))}
+
+
+@contextmanager
+def waiting(root: Path, servers: Servers, meet: Path, seeds: tuple[int, ...]) -> Iterator[list[subprocess.Popen[str]]]:
+    """A run a seed, all of them in the middle of `rl`, where they stay until the end of the block."""
+    own = servers.client | {"TOY_MEET": str(meet)}
+    started = [preflow(root, own, "run", "--json", "--set", f"seed={seed}") for seed in seeds]
+    while len(list(meet.glob("*.waits"))) < len(seeds):
+        assert all(process.poll() is None for process in started), [report(process) for process in started]
+        time.sleep(0.1)
+    yield started
+    (meet / "go").touch()
+
+
+def test_a_backup_restores_elsewhere_to_the_same_rows(servers: Servers, tmp_path: Path) -> None:
+    """The two commands of deploy/README.md, over a database with runs in it."""
+    environ = servers.postgres.environ()
+    for name, table in (("mlflow", "metrics"), ("prefect", "flow_run")):
+        dump = tmp_path / f"{name}.dump"
+        sh("pg_dump", "-U", "postgres", "--format=custom", "--file", dump, name, env=environ)
+        sh("createdb", "-U", "postgres", "--owner", name, f"{name}_again", env=environ)
+        sh("pg_restore", "-U", "postgres", "--exit-on-error", "--dbname", f"{name}_again", dump, env=environ)
+        count = ["-U", "postgres", "-At", "-c", f"select count(*) from {table}"]
+        there = sh("psql", *count, name, env=environ)
+        assert int(there) > 0
+        assert sh("psql", *count, f"{name}_again", env=environ) == there
