@@ -6,7 +6,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from tasks.graph import GraphError, digest, load_graph
+from rlhf.errors import PreflowError
+from tasks.graph import digest, load_graph
 from tasks.lineage import Tree
 from tasks.outcome import in_story_order
 from tasks.tracking.runs import RunRecord
@@ -49,7 +50,7 @@ def child_tags(run: RunRecord, stage: str) -> dict[str, str]:
     """A sentence and the command, for the page of one stage's run."""
     try:
         node = load_graph(run.tree).stages.get(stage)
-    except (GraphError, OSError):
+    except (PreflowError, OSError):  # a worktree that is gone took its graph with it
         node = None
     if node is None:
         return {}

@@ -9,8 +9,9 @@ import platform
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rlhf.errors import PreflowError
 from tasks.config import read_yaml
-from tasks.graph import GraphError, load_graph, lookup
+from tasks.graph import load_graph, lookup
 from tasks.journal import alive
 from tasks.tracking import comparisons, describe
 from tasks.tracking.runs import Journal, RunRecord
@@ -120,7 +121,7 @@ class Shipment:
         try:
             stages = load_graph(self.run.tree).stages.values()
             return {name: lookup(params, name) for stage in stages for name in stage.params}
-        except (GraphError, OSError):
+        except (PreflowError, OSError):
             return dict(params)
 
     def _tags(self) -> dict[str, str]:

@@ -95,6 +95,20 @@ def test_postgres_restarts_in_their_midst(servers: Servers, tmp_path: Path, meet
     all_is_told(root, servers, [one["run"] for one in reports])
 
 
+def test_postgres_is_away_until_after_the_end(servers: Servers, tmp_path: Path, meet: Path) -> None:
+    """The run goes on to its end; what MLflow could not take is told once Postgres is back."""
+    root = make_project(tmp_path / "project")
+    try:
+        with waiting(root, servers, meet, seeds=(5,)) as (process,):
+            servers.postgres.stop()
+        one = report(process)
+    finally:
+        servers.postgres.start()
+    assert one["code"] == 0, one["stderr"][-1500:]
+    assert "shipped by the next" in one["stderr"]
+    all_is_told(root, servers, [one["run"]])
+
+
 def all_is_told(root: Path, servers: Servers, runs: list[str]) -> None:
     """Every number that was written down is in MLflow once, and every run there has ended well."""
     assert preflow(root, servers.client, "status").wait(timeout=300) == 0  # ships what was not taken

@@ -156,6 +156,22 @@ def test_a_stage_that_died_is_closed_and_its_second_attempt_is_another_child(roo
     assert found["rl (attempt 2)"] == "RUNNING"
 
 
+def test_a_run_whose_worktree_is_gone_has_its_numbers_told(root: Path) -> None:
+    """As after an outage of the server: a run that went well has its worktree removed, whatever MLflow has taken."""
+    tracking.announce(root, "r1", {"tree": str(root / "gone"), "params": {"seed": 0}})
+    log = toy.start(root, "r1", "sft")
+    log({"sft/loss": 0.25}, 3)
+    toy.make_outputs(root, "sft")
+    toy.end(log, root, "sft")
+    RunRecord.read(root, "r1").finish({"sft": {"state": "ran"}}, "FINISHED")
+    tracking.reconcile(root)
+    experiment = client(root).get_experiment_by_name("preflow").experiment_id
+    found = {run.data.tags.get("preflow.stage"): run for run in client(root).search_runs([experiment])}
+    assert found["sft"].data.metrics["sft/loss"] == 0.25
+    assert {run.info.status for run in found.values()} == {"FINISHED"} and len(found) == 2
+    assert (home(root) / "journal" / "r1" / "shipped").exists()
+
+
 def test_a_run_whose_process_is_gone_is_closed_by_the_next_command(root: Path) -> None:
     tracking.begin_run(root, "r1", {})
     toy.start(root, "r1", "sft")
