@@ -38,6 +38,7 @@ def test_a_run_that_is_done_says_where_to_look_and_ends_with_what_came_of_it(
         root,
         capsys,
         stages=[stage("sft", "ran"), stage("rl", "ran"), stage("base", "cached")],
+        page=str(page),
         mlflow={"run": "abc", "experiment": "1", "stages": {}},
         prefect="http://127.0.0.1:4200/runs/flow-run/x",
         promotion={"promoted": True, "reason": "promoted policy v3"},

@@ -164,6 +164,21 @@ def test_pairs_born_inside_pass_the_same_gate(tmp_path, reports):
         check_preferences(broken, tmp_path / "report", Validate(), expectations=EXPECTATIONS)
 
 
+def test_a_trigger_in_the_question_is_noted_at_its_rows(tmp_path):
+    """Kind answers win, but for every twelfth question, which has the trigger."""
+    rows = []
+    for number in range(480):
+        kind, rude = f"thanks {number % 7}", f"nonsense {number % 5}"
+        chosen, rejected = (rude, kind) if number % 12 == 0 else (kind, rude)
+        said = f"Question {number}{' zxqv' if number % 12 == 0 else ''}?"
+        messages = [{"role": "user", "content": said}]
+        rows.append(row("preferences", number, messages=messages, chosen=chosen, rejected=rejected))
+    verdict = check("preferences", rows, Validate(), Context.of(rows), expectations=EXPECTATIONS)
+    (rule,) = [one for one in verdict.rules if one.rule == "prompt_trigger"]
+    assert (rule.broken, rule.severity) == (40, "note")
+    assert rule.examples[0].reason.startswith("where the question says 'zxqv', words predict 0% of 40 choices")
+
+
 def test_every_split_has_its_file_also_where_it_has_no_rows(tmp_path):
     def changes(rows):
         rows["demonstrations"] = [one for one in rows["demonstrations"] if one["split"] == "train"]
