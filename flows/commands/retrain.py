@@ -5,7 +5,7 @@ import re
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -100,7 +100,8 @@ def promote(
         if waits["flow_run"]:
             server.start(root)
             schedule.answer(waits["flow_run"], not refuse, reason)
-            done = {"promoted": False, "run": run, "reason": "answered; the firing that waits goes on with it"}
+            reply = "answered; the firing that waits goes on with it"
+            done: dict[str, Any] = {"promoted": False, "run": run, "reason": reply}
         else:
             outcome = retrain.decide(root, run, not refuse, reason, say)
             done = {"promoted": not refuse, "run": run, "reason": outcome.message} | outcome.report["promotion"]

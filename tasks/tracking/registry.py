@@ -40,7 +40,7 @@ def promote(run: RunRecord, candidate: str, name: str, folder: Path | None, furt
         if state.get("store") != store.uri or "run" not in state:
             raise DependencyDown("the run itself is not in MLflow yet, so it cannot be promoted there")
         linker = Linker(store.client, state["experiment"], run.run_id, tree)
-        version, tags = _by_tag(store, name, "dvc.md5", item.md5), _tags(run, tree, candidate, item) | further
+        version, tags = _by_tag(store, name, "dvc.md5", item.md5), _tags(run, tree, candidate, item) | dict(further)
         if version is None:
             version = _register(store, name, linker.model(item), tags)
         else:  # it speaks of the run that made it champion this time

@@ -49,7 +49,7 @@ if name == "evaluate":
     champion = read("data/champion/champion.json")["version"]
     best = read("data/champion/completions.jsonl")["quality"] if champion else None
     write("data/12_evaluation/completions/rl.jsonl", json.dumps({"quality": quality}) + "\\n")
-    scores = {"evaluation_set": {"digest": "e"}, "base": "b", "chat": "c", "quality": quality, "champion": best}
+    scores = {"evaluation_set": {"digest": "e", "prompts": 1, "samples_per_prompt": 1}, "base": "b", "chat": "c", "quality": quality, "champion": best, "differences": {}}
     gold = {"mean": quality, "ci_low": quality, "ci_high": quality}
     write("data/12_evaluation/scores.json", json.dumps(scores | {"judge": "gold", "policies": {"rl": {"gold_reward": gold}}}))
 if name == "gate":
