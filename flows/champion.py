@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from flows import dvc
+from flows import dvc, releases, remote
 from flows.cache import files_of, link_folder, object_path
 from flows.processes import end_group, spawn
 from flows.runner import Place
@@ -32,6 +32,19 @@ SCORES = "data/12_evaluation/scores.json"
 EVAL_PROMPTS = "data/03_validated/eval"
 
 
+def reigning(owner: Path, registry: str) -> dict[str, Any] | None:
+    """The champion, told as `tasks.tracking.champion` does; None where there is none.
+
+    MLflow's registry says which, as long as it knows the model at all. In a clone without it the git refs do, which are
+    fetched where this clone has none; then `by` is "git".
+
+    Raises:
+        DependencyDown: the registry does not answer.
+    """
+    found = tracking.champion(owner, registry)
+    return found if found or tracking.knows(owner, registry) else _by_git(owner, registry)
+
+
 def refresh(owner: Path, tree: Path, graph: Graph, registry: str, changed: bool) -> bool:
     """Make `tree`/data/champion the registry's champion; True when that changed it.
 
@@ -43,21 +56,33 @@ def refresh(owner: Path, tree: Path, graph: Graph, registry: str, changed: bool)
     """
     if not _readers(graph):
         return False
-    found = tracking.champion(owner, registry)
+    return _renew(owner, tree, reigning(owner, registry), changed)
+
+
+def refresh_by_git(owner: Path, tree: Path, graph: Graph, registry: str, changed: bool) -> bool:
+    """As `refresh`, where the registry does not answer: what the git refs say, else the champion stays what the folder
+    names, which is none where nothing is there."""
+    found = _by_git(owner, registry) if _readers(graph) else None
+    if found is not None:
+        return _renew(owner, tree, found, changed)
+    if _readers(graph) and not (tree / FOLDER / "champion.json").exists():
+        champions.write_none(tree / FOLDER)
+    return False
+
+
+def _renew(owner: Path, tree: Path, found: Mapping[str, Any] | None, changed: bool) -> bool:
     folder = tree / FOLDER
     record = folder / "champion.json"
     before = record.read_bytes() if record.exists() else None
     if found is None:
         champions.write_none(folder)
     elif before is None or _is_stale(tree, found, changed):
+        remote.fetch(owner, found, (COMPLETIONS, SCORES), _say)
         cache = dvc.cache(tree)
         answers = files_of(cache, found["digests"].get(COMPLETIONS)).get(f"{found['candidate']}.jsonl")
         scores = object_path(cache, found["digests"].get(SCORES))
         if answers is None or scores is None:
-            raise PreflowError(
-                f"what champion {registry} v{found['version']} answered is not in the DVC cache; `dvc pull` on its ref "
-                f"{found['ref']} brings it"
-            )
+            raise PreflowError(f"the run {found['ref']} of champion v{found['version']} has no answers of it")
         digests = champions.digests_of(json.loads(scores.read_text(encoding="utf-8")))
         champion = champions.Champion(version=found["version"], ref=found["ref"] or "", digests=digests)
         champions.write_champion(folder, champion, answers)
@@ -72,19 +97,13 @@ def refreshed_by(owner: Path, tree: Path, graph: Graph, registry: str, changed: 
     """
     if not _readers(graph):
         return {}
-    found = tracking.champion(owner, registry)
+    found = reigning(owner, registry)
     if found is None:
         stale = (tree / FOLDER / "champion.json").exists() and compared_with(tree) is not None
         reason = "there is no champion any more"
     else:
         stale, reason = _is_stale(tree, found, changed), f"the champion is {registry} v{found['version']} by now"
     return dict.fromkeys(sorted(_readers(graph)), reason) if stale else {}
-
-
-def as_it_lies(tree: Path, graph: Graph) -> None:
-    """Without a registry: the champion stays what the folder names, which is none where nothing is there."""
-    if _readers(graph) and not (tree / FOLDER / "champion.json").exists():
-        champions.write_none(tree / FOLDER)
 
 
 def hold_none(tree: Path, graph: Graph) -> None:
@@ -116,12 +135,13 @@ def resample(place: Place, graph: Graph, stage: str, registry: str, cancel: thre
     asked = champions.evaluation_set(place.tree / EVAL_PROMPTS, config, generation).digest
     if incumbent is None or incumbent.digests["evaluation_set"] == asked:
         return
-    found = tracking.champion(place.owner, registry)
+    found = reigning(place.owner, registry)
     if found is None or found["version"] != incumbent.version:
         raise DependencyDown(f"champion v{incumbent.version} is no longer the registry's; run again")
     policy = place.tree / ".dvc" / "tmp" / "champion"  # of this tree, which one run has, so no kill leaves it for ever
     shutil.rmtree(policy, ignore_errors=True)
     try:
+        remote.fetch(place.owner, found, [found["path"]], _say)
         if not link_folder(dvc.cache(place.tree), found["md5"], policy):
             raise PreflowError(
                 "the champion is to answer new evaluation prompts, and its policy is not in the DVC cache"
@@ -153,6 +173,21 @@ def _sample(place: Place, policy: Path, threads: str, cancel: threading.Event) -
     if process.returncode != 0:
         last = (log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["no output"])[-1]
         raise PreflowError(f"the champion could not answer the new evaluation prompts: {last}")
+
+
+def _by_git(owner: Path, registry: str) -> dict[str, Any] | None:
+    """The champion by the git refs; None also where the git remote does not answer, which is said."""
+    try:
+        return releases.find(owner, f"{registry}@{releases.CHAMPION}").told() | {"by": "git"}
+    except DependencyDown as error:
+        _say(f"{error}; going on without a champion from there")
+    except PreflowError:
+        pass
+    return None
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 def _readers(graph: Graph) -> set[str]:

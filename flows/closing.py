@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from flows import champion, dvc, guards, machine, workspace
+from flows import champion, dvc, guards, machine, promotion, workspace
 from flows.request import Run
 from flows.runner import last_event
 from rlhf.errors import DependencyDown, Preempted, PreflowError
@@ -103,10 +103,11 @@ def _promote(this: Run) -> dict[str, Any] | None:
     reigning, down = None, this.registry_down
     if not down:
         try:
-            reigning = tracking.champion(this.owner, name)
+            reigning = champion.reigning(this.owner, name)
         except DependencyDown as error:
             down = str(error)
-    if reigning and reigning["md5"] == tracking.bytes_of(this.tree, gate["candidate"]):
+    md5 = tracking.bytes_of(this.tree, gate["candidate"]) or ""
+    if reigning and reigning["md5"] == md5:
         reason = f"{name} v{reigning['version']} is already the champion (same bytes)"
         return outcome | {"promoted": True, "version": reigning["version"], "reason": reason}
     if not gate.get("promote"):
@@ -118,20 +119,36 @@ def _promote(this: Run) -> dict[str, Any] | None:
             this.report.exit_code = DependencyDown.exit_code
         return outcome | {"reason": f"not promoted: {down}; run again when it answers"}
     try:
-        made = tracking.made_from(this.owner, name, champion.lock_digest(this.tree))
-        if made is not None and not this.wish.promote:  # somebody has taken the alias from it, and knows why
-            other = f"the champion is v{reigning['version']}" if reigning else "no version is the champion"
-            reason = f"not promoted: {name} v{made} is this result, and {other} by choice"
-            return outcome | {"reason": f"{reason}; move the alias in MLflow, or use --promote"}
-        if reigning and reigning["version"] != champion.compared_with(this.tree):
-            return outcome | {"reason": f"not promoted: the champion is v{reigning['version']} by now; run again"}
+        if why := _stays(this, reigning, md5):
+            return outcome | {"reason": f"not promoted: {why}"}
+        if this.wish.by_hand:
+            reason = f"{gate['reason']}; waits for `preflow promote {this.report.run}`"
+            return outcome | {"waits": True, "reason": reason}
         version = tracking.promote(this.owner, this.report.run, gate["candidate"], name)
     except PreflowError as error:
         if isinstance(error, DependencyDown):
             this.report.exit_code = error.exit_code
         return outcome | {"reason": f"not promoted: {error}"}
-    workspace.keep(this.owner, f"refs/preflow/{name}/v{version}", this.report.commit)
-    return outcome | {"promoted": True, "version": version, "reason": f"promoted {name} v{version}"}
+    outcome |= {"promoted": True, "version": version, "reason": f"promoted {name} v{version}"}
+    send = bool(this.wish.retrain)
+    return outcome | promotion.release(this.owner, this.tree, name, version, this.report.commit, send)
+
+
+def _stays(this: Run, reigning: Mapping[str, Any] | None, md5: str) -> str:
+    """Why the champion stays although the gate says yes; "" where it need not."""
+    name = this.resolved.registry
+    if reigning and reigning.get("by") == "git":
+        return (
+            f"git has {name} v{reigning['version']}, and the MLflow of this clone has no {name} at all: set "
+            "MLFLOW_TRACKING_URI to the server that has it, or give this one another `registry.name`"
+        )
+    held = tracking.holding(this.owner, name, md5)
+    if held is not None and not this.wish.promote:  # somebody has taken the alias from it, and knows why
+        other = f"the champion is v{reigning['version']}" if reigning else "no version is the champion"
+        return f"{name} v{held} is this policy, and {other} by choice; `preflow rollback {name}/{held}` brings it back"
+    if reigning and reigning["version"] != champion.compared_with(this.tree):
+        return f"the champion is v{reigning['version']} by now; run again"
+    return ""
 
 
 def _forget_scratch(this: Run, name: str) -> None:

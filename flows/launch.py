@@ -162,7 +162,7 @@ def _todo(this: Run, whole: bool, say: Callable[[str], None]) -> tuple[Run, set[
         renewed = champion.refresh(this.owner, this.tree, this.graph, this.resolved.registry, bool(changed))
     except DependencyDown as error:
         say(f"{error}; the run goes on with the champion that {champion.FOLDER} names, and promotes nothing")
-        champion.as_it_lies(this.tree, this.graph)
+        champion.refresh_by_git(this.owner, this.tree, this.graph, this.resolved.registry, bool(changed))
         renewed, this = True, replace(this, registry_down=str(error))
     if renewed:
         changed = dvc.status(this.tree)
@@ -234,6 +234,7 @@ def _about(this: Run) -> dict[str, Any]:
         "params": this.resolved.values,
         "registry": this.resolved.registry,
         "comparison": this.wish.start.comparison if this.wish.start else "",
+        "tags": {"retrain.why": this.wish.retrain} if this.wish.retrain else {},
     }
 
 

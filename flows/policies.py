@@ -4,17 +4,16 @@ import json
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows import dvc, guards, workspace, worktrees
+from flows import dvc, releases, remote, workspace
 from flows.cache import files_of, link_folder
 from rlhf.errors import PreflowError
 from tasks import tracking
 from tasks.config import read_yaml
-from tasks.journal import home
 from tasks.lineage import read_tree
 
 if TYPE_CHECKING:
@@ -58,10 +57,24 @@ def opened(text: str, say: Callable[[str], None]) -> Iterator[Found]:
     root = workspace.find_root(Path.cwd())
     name = match["name"] if match else _registry(root)
     number = int(match["version"]) if match and match["version"] else None
-    version = tracking.version(root, name, number, (match and match["alias"]) or "champion")
+    version = version_of(root, name, number, (match and match["alias"]) or "champion")
     with tempfile.TemporaryDirectory(prefix="preflow-policy-") as scratch:
         restore(root, version, Path(scratch, "policy"), say)
         yield Found(f"{name} v{version['version']}", Path(scratch, "policy"), root, {**version, "name": name})
+
+
+def version_of(root: Path, name: str, number: int | None, alias: str = "champion") -> Mapping[str, Any]:
+    """A version as MLflow's registry tells of it; where that has none or does not answer, as the git refs do.
+
+    Raises:
+        PreflowError: neither knows it; the message is the registry's. DependencyDown: nor did that answer.
+    """
+    try:
+        return tracking.version(root, name, number, alias)
+    except PreflowError:
+        with suppress(PreflowError):
+            return releases.find(root, f"{name}@{alias}" if number is None else f"{name}/{number}").told()
+        raise
 
 
 def loaded(found: Found) -> "Policy":
@@ -83,31 +96,10 @@ def loaded(found: Found) -> "Policy":
 
 def restore(root: Path, version: Mapping[str, Any], target: Path, say: Callable[[str], None]) -> None:
     """Put links to a version's files at `target`, fetched first where the DVC cache lacks any."""
-    cache = dvc.cache(root)
-    if link_folder(cache, version["md5"], target):
-        return
-    commit, path = version["commit"] or version["ref"], version["path"]
-    say(f"fetching {path} of {version['ref']} from the DVC remote …")
-    try:
-        workspace.git(root, "cat-file", "-e", f"{commit}^{{commit}}")
-    except PreflowError:
-        raise PreflowError(
-            f"the run {version['ref']} that made it is not in this clone, nor its weights in the DVC cache; "
-            "`git fetch origin '+refs/preflow/*:refs/preflow/*'` brings the run"
-        ) from None
-    tree = home(root) / "worktrees" / f"fetch-{str(commit)[:12]}"
-    with guards.held(tree.with_suffix(".lock"), tree.name):
-        try:
-            worktrees.add(root, tree.name, str(commit), with_inbox=False, cache=cache)
-            done = dvc.call(tree, "fetch", path)
-        finally:
-            worktrees.remove(root, tree)
-    if not link_folder(cache, version["md5"], target):
-        last = (done.stderr.strip().splitlines() or ["the remote does not have it"])[-1].removeprefix("ERROR: ")
-        raise PreflowError(
-            f"{path} of {version['ref']} is neither in the DVC cache nor on a DVC remote ({last}); "
-            "`dvc push` where it was made, or run it again"
-        )
+    path = version["path"]
+    remote.fetch(root, {**version, "digests": {**version["digests"], path: version["md5"]}}, [path], say)
+    if not link_folder(dvc.cache(root), version["md5"], target):
+        raise PreflowError(f"{path} of {version['ref']} is no folder in the DVC cache")
 
 
 def file_of(found: Found, path: str) -> bytes | None:

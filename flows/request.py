@@ -56,12 +56,16 @@ class Wish:
     rerun: bool = False
     keep: bool = False
     command: str = ""
+    retrain: str = ""
+    """Why, for one that retraining asked for: it promotes whatever its settings, and sends what it promotes."""
+    by_hand: bool = False
+    """Leave the promotion to a person."""
     start: Start | None = None
     """Of a cell of a comparison; None for a run by itself."""
 
     @property
     def promotes(self) -> bool:
-        return not self.settings if self.promote is None else self.promote
+        return bool(self.retrain) or not self.settings if self.promote is None else self.promote
 
 
 @dataclass

@@ -34,7 +34,9 @@ def summary(root: Path, report: "Report", tree: Path, *, to_stdout: bool) -> Non
     if report.exit_code == Preempted.exit_code:
         out("stopped; the same command goes on from here")
     if report.promotion:
-        out(report.promotion["reason"])
+        pushed = ", ".join(report.promotion.get("pushed") or ())
+        further = report.promotion.get("unsent") or (f"sent to {pushed}" if pushed else "")
+        out("; ".join(filter(None, [report.promotion["reason"], further])))
     if report.validation and report.exit_code == DataRefused.exit_code:
         out(f"what was refused, and why: {report.validation}/report.html")
 

@@ -141,6 +141,17 @@ def commit_on(root: Path, parents: Sequence[str], files: Mapping[str, bytes], me
         return git(root, "commit-tree", tree, *above, data=redacted(message).encode(), env=env).strip()
 
 
+def code(root: Path, leaving_out: Sequence[str] = ()) -> dict[str, str]:
+    """Code and configuration as a run would take them now: git's object id by path. Nothing is kept."""
+    with _index(root, f"look-{secrets.token_hex(4)}", "HEAD") as env:
+        taken, _ = _changes(root, env)
+        if taken:
+            git(root, "update-index", "--add", "--remove", "-z", "--stdin", data=_zero(taken), env=env)
+        listed = _split(git(root, "ls-files", "--stage", "-z", "--", *CODE, env=env))
+    found = {path: about.split(" ")[1] for about, path in (line.split("\t", 1) for line in listed)}
+    return {path: blob for path, blob in found.items() if path.partition("/")[0] not in leaving_out}
+
+
 def edited(root: Path, run: str, taken: Snapshot) -> list[str]:
     """Code and configuration that are no longer what a snapshot holds."""
     with _index(root, run, taken.commit) as env:

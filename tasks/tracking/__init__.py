@@ -20,8 +20,8 @@ from tasks.tracking.boundary import guarded
 from tasks.tracking.runs import RunRecord, begin, owner_of_this_process, runs_of
 
 __all__ = [
-    *("announce", "attach", "begin_comparison", "begin_run", "bytes_of", "champion", "finish_comparison", "finish_run"),
-    *("made_from", "promote", "reconcile", "replay", "version", "versions"),
+    *("announce", "attach", "begin_comparison", "begin_run", "bytes_of", "champion", "crown", "finish_comparison"),
+    *("finish_run", "holding", "knows", "promote", "reconcile", "replay", "version", "versions"),
 ]
 
 
@@ -124,11 +124,21 @@ def finish_comparison(root: Path, key: str, told: Mapping[str, Any]) -> None:
         guarded(root, lambda: comparisons.ship(root, key), patient=True)
 
 
-def promote(root: Path, run_id: str, candidate: str, name: str = "policy") -> int:
+def promote(
+    root: Path,
+    run_id: str,
+    candidate: str,
+    name: str = "policy",
+    tree: Path | None = None,
+    tags: Mapping[str, str] | None = None,
+) -> int:
     """Register the candidate's policy of a run as a new version of `name` and move the alias `champion` to it.
 
     `candidate` is a policy as the evaluation calls it ("rl", "dpo", …). The same bytes are never registered twice:
     their version gets the alias, and tags that name this run. Call it after `finish_run`.
+
+    `tree` is where the dvc.yaml and dvc.lock of the run are by now (default: where it worked), `tags` go to the version
+    besides its own.
 
     Returns:
         The version that `champion` now names.
@@ -139,7 +149,7 @@ def promote(root: Path, run_id: str, candidate: str, name: str = "policy") -> in
     """
     from tasks.tracking.registry import promote as promote_now
 
-    return promote_now(RunRecord.read(root, run_id), candidate, name)
+    return promote_now(RunRecord.read(root, run_id), candidate, name, tree, tags or {})
 
 
 def champion(root: Path, name: str = "policy") -> dict[str, Any] | None:
@@ -181,15 +191,37 @@ def versions(root: Path) -> list[dict[str, Any]]:
     return versions_now(root)
 
 
-def made_from(root: Path, name: str, lock: str) -> int | None:
-    """The newest version of `name` that a dvc.lock of this sha256 became; None where there is none.
+def holding(root: Path, name: str, md5: str) -> int | None:
+    """The newest version of `name` whose policy has these bytes; None where there is none.
 
     Raises:
         DependencyDown: the registry did not answer.
     """
-    from tasks.tracking.registry import made_from as made_now
+    from tasks.tracking.registry import holding as holding_now
 
-    return made_now(root, name, lock)
+    return holding_now(root, name, md5)
+
+
+def knows(root: Path, name: str) -> bool:
+    """Whether the registry has any version of `name`.
+
+    Raises:
+        DependencyDown: the registry did not answer.
+    """
+    from tasks.tracking.registry import knows as knows_now
+
+    return knows_now(root, name)
+
+
+def crown(root: Path, name: str, number: int, tags: Mapping[str, str]) -> None:
+    """Move the alias `champion` of `name` to a version that there is, and add tags to that.
+
+    Raises:
+        DependencyDown: the registry did not answer.
+    """
+    from tasks.tracking.registry import crown as crown_now
+
+    crown_now(root, name, number, tags)
 
 
 def bytes_of(tree: Path, candidate: str) -> str | None:

@@ -3,7 +3,7 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,9 @@ MODEL_NOTE = """Policies that passed the gate of the pipeline. Alias `champion`:
 Weights are in DVC: the tags `dvc.path` and `dvc.md5` of a version name them, `git.ref` names the code, parameters and dvc.lock that made them; *Source Run* leads to all that it read and wrote."""  # noqa: E501
 
 
-def promote(run: RunRecord, candidate: str, name: str) -> int:
+def promote(run: RunRecord, candidate: str, name: str, folder: Path | None, further: Mapping[str, str]) -> int:
     """See `tasks.tracking.promote`."""
-    tree = read_tree(run.tree)
+    tree = read_tree(folder or run.tree)
     path = policies_of(tree.graph).get(candidate)
     stage = tree.graph.producer(path) if path else None
     item = next((item for item in tree.outs(stage) if item.path == path), None) if stage else None
@@ -40,7 +40,7 @@ def promote(run: RunRecord, candidate: str, name: str) -> int:
         if state.get("store") != store.uri or "run" not in state:
             raise DependencyDown("the run itself is not in MLflow yet, so it cannot be promoted there")
         linker = Linker(store.client, state["experiment"], run.run_id, tree)
-        version, tags = _by_tag(store, name, "dvc.md5", item.md5), _tags(run, tree, candidate, item)
+        version, tags = _by_tag(store, name, "dvc.md5", item.md5), _tags(run, tree, candidate, item) | dict(further)
         if version is None:
             version = _register(store, name, linker.model(item), tags)
         else:  # it speaks of the run that made it champion this time
@@ -100,12 +100,28 @@ def _told(found: Any) -> dict[str, Any]:
     }
 
 
-def made_from(root: Path, name: str, lock: str) -> int | None:
-    """See `tasks.tracking.made_from`."""
+def holding(root: Path, name: str, md5: str) -> int | None:
+    """See `tasks.tracking.holding`."""
     if is_absent(root):
         return None
     with _reachable(root) as store:
-        return _by_tag(store, name, "dvc.lock.sha256", lock)
+        return _by_tag(store, name, "dvc.md5", md5)
+
+
+def knows(root: Path, name: str) -> bool:
+    """See `tasks.tracking.knows`."""
+    if is_absent(root):
+        return False
+    with _reachable(root) as store:
+        return bool(store.client.search_model_versions(f"name = '{name}'", max_results=1))
+
+
+def crown(root: Path, name: str, number: int, tags: Mapping[str, str]) -> None:
+    """See `tasks.tracking.crown`."""
+    with _reachable(root) as store:
+        for key, value in tags.items():
+            store.client.set_model_version_tag(name, str(number), key, value)
+        store.client.set_registered_model_alias(name, ALIAS, str(number))
 
 
 def bytes_of(tree_root: Path, candidate: str) -> str | None:

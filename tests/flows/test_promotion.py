@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from flows import champion, closing, launch, profiles
+from flows import champion, closing, launch, profiles, promotion
 from flows.request import Report, Run, Wish
 from flows.runner import Place
 from flows.workspace import Snapshot
@@ -33,8 +33,15 @@ class Registry:
             raise DependencyDown("the model registry did not answer")
         return self.present
 
-    def made_from(self, root: Path, name: str, lock: str) -> int | None:
-        return self.made.get(lock)
+    def holding(self, root: Path, name: str, md5: str) -> int | None:
+        return self.made.get(md5)
+
+    def knows(self, root: Path, name: str) -> bool:
+        return bool(self.made)
+
+    def version(self, root: Path, name: str, number: int) -> dict[str, Any]:
+        assert self.present is not None
+        return self.present | {"run": "r1", "path": "data/rl", "profile": "", "scores": {}}
 
     def bytes_of(self, tree: Path, candidate: str) -> str:
         return (tree / "dvc.lock").read_text()[:1]
@@ -43,7 +50,7 @@ class Registry:
         version = (self.present or {"version": 0})["version"] + 1
         self.present = {"version": version, "ref": f"refs/x/{version}", "candidate": candidate, "digests": {}}
         self.present |= {"lock": champion.lock_digest(root), "md5": self.bytes_of(root, candidate)}
-        self.made[self.present["lock"]] = version
+        self.made[self.present["md5"]] = version
         return version
 
     def finish_run(self, *_: object) -> dict[str, Any]:
@@ -53,7 +60,7 @@ class Registry:
 @pytest.fixture
 def registry(monkeypatch: pytest.MonkeyPatch) -> Registry:
     found = Registry()
-    for module in (champion, closing):
+    for module in (champion, closing, promotion):
         monkeypatch.setattr(module, "tracking", found)
     monkeypatch.setattr(profiles, "check", lambda *_: None)
     return found
@@ -84,7 +91,8 @@ def test_the_gate_decides_and_the_ref_is_kept(toy: Path, registry: Registry) -> 
     assert judged(toy, gate_says=True, settings=("seed=1",)).promotion["promoted"] is False  # type: ignore[index]
     promoted = judged(toy, gate_says=True)
     assert (promoted.exit_code, promoted.promotion["reason"]) == (0, "promoted policy v1")  # type: ignore[index]
-    assert git(toy, "rev-parse", "refs/preflow/policy/v1").strip() == promoted.commit
+    for ref in ("v1", "champion"):  # the release, whose parent is the run
+        assert git(toy, "rev-parse", f"refs/preflow/policy/{ref}^1").strip() == promoted.commit
     # The same result again is no new version, and a gate that compared with nobody does not unseat v1.
     assert judged(toy, gate_says=True).promotion["version"] == 1  # type: ignore[index]
     (toy / "dvc.lock").write_text("two")
@@ -112,7 +120,7 @@ def test_a_rollback_holds_until_somebody_says_otherwise(toy: Path, registry: Reg
     registry.present = first
     kept = judged(toy, gate_says=True)
     assert kept.promotion["reason"].startswith(  # type: ignore[index]
-        "not promoted: policy v2 is this result, and the champion is v1 by choice; move the alias"
+        "not promoted: policy v2 is this policy, and the champion is v1 by choice; `preflow rollback policy/2`"
     )
     assert registry.present is first
     assert judged(toy, gate_says=True, promote=True).promotion["promoted"] is True  # type: ignore[index]

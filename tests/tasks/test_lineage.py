@@ -142,7 +142,9 @@ def test_the_same_bytes_are_one_version(root: Path) -> None:
     run(root, "r1")
     assert tracking.promote(root, "r1", "rl") == 1
     before = (tracking.champion(root) or {})["lock"]
-    assert tracking.made_from(root, "policy", before) == 1
+    md5 = tracking.bytes_of(root, "rl") or ""
+    assert (tracking.holding(root, "policy", md5), tracking.holding(root, "policy", "other")) == (1, None)
+    assert (tracking.knows(root, "policy"), tracking.knows(root, "polcy")) == (True, False)
     # The gate alone has run again, say: another lock file, the same policy.
     (root / "dvc.lock").write_text((root / "dvc.lock").read_text() + "\n")
     tracking.begin_run(root, "r2", {"ref": "refs/preflow/r2", "commit": "c1"})
@@ -154,7 +156,8 @@ def test_the_same_bytes_are_one_version(root: Path) -> None:
     assert found["lock"] == hashlib.sha256((root / "dvc.lock").read_bytes()).hexdigest() != before
     assert found["md5"] == tracking.bytes_of(root, "rl")
     assert connect(root).client.get_run(ids["run"]).data.tags["git.commit"] == "c2"
-    assert tracking.made_from(root, "policy", before) is None
+    tracking.crown(root, "policy", 1, {"rollback.from": "2"})
+    assert connect(root).client.get_model_version("policy", "1").tags["rollback.from"] == "2"
 
 
 def test_nobody_is_promoted_by_a_wrong_name(root: Path) -> None:

@@ -1,0 +1,68 @@
+"""The DVC remote: bytes of a version brought from there, and sent there."""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from flows import dvc, guards, workspace, worktrees
+from flows.cache import files_of, object_path
+from rlhf.errors import DependencyDown, PreflowError
+from tasks.journal import home
+
+
+def missing(cache: Path, version: Mapping[str, Any], paths: Sequence[str]) -> list[str]:
+    """Those of a version's outputs of which the DVC cache lacks something."""
+    return [path for path in paths if not _is_there(cache, version["digests"].get(path))]
+
+
+def fetch(root: Path, version: Mapping[str, Any], paths: Sequence[str], say: Callable[[str], None]) -> None:
+    """Have these outputs of a version (told as `tasks.tracking.version` does) in the DVC cache.
+
+    Raises:
+        PreflowError: its commit is not in this clone, or the remote does not have them either.
+    """
+    cache = dvc.cache(root)
+    wanted = missing(cache, version, paths)
+    if not wanted:
+        return
+    commit, shown = str(version["commit"] or version["ref"]), ", ".join(wanted)
+    say(f"fetching {shown} of {version['ref']} from the DVC remote …")
+    try:
+        workspace.git(root, "cat-file", "-e", f"{commit}^{{commit}}")
+    except PreflowError:
+        raise PreflowError(
+            f"the run {version['ref']} that made it is not in this clone, nor its weights in the DVC cache; "
+            "`git fetch origin '+refs/preflow/*:refs/preflow/*'` brings the run"
+        ) from None
+    tree = home(root) / "worktrees" / f"fetch-{commit[:12]}"
+    with guards.held(tree.with_suffix(".lock"), tree.name):
+        try:
+            worktrees.add(root, tree.name, commit, with_inbox=False, cache=cache)
+            done = dvc.call(tree, "fetch", *wanted)
+        finally:
+            worktrees.remove(root, tree)
+    if missing(cache, version, wanted):
+        last = (done.stderr.strip().splitlines() or ["the remote does not have it"])[-1].removeprefix("ERROR: ")
+        raise PreflowError(
+            f"{shown} of {version['ref']} is neither in the DVC cache nor on a DVC remote ({last}); "
+            "`dvc push` where it was made, or run it again"
+        )
+
+
+def push(tree: Path) -> str:
+    """Send all that a tree's dvc.lock names to its default DVC remote; its name, "" where there is none.
+
+    Raises:
+        DependencyDown: it did not take them.
+    """
+    name = dvc.call(tree, "config", "core.remote").stdout.strip()
+    if name and (done := dvc.call(tree, "push", "--quiet")).returncode != 0:
+        last = (done.stderr.strip().splitlines() or ["no reason given"])[-1].removeprefix("ERROR: ")
+        raise DependencyDown(f"the DVC remote {name} did not take everything: {last}")
+    return name
+
+
+def _is_there(cache: Path, md5: str | None) -> bool:
+    if object_path(cache, md5) is None:
+        return False
+    return not str(md5).endswith(".dir") or all(files_of(cache, md5).values())

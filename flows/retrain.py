@@ -1,0 +1,206 @@
+"""One firing of a retrain: is it due, and if it is, a run, the gate, a person where one is asked for, and the books.
+
+Nothing here knows Prefect: `flows.retrain_flow` fires on a schedule, `preflow retrain` by hand. Training starts from
+`base` each time and never from the champion, as any run does; what is unchanged is not run again.
+"""
+
+import re
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from flows import champion, drift, given, guards, launch, profiles, promotion, retrain_data, retrain_due
+from flows.request import Report, Wish
+from flows.retrain_due import Memory
+from rlhf.errors import Busy, DataRefused, NumericsError, PreflowError
+from tasks.journal import home
+
+NOTHING_NEW, SKIPPED, WAITING = "NothingNew", "Skipped", "Waiting"
+PROMOTED, NOT_PROMOTED, REFUSED, FAILED = "Promoted", "NotPromoted", "DataRefused", "RunFailed"
+TOLD = (PROMOTED, NOT_PROMOTED, REFUSED, FAILED, WAITING)
+"""Outcomes that somebody may want to hear of; the others say that nothing happened."""
+PATIENCE = 7 * 24 * 3600
+"""Seconds for which a run waits for a person."""
+_SAME_AGAIN = (DataRefused.exit_code, NumericsError.exit_code)
+"""Failures that the same data, parameters and code lead to again; others are tried again at the next slot."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a schedule, or a person, asks to be retrained."""
+
+    profile: str = ""
+    settings: tuple[str, ...] = ()
+    watch: tuple[str, ...] = ()
+    """Folders whose new shards are brought into data/inbox; relative ones start at the checkout."""
+    by_hand: bool = False
+    """A person decides on what the gate lets through."""
+    name: str = ""
+    """Under which it is remembered; default: by profile and settings."""
+
+    @property
+    def key(self) -> str:
+        told = self.name or " ".join([self.profile, *sorted(self.settings)]).strip() or "default"
+        return re.sub(r"[^\w.=-]+", "_", told)
+
+
+@dataclass
+class Outcome:
+    """What came of a firing."""
+
+    state: str
+    message: str
+    run: str = ""
+    why: str = ""
+    """What was new."""
+    exit_code: int = 0
+    drift: dict[str, float] = field(default_factory=dict)
+    report: dict[str, Any] = field(default_factory=dict)
+    """Of the run, as `preflow run --json` prints it."""
+
+
+def fire(
+    root: Path,
+    order: Order,
+    cancel: threading.Event,
+    *,
+    say: Callable[[str], None],
+    slot: datetime | None = None,
+    flow_run: str = "",
+    show: Callable[[Report, Path], None] = lambda *_: None,
+    on_begin: Callable[[], None] = lambda: None,
+) -> Outcome:
+    """Ask whether it is due, and do what is.
+
+    Args:
+        slot: when the schedule wanted it; None for a firing by hand.
+        flow_run: its id in Prefect, by which a run that waits for a person is found again.
+
+    Raises:
+        PreflowError: before a run began: a watched folder is away, params are wrong, no server.
+    """
+    try:
+        with guards.held(home(root) / "retrain" / f"{order.key}.lock", f"retrain {order.key}"):
+            memory = Memory.read(root, order.key)
+            if covered := _covered(memory, slot):
+                return Outcome(SKIPPED, covered)
+            retrain_data.bring(root, order.watch)
+            resolved = given.settle(root, profiles.resolve(root, order.profile, order.settings), say)
+            seen = retrain_due.look(root, resolved, memory)
+            why = retrain_due.why(seen, memory.seen)
+            if not why:
+                memory.asked = time.time()
+                memory.save(root, order.key)
+                return Outcome(NOTHING_NEW, f"nothing new since run {memory.run}: {memory.outcome}", run=memory.run)
+            say(f"retrain: {why}")
+            outcome = _run(root, order, why, resolved.registry, cancel, say=say, show=show, on_begin=on_begin)
+            again = outcome.exit_code and outcome.exit_code not in _SAME_AGAIN
+            memory.seen = {} if again else asdict(seen)
+            memory.run, memory.outcome, memory.asked = outcome.run, outcome.message, time.time()
+            if outcome.state == WAITING:
+                memory.waits = {"run": outcome.run, "flow_run": flow_run, "until": time.time() + PATIENCE}
+            memory.save(root, order.key)
+            return outcome
+    except Busy as error:
+        return Outcome(SKIPPED, f"not now: {error}")
+
+
+def decide(root: Path, run: str, approve: bool, reason: str, say: Callable[[str], None]) -> Outcome:
+    """A person's answer on a run that waits: promote it, or not.
+
+    Raises:
+        PreflowError: it cannot be promoted any more; it then still waits.
+    """
+    done = promotion.promote(root, run, "", "", say) if approve else {}
+    because = f" ({reason})" if reason else ""
+    message = f"{done['reason']}, approved by hand{because}" if approve else f"refused by hand{because}"
+    if done.get("unsent"):
+        message += f"; {done['unsent']}"
+    for name in retrain_due.names(root):
+        memory = Memory.read(root, name)
+        if memory.waits.get("run") == run:
+            memory.waits, memory.outcome = {}, message
+            memory.save(root, name)
+    return Outcome(PROMOTED if approve else NOT_PROMOTED, message, run=run, report={"promotion": done})
+
+
+def waiting(root: Path, run: str = "", flow_run: str = "") -> dict[str, Any] | None:
+    """The record of a run that waits for a person, by its name or that of its flow run; None where it does not."""
+    for name in retrain_due.names(root):
+        waits = Memory.read(root, name).waits
+        if waits and ((run and waits["run"] == run) or (flow_run and waits["flow_run"] == flow_run)):
+            return waits
+    return None
+
+
+def _covered(memory: Memory, slot: datetime | None) -> str:
+    """Why this slot has nothing to ask; "" where it has."""
+    if memory.waits and time.time() < memory.waits["until"]:
+        return f"run {memory.waits['run']} waits for a person: `preflow promote {memory.waits['run']}`, or --refuse"
+    if slot is not None and slot.timestamp() < memory.asked:
+        asked = datetime.fromtimestamp(memory.asked, slot.tzinfo)
+        return f"the slot of {slot:%H:%M:%S} is late: {asked:%H:%M:%S} has answered for it"
+    return ""
+
+
+def _run(
+    root: Path,
+    order: Order,
+    why: str,
+    registry: str,
+    cancel: threading.Event,
+    *,
+    say: Callable[[str], None],
+    show: Callable[[Report, Path], None],
+    on_begin: Callable[[], None],
+) -> Outcome:
+    drifted: dict[str, float] = {}
+
+    def shown(report: Report, tree: Path) -> None:
+        if report.gate is not None:
+            drifted.update(drift.drift(root, tree, before))
+        show(report, tree)
+
+    before = _before(root, registry)
+    wish = Wish(
+        profile=order.profile,
+        settings=order.settings,
+        command=f"preflow retrain {order.key}",
+        retrain=why,
+        by_hand=order.by_hand,
+    )
+    report = launch.run(root, wish, cancel, show=shown, say=say, on_begin=on_begin)
+    state, what = _state(report)
+    message = "; ".join(filter(None, [what, f"because of {why}", drift.sentence(drifted)]))
+    told = asdict(report)
+    return Outcome(state, message, report.run, why, report.exit_code, drifted, told)
+
+
+def _before(root: Path, registry: str) -> dict[str, Any] | None:
+    try:
+        return champion.reigning(root, registry)
+    except PreflowError:  # the run finds out for itself
+        return None
+
+
+def _state(report: Report) -> tuple[str, str]:
+    if report.exit_code == DataRefused.exit_code:
+        return REFUSED, _failure(report)
+    promotion_of = report.promotion or {}
+    if report.exit_code or report.promotion is None:
+        return FAILED, promotion_of.get("reason") or _failure(report)
+    what = promotion_of["reason"] + (f"; {promotion_of['unsent']}" if promotion_of.get("unsent") else "")
+    if promotion_of.get("waits"):
+        return WAITING, what
+    if promotion_of["promoted"] and report.gate:
+        return PROMOTED, f"{what}: {report.gate['reason']}"
+    return NOT_PROMOTED, what
+
+
+def _failure(report: Report) -> str:
+    failed = [f"{stage['name']}: {stage['reason']}" for stage in report.stages if stage["state"] == "failed"]
+    return "; ".join(failed) or "the run did not come to its gate"

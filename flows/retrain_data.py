@@ -1,0 +1,70 @@
+"""New data brought in before a retrain looks: shards of watched folders, and DVC imports that have moved.
+
+A watched folder has a subfolder a kind, as data/inbox has. Its files are copied to data/inbox, new and changed ones;
+one that goes away there stays, as a disk that is not mounted must not look like data that was withdrawn. Write a shard
+under a name that starts with a dot and rename it when it is whole.
+"""
+
+import hashlib
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from flows import dvc
+from rlhf.errors import DependencyDown, PreflowError
+from tasks.config.collect import GIVEN
+
+IMPORTS = Path("data", "imports")
+"""Watched always: `dvc import` and `dvc import-url` put their .dvc files here, and `dvc update` asks their origin."""
+
+
+def bring(root: Path, watched: Sequence[str]) -> list[str]:
+    """Bring what is new into data/inbox; the paths there that changed.
+
+    Raises:
+        PreflowError: a watched folder is not there, or would overwrite a file that came from elsewhere.
+        DependencyDown: the origin of an import did not answer.
+    """
+    _update_imports(root)
+    folders = [Path(root, text).expanduser() for text in watched]
+    if absent := [str(folder) for folder in folders if not folder.is_dir()]:
+        raise PreflowError(f"{absent[0]}: the watched folder is not there; mount it, or create the schedule again")
+    brought: dict[Path, Path] = {}
+    for folder in (*folders, root / IMPORTS):
+        for file in _shards(folder):
+            target = root / "data" / "inbox" / file.relative_to(folder)
+            if target in brought:
+                raise PreflowError(f"{file} and {brought[target]} are both called {target.name}: rename one")
+            brought[target] = file
+    changed = [target for target, file in brought.items() if _copy(file, target)]
+    return [target.relative_to(root / "data" / "inbox").as_posix() for target in changed]
+
+
+def _update_imports(root: Path) -> None:
+    found = sorted(path.relative_to(root).as_posix() for path in (root / IMPORTS).rglob("*.dvc"))
+    if found and (done := dvc.call(root, "update", "--quiet", *found)).returncode != 0:
+        last = (done.stderr.strip().splitlines() or ["no reason given"])[-1].removeprefix("ERROR: ")
+        raise DependencyDown(f"`dvc update` of {IMPORTS} failed: {last}")
+
+
+def _shards(folder: Path) -> Iterator[Path]:
+    for kind in GIVEN:
+        for file in sorted((folder / kind).glob("*")):
+            if file.is_file() and not file.name.startswith(".") and file.suffix != ".dvc":
+                yield file
+
+
+def _copy(file: Path, target: Path) -> bool:
+    """Whether there was something to copy; what is there is whole at any time."""
+    if target.exists() and target.stat().st_size == file.stat().st_size and _sha256(target) == _sha256(file):
+        return False
+    partial = target.with_name(f".{target.name}.partial")
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(file, partial)
+    partial.replace(target)
+    return True
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,88 @@
+"""The Prefect flow `retrain`: what a deployment fires. Import it where Prefect knows its server."""
+
+import sys
+import threading
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from prefect import flow, get_run_logger, runtime
+from prefect.context import FlowRunContext
+from prefect.flow_runs import suspend_flow_run
+from prefect.input import RunInput
+from prefect.states import Completed, Failed, State
+
+from flows import retrain as retraining
+from flows import schedule, workspace
+from flows.environment import set_defaults
+from flows.retrain import FAILED, PATIENCE, REFUSED, WAITING, Order, Outcome
+from flows.summary import summary
+from rlhf.errors import DependencyDown, PreflowError
+
+
+class Approval(RunInput):
+    """What a person says of a run that the gate let through."""
+
+    approve: bool
+    reason: str = ""
+
+
+def _name() -> str:
+    asked = runtime.flow_run.scheduled_start_time
+    return f"{runtime.deployment.name or 'retrain'} {asked:%Y-%m-%d %H:%M:%S}"
+
+
+@flow(name="retrain", flow_run_name=_name, persist_result=False)
+def retrain(
+    profile: str = "", settings: list[str] | None = None, watch: list[str] | None = None, by_hand: bool = False
+) -> State[Any]:
+    """Retrain where something is new: see `flows.retrain.fire`.
+
+    Args:
+        profile: overlay on params.yaml.
+        settings: `key=value` over that.
+        watch: folders whose new shards are brought into data/inbox.
+        by_hand: a person decides on what the gate lets through.
+    """
+    set_defaults()
+    root, logger = workspace.find_root(Path.cwd()), get_run_logger()
+    context = FlowRunContext.get()
+    here = context.flow_run if context else None
+    flow_run = str(here.id) if here else ""
+    outcome: Outcome | None = None
+    try:
+        waits = retraining.waiting(root, flow_run=flow_run)
+        if waits is None:
+            order = Order(profile, tuple(settings or ()), tuple(watch or ()), by_hand, runtime.deployment.name or "")
+            outcome = retraining.fire(
+                root,
+                order,
+                threading.Event(),
+                say=logger.info,
+                slot=here.expected_start_time if here and here.auto_scheduled else None,
+                flow_run=flow_run,
+                show=lambda report, tree: summary(root, report, tree, to_stdout=False),
+            )
+        if waits or (outcome and outcome.state == WAITING):
+            # On the way back, after a person has answered, the flow starts again from its top and comes here at once.
+            run = waits["run"] if waits else outcome.run  # type: ignore[union-attr]
+            answer = _ask(run, outcome.message if outcome else "")
+            outcome = retraining.decide(root, run, answer.approve, answer.reason, logger.info)
+    except PreflowError as error:
+        return Failed(name=FAILED, message=str(error))
+    finally:
+        if here and here.deployment_id:
+            with suppress(DependencyDown):  # they then ask for themselves
+                schedule.collapse(str(here.deployment_id), datetime.now(UTC))
+    assert outcome is not None
+    logger.info(f"{outcome.state}: {outcome.message}")
+    kind = Failed if outcome.state in (REFUSED, FAILED) else Completed
+    return kind(name=outcome.state, message=outcome.message)
+
+
+def _ask(run: str, message: str) -> Approval:
+    """End this process until a person has answered the form, in Prefect's UI or with `preflow promote`."""
+    form = Approval.with_initial_data(description=f"**Promote the policy of run `{run}`?**\n\n{message}", reason="")
+    print(f"retrain: run {run} waits for a person", file=sys.stderr, flush=True)
+    return suspend_flow_run(wait_for_input=form, timeout=PATIENCE, key="approval")  # type: ignore[return-value]

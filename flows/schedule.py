@@ -1,0 +1,226 @@
+"""Schedules of retrains: deployments of the flow `retrain` on the Prefect server, and who is told what came of them.
+
+Call `flows.server.start` before; nothing here imports Prefect before it is needed.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from flows.retrain import TOLD, Order
+from rlhf.errors import DependencyDown, PreflowError
+from tasks.config import ConfigError
+
+POOL = "preflow"
+FLOW = "retrain"
+_EVENTS = (*TOLD, "Failed", "Crashed", "Suspended")
+_PAYLOAD = """{"schedule": {{ deployment.name | tojson }}, "firing": {{ flow_run.name | tojson }},
+ "state": {{ flow_run.state.name | tojson }}, "message": {{ flow_run.state.message | tojson }},
+ "flow_run": {{ flow_run.id | string | tojson }}}"""
+
+
+@dataclass(frozen=True)
+class Slots:
+    """When it fires: one of the three."""
+
+    cron: str = ""
+    every: str = ""
+    """As `30s`, `15m`, `6h` or `1d`."""
+    rrule: str = ""
+
+    def schedule(self) -> Any:
+        """As Prefect has it.
+
+        Raises:
+            ConfigError: none or several are given, or one that cannot be read.
+        """
+        from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule, RRuleSchedule
+
+        given = [text for text in (self.cron, self.every, self.rrule) if text]
+        if len(given) != 1:
+            raise ConfigError(f"give one of --cron, --every and --rrule; {len(given)} are given")
+        try:
+            if self.cron:
+                return CronSchedule(cron=self.cron)
+            return IntervalSchedule(interval=_period(self.every)) if self.every else RRuleSchedule(rrule=self.rrule)
+        except ValueError as error:
+            why = str(error).splitlines()[-1 if "\n" not in str(error) else 2].strip().partition(" [type=")[0]
+            raise ConfigError(f"{given[0]!r} is no schedule: {why}") from None
+
+
+def create(root: Path, order: Order, slots: Slots, notify: str) -> dict[str, Any]:
+    """Make, or make anew, the deployment `retrain/<name>` of an order; a URL of `notify` hears what comes of it."""
+    from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
+    from prefect.exceptions import ObjectAlreadyExists
+
+    schedule = slots.schedule()
+    parameters = {"profile": order.profile, "settings": [*order.settings], "watch": [*order.watch]}
+    with _client() as client:
+        with suppress(ObjectAlreadyExists):
+            client.create_work_pool(WorkPoolCreate(name=POOL, type="process", base_job_template=_template()))
+        deployment = client.create_deployment(
+            client.create_flow_from_name(FLOW),
+            order.key,
+            schedules=[DeploymentScheduleCreate(schedule=schedule, active=True)],
+            parameters=parameters | {"by_hand": order.by_hand},
+            description="Retrains where data, parameters or code are new, promotes what passes the gate",
+            work_pool_name=POOL,
+            entrypoint="flows.retrain_flow.retrain",
+            pull_steps=[{"prefect.deployments.steps.set_working_directory": {"directory": str(root)}}],
+            paused=False,
+        )
+        _notify(client, order.key, str(deployment), notify)
+        return _told(client.read_deployment(deployment))
+
+
+def listed() -> list[dict[str, Any]]:
+    """All schedules of the server, by name."""
+    with _client() as client:
+        return sorted((_told(one) for one in _ours(client)), key=lambda one: str(one["name"]))
+
+
+def pause(name: str, paused: bool) -> dict[str, Any]:
+    """Hold it, or let it go on; slots of the meantime do not fire later."""
+    with _client() as client:
+        found = _found(client, name)
+        (client.pause_deployment if paused else client.resume_deployment)(found.id)
+        return _told(client.read_deployment(found.id))
+
+
+def run_now(name: str) -> dict[str, Any]:
+    """A firing at once, besides its slots; `preflow schedule serve` takes it."""
+    with _client() as client:
+        made = client.create_flow_run_from_deployment(_found(client, name).id)
+        return {"name": name, "flow_run": str(made.id)}
+
+
+def delete(name: str) -> None:
+    """Take it away, with its notification; what was retrained stays."""
+    with _client() as client:
+        found = _found(client, name)
+        _notify(client, found.name, str(found.id), "")
+        client.delete_deployment(found.id)
+
+
+def answer(flow_run: str, approve: bool, reason: str) -> None:
+    """Answer the form of a firing that waits for a person, which then goes on.
+
+    Raises:
+        PreflowError: it does not wait any more.
+    """
+    from uuid import UUID
+
+    with _client() as client:
+        done = client.resume_flow_run(UUID(flow_run), run_input={"approve": approve, "reason": reason})
+    if done.status.value not in ("ACCEPT",):
+        raise PreflowError(f"the firing does not wait any more: {getattr(done.details, 'reason', done.status.value)}")
+
+
+def collapse(deployment: str, until: datetime) -> int:
+    """End the slots of a deployment that came due by then and have not begun; how many there were."""
+    from uuid import UUID
+
+    from prefect.client.schemas import filters
+    from prefect.client.schemas.objects import StateType
+    from prefect.states import Completed
+
+    wanted = filters.FlowRunFilter(
+        deployment_id=filters.FlowRunFilterDeploymentId(any_=[UUID(deployment)]),
+        state=filters.FlowRunFilterState(type=filters.FlowRunFilterStateType(any_=[StateType.SCHEDULED])),
+        expected_start_time=filters.FlowRunFilterExpectedStartTime(before_=until),
+    )
+    with _client() as client:
+        late = [one for one in client.read_flow_runs(flow_run_filter=wanted) if one.auto_scheduled]
+        for one in late:
+            state = Completed(name="Skipped", message=f"late: the firing that ended at {until:%H:%M:%S} answers for it")
+            client.set_flow_run_state(one.id, state, force=True)
+    return len(late)
+
+
+@contextmanager
+def _client() -> Iterator[Any]:
+    import httpx
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import PrefectHTTPStatusError
+
+    try:
+        with get_client(sync_client=True) as client:
+            yield client
+    except (httpx.TransportError, PrefectHTTPStatusError) as error:
+        raise DependencyDown(f"the Prefect server did not do it: {str(error).splitlines()[0]}") from None
+
+
+def _ours(client: Any) -> list[Any]:
+    from prefect.client.schemas.filters import FlowFilter, FlowFilterName
+
+    return list(client.read_deployments(flow_filter=FlowFilter(name=FlowFilterName(any_=[FLOW]))))
+
+
+def _found(client: Any, name: str) -> Any:
+    there = {one.name: one for one in _ours(client)}
+    if name not in there:
+        raise PreflowError(f"there is no schedule {name}; there are: {', '.join(sorted(there)) or 'none'}")
+    return there[name]
+
+
+def _told(deployment: Any) -> dict[str, Any]:
+    schedules = [one.schedule for one in deployment.schedules]
+    return {
+        "name": deployment.name,
+        "slots": [_slots(one) for one in schedules],
+        "paused": bool(deployment.paused),
+        "served": str(deployment.status.value if deployment.status else "") == "READY",
+        **{key: deployment.parameters.get(key) for key in ("profile", "settings", "watch", "by_hand")},
+    }
+
+
+def _slots(schedule: Any) -> str:
+    for key in ("cron", "rrule"):
+        if getattr(schedule, key, None):
+            return f"{key} {getattr(schedule, key)}"
+    return f"every {int(schedule.interval.total_seconds())} s"
+
+
+def _period(text: str) -> timedelta:
+    units = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days"}
+    if not text[:-1].isdigit() or text[-1:] not in units or int(text[:-1]) == 0:
+        raise ValueError("expected a number and s, m, h or d, as 30s or 6h")
+    return timedelta(**{units[text[-1]]: int(text[:-1])})
+
+
+def _template() -> dict[str, Any]:
+    from prefect.workers.process import ProcessWorker
+
+    return dict(ProcessWorker.get_default_base_job_template())
+
+
+def _notify(client: Any, name: str, deployment: str, url: str) -> None:
+    """The automation that tells a webhook; made anew, or taken away where there is no URL."""
+    from prefect.automations import AutomationCore, EventTrigger
+    from prefect.blocks.webhook import Webhook
+    from prefect.events.actions import CallWebhook
+
+    title = f"preflow: tell of {FLOW}/{name}"
+    for old in client.read_automations_by_name(title):
+        client.delete_automation(old.id)
+    if not url:
+        return
+    block = Webhook(url=url).save(f"preflow-{_slug(name)}", overwrite=True)
+    trigger = EventTrigger(
+        match={"prefect.resource.id": "prefect.flow-run.*"},
+        match_related={"prefect.resource.id": f"prefect.deployment.{deployment}"},
+        expect={f"prefect.flow-run.{state}" for state in _EVENTS},
+        for_each={"prefect.resource.id"},
+        posture="Reactive",
+        threshold=1,
+        within=timedelta(0),
+    )
+    action = CallWebhook(block_document_id=block, payload=_PAYLOAD)
+    client.create_automation(AutomationCore(name=title, trigger=trigger, actions=[action]))
+
+
+def _slug(name: str) -> str:
+    return "".join(letter if letter.isalnum() else "-" for letter in name.lower()).strip("-")
