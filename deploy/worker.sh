@@ -2,7 +2,7 @@
 # Runs a command in this worker's clone of PREFLOW_REPOSITORY, whose DVC remote is the shared one: worker.sh preflow run
 set -euo pipefail
 : "${PREFLOW_REPOSITORY:?set it in deploy/.env: what git can clone, for instance https://git.example.org/team/preflow.git}"
-clone=${PREFLOW_CLONE:-/work/preflow}
+clone=${PREFLOW_CLONE:-/srv/preflow}
 
 [ -d "$clone/.git" ] || git clone --quiet "$PREFLOW_REPOSITORY" "$clone"
 cd "$clone"

@@ -94,11 +94,12 @@ def test_a_worker_clones_once_and_knows_the_shared_remote(tmp_path: Path) -> Non
     refused = worker(tmp_path, "", "true")
     assert refused.returncode != 0 and "PREFLOW_REPOSITORY: set it in deploy/.env" in refused.stderr
     for _ in range(2):
-        done = worker(tmp_path, str(toy), "bash", "-c", "pwd; echo $PYTHONPATH; dvc remote list")
+        ask = "pwd; echo $PYTHONPATH; dvc config core.remote; dvc config remote.shared.url"
+        done = worker(tmp_path, str(toy), "bash", "-c", ask)
         assert done.returncode == 0, done.stderr
-        place, path, remote = done.stdout.splitlines()
+        place, path, remote, url = done.stdout.splitlines()
         assert place == path == str(tmp_path / "work")
-        assert remote.split()[:2] == ["shared", str(tmp_path / "remote")]
+        assert (remote, url) == ("shared", str(tmp_path / "remote"))
     # The remote is in DVC's local configuration, which git ignores.
     assert git(tmp_path / "work", "status", "--porcelain") == ""
     assert worker(tmp_path, str(toy), "bash", "-c", "exit 3").returncode == 3
