@@ -50,18 +50,23 @@ def _where(root: Path, report: "Report") -> Iterator[tuple[str, str]]:
     if report.exit_code in DONE:
         yield "again", f"preflow reproduce {report.run}"
     if report.page:
-        yield "report", str(Path(report.page).relative_to(root))
+        yield "report", _near(root, report.page)
     yield "MLflow", " ".join(["make ui", *_page(report)])
     if report.prefect:
         yield "Prefect", report.prefect
         if server.running(root):
             yield "", "its server stays up; `make stop` ends it, or 30 idle minutes do"
     if report.validation and report.exit_code != DataRefused.exit_code:
-        yield "data", f"{report.validation}/report.html"
+        yield "data", _near(root, f"{report.validation}/report.html")
     if report.worktree:
         yield "worktree", report.worktree
     if report.exit_code not in DONE:
         yield "logs", str(home(root) / "journal" / report.run)
+
+
+def _near(root: Path, path: str) -> str:
+    """As it is typed in the checkout."""
+    return str(Path(path).relative_to(root)) if Path(path).is_relative_to(root) else path
 
 
 def _page(report: "Report") -> Iterator[str]:
