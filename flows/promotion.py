@@ -32,15 +32,16 @@ def release(root: Path, tree: Path, name: str, version: int, commit: str, send_i
     told = tracking.version(root, name, version)
     releases.publish(root, name, told, commit)
     releases.crown(root, name, version)
-    return send(root, tree, name, version) if send_it else _how_to_send(root, tree, str(told["run"]))
+    run = str(told["run"])
+    return send(root, tree, name, version, run) if send_it else _how_to_send(root, tree, run)
 
 
-def send(root: Path, tree: Path, name: str, version: int) -> dict[str, Any]:
+def send(root: Path, tree: Path, name: str, version: int, run: str) -> dict[str, Any]:
     """Bytes first, then the refs: who sees a version can fetch it. What a remote did not take is told, no error."""
     try:
         pushed = [remote.push(tree), releases.push(root, name, version)]
     except PreflowError as error:
-        return {"pushed": [], "unsent": f"{error}; `preflow rollback {name}/{version}` sends it again"}
+        return {"pushed": [], "unsent": f"{error}; `preflow promote {run}` sends it again"}
     return {"pushed": [one for one in pushed if one]}
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from flows import champion, closing, launch, profiles, promotion
+from flows import champion, closing, launch, profiles, promotion, rollback
 from flows.request import Report, Run, Wish
 from flows.runner import Place
 from flows.workspace import Snapshot
@@ -187,3 +187,35 @@ def test_the_next_run_is_told_unless_it_is_the_champions_own(toy: Path, registry
     assert (told.version, told.ref, told.digests["evaluation_set"]) == (1, "refs/x/1", "e")
     assert champion.compared_with(toy) == 1
     assert not champion.refresh(toy, toy, graph, "policy", changed=True)
+
+
+def test_bytes_that_stay_here_are_sent_by_promote_and_rollback_sends_them_before_the_refs(
+    toy: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[str] = []
+
+    def down(*_: object) -> str:
+        raise DependencyDown("the DVC remote did not take everything")
+
+    monkeypatch.setattr(promotion.remote, "push", down)
+    monkeypatch.setattr(promotion.remote, "push_version", down)
+    monkeypatch.setattr(promotion.releases, "push", lambda *_, **__: sent.append("refs"))
+    (toy / "dvc.lock").write_text("stages: {}")
+    done = judged(toy, gate_says=True, retrain="new data").promotion
+    assert done is not None
+    assert done["pushed"] == []
+    assert done["unsent"] == "the DVC remote did not take everything; `preflow promote r1` sends it again"
+    target = promotion.releases.find(toy, "policy/1").told()
+    monkeypatch.setattr(rollback.policies, "version_of", lambda *_: target)
+    monkeypatch.setattr(rollback, "_prove", lambda *_: 1)
+    monkeypatch.setattr(rollback, "tracking", FakeCrown())
+    with pytest.raises(DependencyDown, match="did not take everything"):
+        rollback.rollback(toy, "policy", 1, print)
+    assert sent == []
+
+
+class FakeCrown:
+    """A registry that knows no model."""
+
+    def knows(self, *_: object) -> bool:
+        return False
