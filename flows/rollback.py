@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flows import champion, dvc, policies, releases, remote
+from flows import champion, dvc, guards, policies, releases, remote
 from flows.cache import files_of, object_path
 from rlhf.errors import PreflowError
 from tasks import tracking
@@ -21,6 +21,11 @@ def rollback(root: Path, name: str, number: int | None, say: Callable[[str], Non
         PreflowError: there is no such version, or some of its files are nowhere. DependencyDown: the registry or a
             remote did not answer. The champion is then where it was, unless only the last push failed.
     """
+    with guards.promoting(root, f"rollback of {name}"):
+        return _rollback(root, name, number, say)
+
+
+def _rollback(root: Path, name: str, number: int | None, say: Callable[[str], None]) -> dict[str, Any]:
     now = champion.reigning(root, name)
     before = now["version"] if now else None
     target = policies.version_of(root, name, number if number is not None else _one_before(root, name, before))
@@ -34,7 +39,7 @@ def rollback(root: Path, name: str, number: int | None, say: Callable[[str], Non
     releases.crown(root, name, version)
     say(f"{name} v{version} is the champion; {files} files of it were read and are whole")
     remote.push_version(root, target, wanted)  # before the refs: who sees a version can fetch it
-    pushed = releases.push(root, name, version)
+    pushed = releases.push(root, name, version, before)
     return {"name": name, "version": version, "before": before, "files": files, "pushed": pushed}
 
 
