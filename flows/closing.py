@@ -96,9 +96,14 @@ def _close_record(this: Run, results: Results, status: str) -> None:
 
 def _promote(this: Run) -> dict[str, Any] | None:
     """Move the alias, which is a side effect and so belongs to no stage; None without a gate, and in a comparison."""
-    gate, name = this.report.gate, this.resolved.registry
-    if gate is None or this.wish.start:
+    if this.report.gate is None or this.wish.start:
         return None
+    with guards.promoting(this.owner, f"promotion of {this.report.run}"):
+        return _decide(this, this.report.gate)
+
+
+def _decide(this: Run, gate: Mapping[str, Any]) -> dict[str, Any]:
+    name = this.resolved.registry
     outcome: dict[str, Any] = {"promoted": False, "name": name, "version": None}
     reigning, down = None, this.registry_down
     if not down:
@@ -109,7 +114,8 @@ def _promote(this: Run) -> dict[str, Any] | None:
     md5 = tracking.bytes_of(this.tree, gate["candidate"]) or ""
     if reigning and reigning["md5"] == md5:
         reason = f"{name} v{reigning['version']} is already the champion (same bytes)"
-        return outcome | {"promoted": True, "version": reigning["version"], "reason": reason}
+        outcome |= {"promoted": True, "version": reigning["version"], "reason": reason}
+        return outcome if down or reigning.get("by") == "git" else outcome | _refs(this, reigning["version"])
     if not gate.get("promote"):
         return outcome | {"reason": f"not promoted: {gate.get('reason', 'the gate says no')}"}
     if not this.wish.promotes:
@@ -130,8 +136,18 @@ def _promote(this: Run) -> dict[str, Any] | None:
             this.report.exit_code = error.exit_code
         return outcome | {"reason": f"not promoted: {error}"}
     outcome |= {"promoted": True, "version": version, "reason": f"promoted {name} v{version}"}
-    send = bool(this.wish.retrain)
-    return outcome | promotion.release(this.owner, this.tree, name, version, this.report.commit, send)
+    return outcome | _refs(this, version, new=True, over=reigning["version"] if reigning else None)
+
+
+def _refs(this: Run, version: int, new: bool = False, over: int | None = None) -> dict[str, Any]:
+    """What `promotion.release` returns; the registry has the version already, so that what fails here is only told."""
+    name, send = this.resolved.registry, bool(this.wish.retrain)
+    try:
+        if not new:
+            return promotion.made_up(this.owner, this.tree, name, version, send)
+        return promotion.release(this.owner, this.tree, name, version, this.report.commit, send, over)
+    except PreflowError as error:
+        return {"unsent": f"{error}; `preflow promote {this.report.run}` keeps and sends it"}
 
 
 def _stays(this: Run, reigning: Mapping[str, Any] | None, md5: str) -> str:

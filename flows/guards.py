@@ -5,10 +5,11 @@ import os
 import shutil
 import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 from rlhf.errors import Busy, PreflowError
+from tasks.journal import home
 
 FREE_BYTES = 2 * 1024**3
 
@@ -29,16 +30,16 @@ def check_disk(root: Path, needed: int = FREE_BYTES) -> None:
 
 
 @contextmanager
-def held(path: Path, run: str) -> Iterator[None]:
+def held(path: Path, run: str, wait: bool = False) -> Iterator[None]:
     """One run a tree: an advisory lock that the kernel drops when the process dies, however it dies.
 
     Raises:
-        Busy: another run has it; the message names run, process and machine.
+        Busy: another run has it, and this one is not to `wait`; the message names run, process and machine.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             file.seek(0)
             holder = file.read().strip() or "another process"
@@ -48,6 +49,11 @@ def held(path: Path, run: str) -> Iterator[None]:
         file.write(f"run {run}, process {os.getpid()} on {socket.gethostname()}")
         file.flush()
         yield
+
+
+def promoting(root: Path, who: str) -> AbstractContextManager[None]:
+    """One at a time in a clone asks who is champion, registers another, and keeps and sends the refs; others wait."""
+    return held(home(root) / "promotion.lock", who, wait=True)
 
 
 def forget(scratch: Path) -> None:

@@ -30,7 +30,6 @@ def finish(this: Run) -> str:
         label=this.resolved.label,
         command=redacted(this.wish.command),
         profile=this.wish.profile,
-        remote=releases.remote_of(this.owner),
         before=_before(this.owner, this.report.run, this.resolved.label),
         reports=this.place.reports,
     )
@@ -69,7 +68,6 @@ def rebuild(root: Path, found: releases.Release) -> Path:
         label=label,
         command=told.get("command", ""),
         profile=told.get("profile", found.profile),
-        remote=releases.remote_of(root),
         before=told.get("before") or _before(root, found.run, label),
         reports=reports,
     )

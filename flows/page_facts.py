@@ -36,8 +36,6 @@ class About:
     """Profile and settings; "" for a plain run."""
     command: str = ""
     profile: str = ""
-    remote: str = ""
-    """The git remote that has the run, or will have it."""
     before: str = ""
     """The run before this one of the same label."""
     reports: Path = Path("reports")

@@ -10,6 +10,7 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+from flows import releases
 from flows.hints import hinted
 from tasks.config import ConfigError, read_yaml
 from tasks.config.collect import GIVEN
@@ -50,7 +51,7 @@ def resolve(root: Path, profile: str = "", settings: Sequence[str] = ()) -> Reso
 
     Raises:
         ConfigError: unknown profile or key (with the nearest known name), or a value that is not allowed or that looks
-            like a secret.
+            like a secret. PreflowError: a registry.name that git cannot keep versions under.
     """
     path = root / "params.yaml"
     plain = read_yaml(path)
@@ -73,7 +74,7 @@ def resolve(root: Path, profile: str = "", settings: Sequence[str] = ()) -> Reso
         _refuse_secrets(resolved)
         _refuse_secret(text, "params.yaml or the profile")
     check(resolved, further)
-    return Resolved(
+    found = Resolved(
         text=text,
         values=resolved,
         dvc_yaml=dvc_yaml,
@@ -82,6 +83,8 @@ def resolve(root: Path, profile: str = "", settings: Sequence[str] = ()) -> Reso
         own_sources=resolved.get("sources") != plain.get("sources"),
         under=under,
     )
+    releases.check_name(found.registry)
+    return found
 
 
 def with_sources(resolved: Resolved, sources: Sequence[Source]) -> Resolved:

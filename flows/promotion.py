@@ -20,10 +20,13 @@ from tasks.lineage import policies_of, read_tree
 Say = Callable[[str], None]
 
 
-def release(root: Path, tree: Path, name: str, version: int, commit: str, send_it: bool) -> dict[str, Any]:
-    """Keep a version that was just registered as git refs, and send it to the remotes where that is wanted.
+def release(
+    root: Path, tree: Path, name: str, version: int, commit: str, send_it: bool, over: int | None = None
+) -> dict[str, Any]:
+    """Keep a version that is registered as git refs, and send it to the remotes where that is wanted.
 
     Args:
+        over: the champion that it replaces.
         tree: a checkout of the run; its dvc.lock names what the DVC remote is to have.
 
     Returns:
@@ -32,15 +35,25 @@ def release(root: Path, tree: Path, name: str, version: int, commit: str, send_i
     told = tracking.version(root, name, version)
     releases.publish(root, name, told, commit)
     releases.crown(root, name, version)
-    return send(root, tree, name, version) if send_it else _how_to_send(root, tree, str(told["run"]))
+    run = str(told["run"])
+    return send(root, tree, name, version, run, over) if send_it else _how_to_send(root, tree, run)
 
 
-def send(root: Path, tree: Path, name: str, version: int) -> dict[str, Any]:
+def made_up(root: Path, tree: Path, name: str, version: int, send_it: bool) -> dict[str, Any]:
+    """As `release`, of a champion whose refs a crash may have cost; nothing where they are there, or it was promoted in
+    another clone, which has them."""
+    if releases.crowned(root, name) == version:
+        return {}
+    commit = releases.run_here(root, str(tracking.version(root, name, version)["run"]))
+    return release(root, tree, name, version, commit, send_it) if commit else {}
+
+
+def send(root: Path, tree: Path, name: str, version: int, run: str, over: int | None = None) -> dict[str, Any]:
     """Bytes first, then the refs: who sees a version can fetch it. What a remote did not take is told, no error."""
     try:
-        pushed = [remote.push(tree), releases.push(root, name, version)]
+        pushed = [remote.push(tree), releases.push(root, name, version, over)]
     except PreflowError as error:
-        return {"pushed": [], "unsent": f"{error}; `preflow rollback {name}/{version}` sends it again"}
+        return {"pushed": [], "unsent": f"{error}; `preflow promote {run}` sends it again"}
     return {"pushed": [one for one in pushed if one]}
 
 
@@ -63,6 +76,11 @@ def kept(root: Path, run: str) -> Kept:
         PreflowError: there is no such run, it had no gate, or did not come to it.
     """
     found = releases.find(root, run)
+    if found.run and not (home(root) / "journal" / found.run).is_dir():
+        raise PreflowError(
+            f"run {found.run} was made in another clone, and its journal, of which the registry is told, is there: "
+            "promote it there"
+        )
     path = next((path for path in found.digests if path.endswith("/gate.json")), "")
     if not found.run or not path:
         raise PreflowError(f"{run}: this run has no gate, or ended before it; nothing of it can be promoted")
@@ -93,7 +111,7 @@ def promote(root: Path, run: str, candidate: str, force: str, say: Say) -> dict[
     """
     found = kept(root, run)
     candidate = candidate or str(found.gate["candidate"])
-    with _checkout(root, found.run) as tree:
+    with guards.promoting(root, f"promotion of {found.run.run}"), _checkout(root, found.run) as tree:
         policy = policies_of(read_tree(tree).graph).get(candidate, "")
         md5 = found.run.digests.get(policy, "")
         reigning = champion.reigning(root, found.name)
@@ -105,7 +123,8 @@ def promote(root: Path, run: str, candidate: str, force: str, say: Say) -> dict[
         version = tracking.promote(root, found.run.run, candidate, found.name, tree, tags)
         done = {"promoted": True, "name": found.name, "version": version, "run": found.run.run}
         done["reason"] = f"promoted {found.name} v{version}: {candidate} of run {found.run.run}"
-        return done | release(root, tree, found.name, version, found.run.commit, send_it=True)
+        over = reigning["version"] if reigning else None
+        return done | release(root, tree, found.name, version, found.run.commit, send_it=True, over=over)
 
 
 def _refuse(found: Kept, candidate: str, reigning: Mapping[str, Any] | None) -> None:

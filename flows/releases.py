@@ -9,11 +9,13 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from flows import workspace
 from flows.workspace import git
@@ -26,6 +28,8 @@ RUNS = "runs"
 """Below refs/preflow/; so no model can have this name."""
 _KEPT = ("version", "run", "ref", "candidate", "path", "profile", "scores")
 _NAME = re.compile(r"(?:models:/)?(?P<name>[^@/\s]+)(?:@(?P<alias>[^@/\s]+)|/v?(?P<version>\d+))?")
+_RUN = re.compile(r"\d{8}-\d{6}-[0-9a-f]{4}")
+_WORD = re.compile(r"(?!\.+$)[\w.-]+")
 _QUIET = {"GIT_TERMINAL_PROMPT": "0", "GIT_SSH_COMMAND": "ssh -o BatchMode=yes"}  # nobody is there to be asked
 
 
@@ -93,34 +97,46 @@ def crown(root: Path, name: str, version: int) -> None:
     workspace.keep(root, _ref(name, CHAMPION), find(root, f"{name}/{version}").commit)
 
 
-def push(root: Path, name: str, version: int) -> str:
+def push(root: Path, name: str, version: int, over: int | None = None) -> str:
     """Send a version, its run and `champion` to the git remote, all or nothing; "" where there is no remote.
+
+    Args:
+        over: version that who crowned this one knew as the champion, by whatever registry.
 
     Returns:
         The name of the remote.
 
     Raises:
-        PreflowError: the remote has another version under this number.
+        PreflowError: the remote has another version under this number, or a champion that this clone has not seen; it
+            counts as seen from then on.
         DependencyDown: it did not take them.
     """
-    remote = remote_of(root)
+    remote = fetch(root)
     if not remote:
         return ""
     found = find(root, f"{name}/{version}")
-    refs = [f"{found.commit}:{_ref(name, f'v{version}')}"]
+    if (theirs := _commit_at(root, _theirs(found.ref))) and not _holds(root, found.commit, theirs):
+        raise PreflowError(_two_registries(remote, name, version))
+    refs = [f"{found.commit}:{found.ref}"]
     if found.run and _commit_at(root, f"refs/preflow/{RUNS}/{found.run}"):
         refs.append(f"refs/preflow/{RUNS}/{found.run}")
-    if crowned := _commit_at(root, _ref(name, CHAMPION)):
-        refs.append(f"+{crowned}:{_ref(name, CHAMPION)}")
+    ref = _ref(name, CHAMPION)
+    if crowned := _commit_at(root, ref):
+        theirs = _refuse_unseen(root, remote, name, crowned, over)
+        refs = [f"--force-with-lease={ref}:{theirs}", remote, *refs, f"{crowned}:{ref}"]
+    else:
+        refs = [remote, *refs]
     try:
-        git(root, "push", "--quiet", "--atomic", remote, *refs, env=_QUIET)
+        git(root, "push", "--quiet", "--atomic", *refs, env=_QUIET)
     except PreflowError as error:
         if "non-fast-forward" in str(error) or "fetch first" in str(error):
-            raise PreflowError(
-                f"{remote} has another {name} v{version}: two clones with registries of their own promote under one "
-                "name; give one of them another `registry.name`, or let both use one MLflow server"
-            ) from None
+            raise PreflowError(_two_registries(remote, name, version)) from None
+        if "stale info" in str(error):
+            raise PreflowError(f"the champion of {name} on {remote} has just changed; send it again") from None
         raise DependencyDown(f"the git remote {remote} did not take {name} v{version}: {_last(error)}") from None
+    if crowned:
+        git(root, "update-ref", _theirs(ref), crowned)
+        git(root, "update-ref", _seen(name), crowned)
     return remote
 
 
@@ -143,7 +159,8 @@ def fetch(root: Path) -> str:
 def find(root: Path, text: str = "") -> Release:
     """What `NAME`, `NAME@champion`, `NAME/3`, a run or a ref of ours stands for; "" is the champion of this project.
 
-    Only git is asked: first this clone, then its remote.
+    Only git is asked: first this clone, then its remote. For the champion both are: the one here counts where this
+    clone crowned it since it last sent one, and where the remote does not answer.
 
     Raises:
         PreflowError: nothing has this name; the message says what there is.
@@ -152,9 +169,11 @@ def find(root: Path, text: str = "") -> Release:
     text = text or registry(root)
     ref = _ref_of(text)
     commit = _commit_at(root, ref)
+    if commit and ref != text and ref.endswith(f"/{CHAMPION}"):
+        commit = _champion(root, ref, commit)
     if commit is None:
         remote = fetch(root)
-        commit = _commit_at(root, ref.replace("refs/preflow/", "refs/preflow-remote/", 1))
+        commit = _commit_at(root, _theirs(ref))
         if commit is None:
             raise PreflowError(_unknown(root, text, ref, remote))
     return _read(root, ref, commit)
@@ -182,6 +201,28 @@ def registry(root: Path) -> str:
     return str((read_yaml(root / "params.yaml").get("registry") or {}).get("name", "policy"))
 
 
+def crowned(root: Path, name: str) -> int | None:
+    """Version that this clone holds for the champion; None where it has no such ref."""
+    ref = _ref(name, CHAMPION)
+    commit = _commit_at(root, ref)
+    return _read(root, ref, commit).version if commit else None
+
+
+def run_here(root: Path, run: str) -> str:
+    """Commit of a run that this clone made; "" where it did not."""
+    return _commit_at(root, f"refs/preflow/{RUNS}/{run}") or ""
+
+
+def check_name(name: str) -> None:
+    """Raises PreflowError where versions of a model of this name could not be kept as refs."""
+    well = re.fullmatch(r"[\w.-]+", name) and ".." not in name and not name.endswith((".", ".lock"))
+    if not well or name.startswith(".") or name == RUNS:
+        raise PreflowError(
+            f"registry.name: {name!r} cannot name refs in git: choose one of letters, digits, `_`, `-` and single "
+            f"dots, not at its ends, that does not end in .lock; `{RUNS}` is where runs are kept"
+        )
+
+
 def remote_of(root: Path) -> str:
     """The git remote that versions go to: `origin`, else the only one; "" where it is not clear."""
     remotes: Sequence[str] = git(root, "remote").split()
@@ -190,14 +231,14 @@ def remote_of(root: Path) -> str:
 
 def _ref(name: str, last: str) -> str:
     if name == RUNS:
-        raise PreflowError(f"registry.name: `{RUNS}` is where runs are kept; choose another name")
+        check_name(name)
     return f"refs/preflow/{name}/{last}"
 
 
 def _ref_of(text: str) -> str:
     if text.startswith("refs/preflow/"):
         return text
-    if re.fullmatch(r"\d{8}-\d{6}-[0-9a-f]{4}", text):
+    if _RUN.fullmatch(text):
         return f"refs/preflow/{RUNS}/{text}"
     match = _NAME.fullmatch(text)
     if match is None:
@@ -205,6 +246,58 @@ def _ref_of(text: str) -> str:
     if match["version"]:
         return _ref(match["name"], f"v{int(match['version'])}")
     return _ref(match["name"], match["alias"] or CHAMPION)
+
+
+def _theirs(ref: str) -> str:
+    """Where `fetch` puts what the remote has under a ref."""
+    return ref.replace("refs/preflow/", "refs/preflow-remote/", 1)
+
+
+def _seen(name: str) -> str:
+    """The remote's champion as this clone last sent it, or was told of it when it was about to replace it."""
+    return f"refs/preflow-seen/{name}/{CHAMPION}"
+
+
+def _champion(root: Path, ref: str, crowned: str) -> str:
+    """Commit of the champion, of which this clone has one."""
+    if crowned != _commit_at(root, _seen(ref.split("/")[2])):
+        return crowned  # of this clone's own mind, and not sent yet
+    with suppress(DependencyDown):
+        fetch(root)
+    return _commit_at(root, _theirs(ref)) or crowned
+
+
+def _refuse_unseen(root: Path, remote: str, name: str, crowned: str, over: int | None) -> str:
+    """The remote's champion, which is to be replaced: one that this clone knows of; "" where it has none."""
+    ref = _ref(name, CHAMPION)
+    theirs = _commit_at(root, _theirs(ref))
+    if theirs is None or theirs in (crowned, _commit_at(root, _seen(name))):
+        return theirs or ""
+    there, ours = _read(root, _theirs(ref), theirs), _read(root, ref, crowned)
+    if there.version == over and _commit_at(root, _ref(name, f"v{over}")) in (None, theirs):
+        return theirs
+    git(root, "update-ref", _seen(name), theirs)
+    raise PreflowError(
+        f"{there.label} of run {there.run} is the champion on {remote} by now, which this clone had not seen: "
+        f"`preflow rollback {name}/{ours.version}` puts {ours.label} in its place all the same, "
+        f"`preflow rollback {name}/{there.version}` makes it the champion here too"
+    )
+
+
+def _holds(root: Path, commit: str, earlier: str) -> bool:
+    """Whether a commit has another among its ancestors, or is it."""
+    try:
+        git(root, "merge-base", "--is-ancestor", earlier, commit)
+    except PreflowError:
+        return False
+    return True
+
+
+def _two_registries(remote: str, name: str, version: int) -> str:
+    return (
+        f"{remote} has another {name} v{version}: two clones with registries of their own promote under one name; give "
+        "one of them another `registry.name`, or let both use one MLflow server"
+    )
 
 
 def _commit_at(root: Path, ref: str) -> str | None:
@@ -215,10 +308,18 @@ def _commit_at(root: Path, ref: str) -> str | None:
 
 
 def _read(root: Path, ref: str, commit: str) -> Release:
-    record = json.loads(workspace.file_at(root, commit, RECORD) or b"{}")
     lock = workspace.file_at(root, commit, "dvc.lock") or b""
-    stages = (YAML(typ="safe").load(lock.decode()) or {}).get("stages") or {}
-    outs = [out for stage in stages.values() for out in stage.get("outs") or () if "md5" in out]
+    try:
+        record = _checked(json.loads(workspace.file_at(root, commit, RECORD) or b"{}"))
+        stages = (YAML(typ="safe").load(lock.decode()) or {}).get("stages") or {}
+        outs = [out for stage in stages.values() for out in stage.get("outs") or () if "md5" in out]
+        digests = {str(out["path"]): str(out["md5"]) for out in outs}
+    except (ValueError, YAMLError, AttributeError, TypeError, KeyError) as error:
+        first = str(error).strip().partition("\n")[0]
+        raise PreflowError(
+            f"{ref} ({commit[:12]}): its {RECORD} or dvc.lock is not what preflow writes ({first}); fetch it again "
+            "from where it was made, or delete the ref"
+        ) from None
     run = record.get("run") or (ref.rsplit("/", 1)[1] if ref.startswith(f"refs/preflow/{RUNS}/") else "")
     return Release(
         ref=ref,
@@ -230,9 +331,27 @@ def _read(root: Path, ref: str, commit: str) -> Release:
         path=record.get("path", ""),
         profile=record.get("profile") or "",
         lock=hashlib.sha256(lock).hexdigest() if lock else "",
-        digests={str(out["path"]): str(out["md5"]) for out in outs},
+        digests=digests,
         scores=record.get("scores") or {},
     )
+
+
+def _checked(record: Any) -> dict[str, Any]:
+    """A record that may have come from anywhere, as its fields become names of folders. Raises ValueError."""
+    if not isinstance(record, dict):
+        raise ValueError("no record")
+    path, version = record.get("path") or "", record.get("version")
+    for key in ("run", "name", "candidate"):
+        value = record.get(key)
+        if value and not (isinstance(value, str) and _WORD.fullmatch(value)):
+            raise ValueError(f"{key} is {value!r}")
+    if version is not None and (type(version) is not int or version < 1):
+        raise ValueError(f"version is {version!r}")
+    if not isinstance(path, str) or PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+        raise ValueError(f"path is {path!r}")
+    if not isinstance(record.get("scores") or {}, dict) or not isinstance(record.get("profile") or "", str):
+        raise ValueError("scores or profile of another kind")
+    return record
 
 
 def _same_run(root: Path, release: str, commit: str) -> bool:

@@ -1,6 +1,7 @@
 """The DVC remote: bytes of a version brought from there, and sent there."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -32,15 +33,10 @@ def fetch(root: Path, version: Mapping[str, Any], paths: Sequence[str], say: Cal
     except PreflowError:
         raise PreflowError(
             f"the run {version['ref']} that made it is not in this clone, nor its weights in the DVC cache; "
-            "`git fetch origin '+refs/preflow/*:refs/preflow/*'` brings the run"
+            f"`preflow reproduce {version.get('run') or version['ref']}` brings the run where the git remote has it"
         ) from None
-    tree = home(root) / "worktrees" / f"fetch-{commit[:12]}"
-    with guards.held(tree.with_suffix(".lock"), tree.name):
-        try:
-            worktrees.add(root, tree.name, commit, with_inbox=False, cache=cache)
-            done = dvc.call(tree, "fetch", *wanted)
-        finally:
-            worktrees.remove(root, tree)
+    with _checkout(root, f"fetch-{commit[:12]}", commit, cache) as tree:
+        done = dvc.call(tree, "fetch", *wanted)
     if missing(cache, version, wanted):
         last = (done.stderr.strip().splitlines() or ["the remote does not have it"])[-1].removeprefix("ERROR: ")
         raise PreflowError(
@@ -49,17 +45,45 @@ def fetch(root: Path, version: Mapping[str, Any], paths: Sequence[str], say: Cal
         )
 
 
-def push(tree: Path) -> str:
-    """Send all that a tree's dvc.lock names to its default DVC remote; its name, "" where there is none.
+def push_version(root: Path, version: Mapping[str, Any], paths: Sequence[str]) -> str:
+    """Send these outputs of a version, which the DVC cache has, as `push` does.
+
+    Raises:
+        DependencyDown: the remote did not take them.
+    """
+    if not _default(root):
+        return ""
+    commit = str(version["commit"] or version["ref"])
+    with _checkout(root, f"push-{commit[:12]}", commit, dvc.cache(root)) as tree:
+        return push(tree, paths)
+
+
+def push(tree: Path, paths: Sequence[str] = ()) -> str:
+    """Send what a tree's dvc.lock names, or of it only `paths`, to its default DVC remote; its name, "" without one.
 
     Raises:
         DependencyDown: it did not take them.
     """
-    name = dvc.call(tree, "config", "core.remote").stdout.strip()
-    if name and (done := dvc.call(tree, "push", "--quiet")).returncode != 0:
+    name = _default(tree)
+    if name and (done := dvc.call(tree, "push", "--quiet", *paths)).returncode != 0:
         last = (done.stderr.strip().splitlines() or ["no reason given"])[-1].removeprefix("ERROR: ")
         raise DependencyDown(f"the DVC remote {name} did not take everything: {last}")
     return name
+
+
+@contextmanager
+def _checkout(root: Path, name: str, commit: str, cache: Path) -> Iterator[Path]:
+    """A worktree for DVC, gone afterwards."""
+    tree = home(root) / "worktrees" / name
+    with guards.held(tree.with_suffix(".lock"), tree.name):
+        try:
+            yield worktrees.add(root, tree.name, commit, with_inbox=False, cache=cache)
+        finally:
+            worktrees.remove(root, tree)
+
+
+def _default(tree: Path) -> str:
+    return dvc.call(tree, "config", "core.remote").stdout.strip()
 
 
 def _is_there(cache: Path, md5: str | None) -> bool:

@@ -51,7 +51,8 @@ def bring_inbox(tree: Path, root: Path, wanted: str, restored: Path) -> None:
         for name, origin in json.loads(note.read_text(encoding="utf-8")).items():
             source, target = note.parent / name, inbox / str(origin["origin"]).removeprefix("inbox/")
             dropped = str(origin["origin"]).startswith("inbox/") and target.resolve().is_relative_to(inbox.resolve())
-            if dropped and source.is_file():
+            inside = not Path(name).is_absolute() and ".." not in Path(name).parts  # the note may come from anywhere
+            if dropped and inside and source.is_file():
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source, target)
 

@@ -174,7 +174,11 @@ def _run(
         by_hand=order.by_hand,
     )
     report = launch.run(root, wish, cancel, show=shown, say=say, on_begin=on_begin)
-    state, what = _state(report)
+    if report.exit_code == 0 and report.promotion is None:
+        report.exit_code = PreflowError.exit_code
+        state, what = FAILED, "this graph has no gate: nothing can be promoted"
+    else:
+        state, what = _state(report)
     message = "; ".join(filter(None, [what, f"because of {why}", drift.sentence(drifted)]))
     told = asdict(report)
     return Outcome(state, message, report.run, why, report.exit_code, drifted, told)

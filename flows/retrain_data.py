@@ -6,6 +6,7 @@ under a name that starts with a dot and rename it when it is whole.
 """
 
 import hashlib
+import json
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,6 +14,8 @@ from pathlib import Path
 from flows import dvc
 from rlhf.errors import DependencyDown, PreflowError
 from tasks.config.collect import GIVEN
+from tasks.journal import home
+from tasks.tracking.runs import write_json_atomically
 
 IMPORTS = Path("data", "imports")
 """Watched always: `dvc import` and `dvc import-url` put their .dvc files here, and `dvc update` asks their origin."""
@@ -26,7 +29,7 @@ def bring(root: Path, watched: Sequence[str]) -> list[str]:
         DependencyDown: the origin of an import did not answer.
     """
     _update_imports(root)
-    folders = [Path(root, text).expanduser() for text in watched]
+    folders = [root / Path(text).expanduser() for text in watched]
     if absent := [str(folder) for folder in folders if not folder.is_dir()]:
         raise PreflowError(f"{absent[0]}: the watched folder is not there; mount it, or create the schedule again")
     brought: dict[Path, Path] = {}
@@ -36,8 +39,23 @@ def bring(root: Path, watched: Sequence[str]) -> list[str]:
             if target in brought:
                 raise PreflowError(f"{file} and {brought[target]} are both called {target.name}: rename one")
             brought[target] = file
-    changed = [target for target, file in brought.items() if _copy(file, target)]
-    return [target.relative_to(root / "data" / "inbox").as_posix() for target in changed]
+    book = home(root) / "brought.json"  # not in retrain/, where each file is the memory of one
+    before = json.loads(book.read_text(encoding="utf-8")) if book.exists() else {}
+    named = {target.relative_to(root / "data" / "inbox").as_posix(): target for target in brought}
+    for name, target in named.items():
+        _refuse_foreign(brought[target], target, before.get(name, ["", ""])[1])
+    changed = [name for name, target in named.items() if _copy(brought[target], target)]
+    after = before | {name: [str(brought[target]), _sha256(target)] for name, target in named.items()}
+    if after != before:
+        book.parent.mkdir(parents=True, exist_ok=True)
+        write_json_atomically(book, after)
+    return changed
+
+
+def _refuse_foreign(file: Path, target: Path, brought: str) -> None:
+    """What lies at `target` is to be what was brought there last (its sha256; "": nothing was), or the same file."""
+    if target.exists() and _sha256(target) not in (brought, _sha256(file)):
+        raise PreflowError(f"{file} would overwrite {target}, which is not what was brought from there: rename one")
 
 
 def _update_imports(root: Path) -> None:

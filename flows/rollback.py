@@ -1,11 +1,11 @@
 """The champion put back to a version that there was, or forward again; its files proven whole before anything moves."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flows import champion, dvc, policies, releases, remote
+from flows import champion, dvc, guards, policies, releases, remote
 from flows.cache import files_of, object_path
 from rlhf.errors import PreflowError
 from tasks import tracking
@@ -21,18 +21,25 @@ def rollback(root: Path, name: str, number: int | None, say: Callable[[str], Non
         PreflowError: there is no such version, or some of its files are nowhere. DependencyDown: the registry or a
             remote did not answer. The champion is then where it was, unless only the last push failed.
     """
+    with guards.promoting(root, f"rollback of {name}"):
+        return _rollback(root, name, number, say)
+
+
+def _rollback(root: Path, name: str, number: int | None, say: Callable[[str], None]) -> dict[str, Any]:
     now = champion.reigning(root, name)
     before = now["version"] if now else None
     target = policies.version_of(root, name, number if number is not None else _one_before(root, name, before))
     version = int(target["version"])
-    files = _prove(root, target, say)
+    wanted = [path for path in (target["path"], champion.COMPLETIONS, champion.SCORES) if path in target["digests"]]
+    files = _prove(root, target, wanted, say)
     if tracking.knows(root, name):
         tracking.crown(root, name, version, {"rollback.from": str(before)} if before not in (None, version) else {})
     if not any(one.version == version for one in releases.versions(root, name)):
         releases.publish(root, name, target, str(target["commit"]))  # of a time before there were refs
     releases.crown(root, name, version)
     say(f"{name} v{version} is the champion; {files} files of it were read and are whole")
-    pushed = releases.push(root, name, version)
+    remote.push_version(root, target, wanted)  # before the refs: who sees a version can fetch it
+    pushed = releases.push(root, name, version, before)
     return {"name": name, "version": version, "before": before, "files": files, "pushed": pushed}
 
 
@@ -45,10 +52,9 @@ def _one_before(root: Path, name: str, now: int | None) -> int:
     return earlier[-1]
 
 
-def _prove(root: Path, version: Mapping[str, Any], say: Callable[[str], None]) -> int:
+def _prove(root: Path, version: Mapping[str, Any], wanted: Sequence[str], say: Callable[[str], None]) -> int:
     """Have the policy in the DVC cache, and what the next run reads of it; every file of the policy is read."""
-    wanted = [version["path"], champion.COMPLETIONS, champion.SCORES]
-    remote.fetch(root, version, [path for path in wanted if path in version["digests"]], say)
+    remote.fetch(root, version, wanted, say)
     cache = dvc.cache(root)
     found = files_of(cache, version["md5"])
     for name, path in found.items():

@@ -62,7 +62,7 @@ def make_run(
     )
     if whole:
         report.promotion = {"promoted": True, "name": "policy", "version": 3, "reason": "promoted policy v3"}
-    about = About(report, remote="origin", before="20261127-080000-cd34", reports=tree / "reports" / RUN)
+    about = About(report, before="20261127-080000-cd34", reports=tree / "reports" / RUN)
     return gather(InTree(tree), tree, about)
 
 

@@ -112,7 +112,7 @@ def test_weights_that_the_cache_lacks_are_fetched_by_the_runs_ref(
 
 def test_a_run_of_another_clone_is_said_so(version: dict[str, Any], toy: Path) -> None:
     elsewhere = version | {"md5": "00" * 16 + ".dir", "commit": "0" * 40}
-    with pytest.raises(PreflowError, match=r"is not in this clone.*git fetch origin '\+refs/preflow/\*"):
+    with pytest.raises(PreflowError, match=r"is not in this clone.*`preflow reproduce "):
         policies.restore(toy, elsewhere, toy / "one", print)
 
 

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 
-from flows import champion, closing, launch, profiles, promotion
+from flows import champion, closing, launch, profiles, promotion, rollback
+from flows.releases import Release
 from flows.request import Report, Run, Wish
 from flows.runner import Place
 from flows.workspace import Snapshot
-from rlhf.errors import DependencyDown
+from rlhf.errors import DependencyDown, PreflowError
 from tasks import champion as champions
 from tasks.champion import Champion, read_champion
 from tasks.graph import Graph, Stage, load_graph
@@ -187,3 +188,64 @@ def test_the_next_run_is_told_unless_it_is_the_champions_own(toy: Path, registry
     assert (told.version, told.ref, told.digests["evaluation_set"]) == (1, "refs/x/1", "e")
     assert champion.compared_with(toy) == 1
     assert not champion.refresh(toy, toy, graph, "policy", changed=True)
+
+
+def test_bytes_that_stay_here_are_sent_by_promote_and_rollback_sends_them_before_the_refs(
+    toy: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[str] = []
+
+    def down(*_: object) -> str:
+        raise DependencyDown("the DVC remote did not take everything")
+
+    monkeypatch.setattr(promotion.remote, "push", down)
+    monkeypatch.setattr(promotion.remote, "push_version", down)
+    monkeypatch.setattr(promotion.releases, "push", lambda *_, **__: sent.append("refs"))
+    (toy / "dvc.lock").write_text("stages: {}")
+    done = judged(toy, gate_says=True, retrain="new data").promotion
+    assert done is not None
+    assert done["pushed"] == []
+    assert done["unsent"] == "the DVC remote did not take everything; `preflow promote r1` sends it again"
+    target = promotion.releases.find(toy, "policy/1").told()
+    monkeypatch.setattr(rollback.policies, "version_of", lambda *_: target)
+    monkeypatch.setattr(rollback, "_prove", lambda *_: 1)
+    monkeypatch.setattr(rollback, "tracking", FakeCrown())
+    with pytest.raises(DependencyDown, match="did not take everything"):
+        rollback.rollback(toy, "policy", 1, print)
+    assert sent == []
+
+
+def test_refs_that_a_promotion_could_not_keep_are_told_and_made_up_for_by_the_next_run(
+    toy: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (toy / "dvc.lock").write_text("stages: {}")
+    git(toy, "update-ref", "refs/preflow/runs/r1", "HEAD")
+
+    def breaks(*_: object) -> str:
+        raise PreflowError("no space for refs")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(promotion.releases, "publish", breaks)
+        done = judged(toy, gate_says=True)
+    assert (done.exit_code, done.promotion["promoted"]) == (0, True)  # type: ignore[index]
+    assert done.promotion["unsent"].startswith("no space for refs; `preflow promote r1`")  # type: ignore[index]
+    assert not git(toy, "for-each-ref", "refs/preflow/policy")
+    again = judged(toy, gate_says=True).promotion
+    assert again is not None
+    assert again["reason"] == "policy v1 is already the champion (same bytes)"
+    for ref in ("v1", "champion"):
+        assert git(toy, "rev-parse", f"refs/preflow/policy/{ref}^1") == git(toy, "rev-parse", "refs/preflow/runs/r1")
+
+
+def test_a_run_of_another_clone_is_promoted_there(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Release(ref="refs/preflow/runs/20260102-030405-00aa", commit="c", run="20260102-030405-00aa")
+    monkeypatch.setattr(promotion.releases, "find", lambda *_: run)
+    with pytest.raises(PreflowError, match="was made in another clone, and its journal"):
+        promotion.promote(toy, run.run, "", "", print)
+
+
+class FakeCrown:
+    """A registry that knows no model."""
+
+    def knows(self, *_: object) -> bool:
+        return False

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from flows import releases, workspace
+from flows import profiles, releases, workspace
 from rlhf.errors import DependencyDown, PreflowError
 from tests.flows.toy import git
 
@@ -135,3 +135,73 @@ def test_names_that_stand_for_nothing(toy: Path, remote: Path) -> None:
     assert releases.push(toy, "policy", 3) == ""
     with pytest.raises(PreflowError, match="not here, and there is no git remote"):
         releases.find(toy, "policy/7")
+
+
+def test_a_champion_that_this_clone_has_not_seen_is_told_before_it_is_replaced(
+    toy: Path, remote: Path, tmp_path: Path
+) -> None:
+    promote(toy, 1, RUN, "aa")
+    releases.push(toy, "policy", 1)
+    elsewhere = clone(remote, tmp_path / "elsewhere")
+    theirs = promote(elsewhere, 2, LATER, "bb")
+    with pytest.raises(PreflowError, match=r"policy v1 of run .* champion on origin .*`preflow rollback policy/2`"):
+        releases.push(elsewhere, "policy", 2)
+    releases.push(elsewhere, "policy", 2)  # now it has been told
+    mine = promote(toy, 3, "20260102-030407-00ac", "cc")
+    with pytest.raises(PreflowError, match=r"policy v2 of run .*rollback policy/3.*rollback policy/2"):
+        releases.push(toy, "policy", 3, over=1)
+    assert git(remote, "rev-parse", "refs/preflow/policy/champion").strip() == theirs
+    assert not git(remote, "for-each-ref", "refs/preflow/policy/v3")
+    releases.push(toy, "policy", 3)
+    assert git(remote, "rev-parse", "refs/preflow/policy/champion").strip() == mine
+    # Who knows from a registry that both share whom it replaces need not have fetched.
+    promote(elsewhere, 4, "20260102-030408-00ad", "dd")
+    assert releases.push(elsewhere, "policy", 4, over=3) == "origin"
+
+
+def test_the_champion_is_the_remotes_unless_this_clone_has_crowned_another_since(
+    toy: Path, remote: Path, tmp_path: Path
+) -> None:
+    promote(toy, 1, RUN, "aa")
+    releases.push(toy, "policy", 1)
+    elsewhere = clone(remote, tmp_path / "elsewhere")
+    promote(elsewhere, 2, LATER, "bb")
+    releases.push(elsewhere, "policy", 2, over=1)
+    for _ in range(2):  # and not only the first time
+        assert releases.find(toy, "policy").version == 2
+    git(toy, "remote", "set-url", "origin", str(remote.parent / "gone.git"))
+    assert releases.find(toy).version == 2  # as fetched last
+    releases.crown(toy, "policy", 1)
+    git(toy, "remote", "set-url", "origin", str(remote))
+    assert releases.find(toy, "policy").version == 2  # v1 was sent, and replaced by those who knew it
+    promote(toy, 3, "20260102-030407-00ac", "cc")
+    assert releases.find(toy, "policy@champion").version == 3
+
+
+@pytest.mark.parametrize(
+    ("file", "content"),
+    [
+        ("release.json", b'{"run": "../../x"}'),
+        ("release.json", b'{"version": 0}'),
+        ("release.json", b'{"candidate": "a/b"}'),
+        ("release.json", b'{"name": ".."}'),
+        ("release.json", b'{"path": "data/../../x"}'),
+        ("release.json", b'{"path": "/etc"}'),
+        ("release.json", b'{"run": '),
+        ("dvc.lock", b"stages: {rl: [\n"),
+        ("dvc.lock", b"stages: [1]\n"),
+    ],
+)
+def test_what_came_from_elsewhere_is_no_path_and_no_traceback(toy: Path, file: str, content: bytes) -> None:
+    commit = workspace.commit_on(toy, ["HEAD"], {file: content}, "from elsewhere")
+    workspace.keep(toy, "refs/preflow/policy/v1", commit)
+    with pytest.raises(PreflowError, match=r"refs/preflow/policy/v1 \(.*is not what preflow writes"):
+        releases.find(toy, "policy/1")
+
+
+def test_a_name_that_git_cannot_keep_is_refused_before_a_run(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(profiles, "check", lambda *_: None)
+    for name in ("runs", "a..b", "x.lock", "a."):
+        with pytest.raises(PreflowError, match=r"registry.name: '.*' cannot name refs in git"):
+            profiles.resolve(toy, settings=[f"registry.name={name}"])
+    assert profiles.resolve(toy, settings=["registry.name=a.b-c"]).registry == "a.b-c"
