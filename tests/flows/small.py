@@ -47,8 +47,10 @@ if name == "rl":
 if name == "evaluate":
     quality = read("data/10_rl/policy/config.json")["quality"]
     champion = read("data/champion/champion.json")["version"]
-    best = read("data/champion/completions.jsonl")["quality"] if champion else None
-    write("data/12_evaluation/completions/rl.jsonl", json.dumps({"quality": quality}) + "\\n")
+    best = read("data/champion/completions.jsonl")["completions"][0]["gold_reward"] if champion else None
+    answer = {"text": "so good", "gold_reward": quality, "stop_reason": "eos"}
+    asked = {"id": "q", "messages": [{"role": "user", "content": "how good?"}], "completions": [answer]}
+    write("data/12_evaluation/completions/rl.jsonl", json.dumps(asked) + "\\n")
     asked = {"digest": "e", "prompts": 1, "samples_per_prompt": 1}
     scores = {"evaluation_set": asked, "base": "b", "chat": "c", "judge": "gold", "differences": {}}
     scores |= {"quality": quality, "champion": best}
