@@ -200,7 +200,7 @@ def _state(report: Report) -> tuple[str, str]:
     what = promotion_of["reason"] + (f"; {promotion_of['unsent']}" if promotion_of.get("unsent") else "")
     if promotion_of.get("waits"):
         return WAITING, what
-    if promotion_of["promoted"] and report.gate:
+    if "pushed" in promotion_of and report.gate:  # else it is what serves already
         return PROMOTED, f"{what}: {report.gate['reason']}"
     return NOT_PROMOTED, what
 

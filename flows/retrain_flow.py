@@ -8,15 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from prefect import flow, get_run_logger, runtime
+from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext
 from prefect.flow_runs import suspend_flow_run
 from prefect.input import RunInput
 from prefect.states import Completed, Failed, State
 
+from flows import notify as webhook
 from flows import retrain as retraining
 from flows import schedule, workspace
 from flows.environment import set_defaults
-from flows.retrain import FAILED, PATIENCE, REFUSED, WAITING, Order, Outcome
+from flows.retrain import FAILED, PATIENCE, REFUSED, TOLD, WAITING, Order, Outcome
 from flows.summary import summary
 from rlhf.errors import DependencyDown, PreflowError
 
@@ -33,9 +35,27 @@ def _name() -> str:
     return f"{runtime.deployment.name or 'retrain'} {asked:%Y-%m-%d %H:%M:%S}"
 
 
-@flow(name="retrain", flow_run_name=_name, persist_result=False)
+def _tell(_: object, flow_run: FlowRun, state: State[Any]) -> None:
+    """Hook: Prefect calls it after every end, also after that of a process that was killed."""
+    if (url := flow_run.parameters.get("notify")) and state.name in (*TOLD, "Failed", "Crashed"):
+        news = {"firing": flow_run.name, "state": state.name, "message": state.message or ""}
+        webhook.tell(url, news | {"flow_run": str(flow_run.id)}, lambda line: print(line, file=sys.stderr))
+
+
+@flow(
+    name="retrain",
+    flow_run_name=_name,
+    persist_result=False,
+    on_completion=[_tell],
+    on_failure=[_tell],
+    on_crashed=[_tell],
+)
 def retrain(
-    profile: str = "", settings: list[str] | None = None, watch: list[str] | None = None, by_hand: bool = False
+    profile: str = "",
+    settings: list[str] | None = None,
+    watch: list[str] | None = None,
+    by_hand: bool = False,
+    notify: str = "",
 ) -> State[Any]:
     """Retrain where something is new: see `flows.retrain.fire`.
 
@@ -44,6 +64,7 @@ def retrain(
         settings: `key=value` over that.
         watch: folders whose new shards are brought into data/inbox.
         by_hand: a person decides on what the gate lets through.
+        notify: URL that hears what came of it.
     """
     set_defaults()
     root, logger = workspace.find_root(Path.cwd()), get_run_logger()
@@ -67,6 +88,8 @@ def retrain(
         if waits or (outcome and outcome.state == WAITING):
             # On the way back, after a person has answered, the flow starts again from its top and comes here at once.
             run = waits["run"] if waits else outcome.run  # type: ignore[union-attr]
+            if here and outcome:
+                _tell(None, here, Completed(name=WAITING, message=outcome.message))
             answer = _ask(run, outcome.message if outcome else "")
             outcome = retraining.decide(root, run, answer.approve, answer.reason, logger.info)
     except PreflowError as error:

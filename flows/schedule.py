@@ -1,4 +1,4 @@
-"""Schedules of retrains: deployments of the flow `retrain` on the Prefect server, and who is told what came of them.
+"""Schedules of retrains: deployments of the flow `retrain` on the Prefect server.
 
 Call `flows.server.start` before; nothing here imports Prefect before it is needed.
 """
@@ -10,16 +10,12 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from flows.retrain import TOLD, Order
+from flows.retrain import Order
 from rlhf.errors import DependencyDown, PreflowError
 from tasks.config import ConfigError
 
 POOL = "preflow"
 FLOW = "retrain"
-_EVENTS = (*TOLD, "Failed", "Crashed", "Suspended")
-_PAYLOAD = """{"schedule": {{ deployment.name | tojson }}, "firing": {{ flow_run.name | tojson }},
- "state": {{ flow_run.state.name | tojson }}, "message": {{ flow_run.state.message | tojson }},
- "flow_run": {{ flow_run.id | string | tojson }}}"""
 
 
 @dataclass(frozen=True)
@@ -65,14 +61,13 @@ def create(root: Path, order: Order, slots: Slots, notify: str) -> dict[str, Any
             client.create_flow_from_name(FLOW),
             order.key,
             schedules=[DeploymentScheduleCreate(schedule=schedule, active=True)],
-            parameters=parameters | {"by_hand": order.by_hand},
+            parameters=parameters | {"by_hand": order.by_hand, "notify": notify},
             description="Retrains where data, parameters or code are new, promotes what passes the gate",
             work_pool_name=POOL,
             entrypoint="flows.retrain_flow.retrain",
             pull_steps=[{"prefect.deployments.steps.set_working_directory": {"directory": str(root)}}],
             paused=False,
         )
-        _notify(client, order.key, str(deployment), notify)
         return _told(client.read_deployment(deployment))
 
 
@@ -98,11 +93,9 @@ def run_now(name: str) -> dict[str, Any]:
 
 
 def delete(name: str) -> None:
-    """Take it away, with its notification; what was retrained stays."""
+    """Take it away; what was retrained stays."""
     with _client() as client:
-        found = _found(client, name)
-        _notify(client, found.name, str(found.id), "")
-        client.delete_deployment(found.id)
+        client.delete_deployment(_found(client, name).id)
 
 
 def answer(flow_run: str, approve: bool, reason: str) -> None:
@@ -173,7 +166,7 @@ def _told(deployment: Any) -> dict[str, Any]:
         "slots": [_slots(one) for one in schedules],
         "paused": bool(deployment.paused),
         "served": str(deployment.status.value if deployment.status else "") == "READY",
-        **{key: deployment.parameters.get(key) for key in ("profile", "settings", "watch", "by_hand")},
+        **{key: deployment.parameters.get(key) for key in ("profile", "settings", "watch", "by_hand", "notify")},
     }
 
 
@@ -195,32 +188,3 @@ def _template() -> dict[str, Any]:
     from prefect.workers.process import ProcessWorker
 
     return dict(ProcessWorker.get_default_base_job_template())
-
-
-def _notify(client: Any, name: str, deployment: str, url: str) -> None:
-    """The automation that tells a webhook; made anew, or taken away where there is no URL."""
-    from prefect.automations import AutomationCore, EventTrigger
-    from prefect.blocks.webhook import Webhook
-    from prefect.events.actions import CallWebhook
-
-    title = f"preflow: tell of {FLOW}/{name}"
-    for old in client.read_automations_by_name(title):
-        client.delete_automation(old.id)
-    if not url:
-        return
-    block = Webhook(url=url).save(f"preflow-{_slug(name)}", overwrite=True)
-    trigger = EventTrigger(
-        match={"prefect.resource.id": "prefect.flow-run.*"},
-        match_related={"prefect.resource.id": f"prefect.deployment.{deployment}"},
-        expect={f"prefect.flow-run.{state}" for state in _EVENTS},
-        for_each={"prefect.resource.id"},
-        posture="Reactive",
-        threshold=1,
-        within=timedelta(0),
-    )
-    action = CallWebhook(block_document_id=block, payload=_PAYLOAD)
-    client.create_automation(AutomationCore(name=title, trigger=trigger, actions=[action]))
-
-
-def _slug(name: str) -> str:
-    return "".join(letter if letter.isalnum() else "-" for letter in name.lower()).strip("-")

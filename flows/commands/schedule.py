@@ -139,5 +139,6 @@ def _show(one: dict[str, Any], as_json: bool) -> None:
         return
     about = [*one["slots"], *filter(None, [one["profile"], *(one["settings"] or ())])]
     about += [f"watches {folder}" for folder in one["watch"] or ()] + ["approved by hand"] * bool(one["by_hand"])
+    about += ["tells a webhook"] * bool(one["notify"])
     state = "paused" if one["paused"] else "served" if one["served"] else "not served: `preflow schedule serve`"
     print(f"{one['name']:20} {'; '.join(about)}; {state}")

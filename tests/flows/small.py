@@ -24,8 +24,8 @@ def read(path):
     return json.loads(Path(path).read_text())
 
 if name == "collect":
-    words = [word for shard in sorted(Path("data/inbox/preferences").glob("*.jsonl")) for word in shard.read_text().split()]
-    write("data/01_raw/words", " ".join(words))
+    shards = sorted(Path("data/inbox/preferences").glob("*.jsonl"))
+    write("data/01_raw/words", " ".join(shard.read_text().strip() for shard in shards))
 if name == "validate":
     words = Path("data/01_raw/words").read_text().split()
     if "bad" in words:
@@ -47,17 +47,21 @@ if name == "rl":
 if name == "evaluate":
     quality = read("data/10_rl/policy/config.json")["quality"]
     champion = read("data/champion/champion.json")["version"]
-    best = read("data/champion/completions.jsonl")["quality"] if champion else None
-    write("data/12_evaluation/completions/rl.jsonl", json.dumps({"quality": quality}) + "\\n")
-    scores = {"evaluation_set": {"digest": "e", "prompts": 1, "samples_per_prompt": 1}, "base": "b", "chat": "c", "quality": quality, "champion": best, "differences": {}}
+    best = read("data/champion/completions.jsonl")["completions"][0]["gold_reward"] if champion else None
+    answer = {"text": "so good", "gold_reward": quality, "stop_reason": "eos"}
+    asked = {"id": "q", "messages": [{"role": "user", "content": "how good?"}], "completions": [answer]}
+    write("data/12_evaluation/completions/rl.jsonl", json.dumps(asked) + "\\n")
+    asked = {"digest": "e", "prompts": 1, "samples_per_prompt": 1}
+    scores = {"evaluation_set": asked, "base": "b", "chat": "c", "judge": "gold", "differences": {}}
+    scores |= {"quality": quality, "champion": best}
     gold = {"mean": quality, "ci_low": quality, "ci_high": quality}
-    write("data/12_evaluation/scores.json", json.dumps(scores | {"judge": "gold", "policies": {"rl": {"gold_reward": gold}}}))
+    write("data/12_evaluation/scores.json", json.dumps(scores | {"policies": {"rl": {"gold_reward": gold}}}))
 if name == "gate":
     scores = read("data/12_evaluation/scores.json")
     better = scores["champion"] is None or scores["quality"] > scores["champion"]
     reason = f"quality {scores['quality']} against {scores['champion']}"
-    gate = {"promote": better, "candidate": "rl", "against": "champion", "judge": "gold", "checks": [], "reason": reason}
-    write("data/13_gate/gate.json", json.dumps(gate))
+    gate = {"promote": better, "candidate": "rl", "against": "champion", "judge": "gold", "checks": []}
+    write("data/13_gate/gate.json", json.dumps(gate | {"reason": reason}))
 '''
 EVALUATE = "tasks.evaluate --base data/04_base/policy --policies rl=data/10_rl/policy --champion data/champion"
 GRAPH = f"""stages:
