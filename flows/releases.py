@@ -8,12 +8,13 @@ parent. `refs/preflow/<name>/champion` points at the version that serves. What a
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from flows import workspace
 from flows.workspace import git
@@ -160,15 +161,27 @@ def find(root: Path, text: str = "") -> Release:
     return _read(root, ref, commit)
 
 
-def versions(root: Path, name: str) -> list[Release]:
-    """Promoted versions that this clone knows, its own and those fetched last, oldest first."""
-    found = {}
+def versions(root: Path, name: str, say: Callable[[str], None] | None = None) -> list[Release]:
+    """Promoted versions that this clone knows, its own and those fetched last, oldest first.
+
+    Raises:
+        PreflowError: one can not be read; with `say` that gets the line, and the others are told.
+    """
+    found: dict[int, tuple[str, str]] = {}
     for space in ("refs/preflow-remote", "refs/preflow"):
         for line in git(root, "for-each-ref", "--format=%(objectname) %(refname)", f"{space}/{name}").splitlines():
             commit, ref = line.split(" ", 1)
             if number := re.fullmatch(r"v(\d+)", ref.rsplit("/", 1)[1]):
                 found[int(number[1])] = (_ref(name, number[0]), commit)
-    return [_read(root, *found[number]) for number in sorted(found)]
+    read = []
+    for _, (ref, commit) in sorted(found.items()):
+        try:
+            read.append(_read(root, ref, commit))
+        except PreflowError as error:
+            if say is None:
+                raise
+            say(f"left out: {error}")
+    return read
 
 
 def names(root: Path) -> list[str]:
@@ -215,10 +228,14 @@ def _commit_at(root: Path, ref: str) -> str | None:
 
 
 def _read(root: Path, ref: str, commit: str) -> Release:
-    record = json.loads(workspace.file_at(root, commit, RECORD) or b"{}")
     lock = workspace.file_at(root, commit, "dvc.lock") or b""
-    stages = (YAML(typ="safe").load(lock.decode()) or {}).get("stages") or {}
-    outs = [out for stage in stages.values() for out in stage.get("outs") or () if "md5" in out]
+    try:
+        record = dict(json.loads(workspace.file_at(root, commit, RECORD) or b"{}"))
+        stages = (YAML(typ="safe").load(lock.decode()) or {}).get("stages") or {}
+        outs = [out for stage in stages.values() for out in stage.get("outs") or () if "md5" in out]
+    except (YAMLError, ValueError, AttributeError, TypeError) as error:
+        said = str(error).partition("\n")[0]
+        raise PreflowError(f"{ref}: its {RECORD} or dvc.lock can not be read: {said}") from None
     run = record.get("run") or (ref.rsplit("/", 1)[1] if ref.startswith(f"refs/preflow/{RUNS}/") else "")
     return Release(
         ref=ref,

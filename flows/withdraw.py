@@ -49,7 +49,7 @@ class Done:
 
 def touched_by(root: Path, wanted: Wanted, say: Callable[[str], None]) -> Facts:
     """What the rows reached in all runs that are kept here. Raises PreflowError where there are no such rows."""
-    return facts_of(dvc.cache(root), wanted, known_runs(root), versions(root, say))
+    return facts_of(dvc.cache(root), wanted, known_runs(root, say), versions(root, say))
 
 
 def carry_out(root: Path, wanted: Wanted, say: Callable[[str], None]) -> Done:

@@ -144,7 +144,7 @@ def prune(
     if not dry_run and plan.runs:
         if not yes:
             _ask("remove them?")
-        freed = work.carry_out(root, plan)
+        plan, freed = work.carry_out(root, plan)
         if not as_json:
             print(f"removed {len(plan.runs)} runs; {told_size(freed)} more are free on this disk")
     if as_json:
