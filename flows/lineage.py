@@ -27,7 +27,7 @@ def lineage(root: Path, text: str, say: Any = lambda _: None) -> Lineage:
     Raises:
         PreflowError: nothing of that name is known here.
     """
-    runs, released = known_runs(root), versions(root, say)
+    runs, released = known_runs(root, say), versions(root, say)
     if not runs:
         raise PreflowError("no run is kept here yet: `preflow run` makes one, `git fetch` brings those of others")
     wanted = Wanted.parse(text) or _inbox_file(root, text)

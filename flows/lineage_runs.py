@@ -6,13 +6,14 @@ locked with what their producers are locked with count as the run's own.
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
 from flows import releases
 from flows.workspace import file_at, git
@@ -104,17 +105,28 @@ def module_of(graph: Graph, stage: str) -> str:
     return found[1] if found else stage
 
 
-def known_runs(root: Path) -> list[Known]:
-    """Every run whose ref is in this clone, oldest first, and then the checkout where it holds something else."""
+def known_runs(root: Path, say: Callable[[str], None] = lambda _: None) -> list[Known]:
+    """Every run whose ref is in this clone, oldest first, and then the checkout where it holds something else.
+
+    Of a run that was fetched too, our own ref counts. `say` gets a line for each ref that can not be read.
+    """
     form = "--format=%(refname)%09%(objectname)%09%(committerdate:unix)%09%(contents:subject)"
-    spaces = ("refs/preflow/runs", "refs/preflow-remote/runs")
+    spaces = ("refs/preflow/runs", "refs/preflow-remote/runs")  # by name the remote's would come first
+    listed = [line for space in spaces for line in git(root, "for-each-ref", form, space).splitlines()]
     read = _Reader(root)
     found: dict[str, Known] = {}
-    for line in git(root, "for-each-ref", "--sort=refname", form, *spaces).splitlines():
+    for line in listed:
         ref, commit, when, subject = line.split("\t", 3)
         match = _SUBJECT.fullmatch(subject)
         name = ref.rsplit("/", 1)[1]
-        if name not in found and (made := read.run(commit)):
+        if name in found:
+            continue
+        try:
+            made = read.run(commit)
+        except PreflowError as error:
+            say(f"{ref} is left out, as it can not be read: {error}")
+            continue
+        if made:
             tree, params = made
             label = match["label"] if match else ""
             found[name] = Known(name, ref, commit, label, int(when), tree, params)
@@ -140,7 +152,7 @@ def versions(root: Path, say: Any = lambda _: None) -> list[Version]:
     found = {}
     for name in releases.names(root):
         champion = _champion_in_git(root, name)
-        for one in releases.versions(root, name):
+        for one in releases.versions(root, name, say):
             number = one.version or 0
             found[(name, number)] = Version(name, number, one.run, one.path, one.md5, one.ref, number == champion)
     try:
@@ -173,17 +185,18 @@ class _Reader:
         self._graphs: dict[tuple[str, str], Graph] = {}
 
     def run(self, commit: str) -> tuple[Tree, Mapping[str, Any]] | None:
-        """Tree and params of a commit; None where it has no lock, or a graph that its params do not fill in."""
+        """Tree and params of a commit; None where it has no lock.
+
+        Raises:
+            PreflowError: a file of it is torn, or its graph is none that its params fill in.
+        """
         blobs = dict(self._blobs(commit))
         if "dvc.lock" not in blobs or "dvc.yaml" not in blobs:
             return None
         params = self._parse(commit, "params.yaml", blobs.get("params.yaml", ""))
         key = (blobs["dvc.yaml"], blobs.get("params.yaml", ""))
         if key not in self._graphs:
-            try:
-                self._graphs[key] = graph_of(self._parse(commit, "dvc.yaml", key[0]), params)
-            except PreflowError:
-                return None
+            self._graphs[key] = graph_of(self._parse(commit, "dvc.yaml", key[0]), params)
         lock = self._parse(commit, "dvc.lock", blobs["dvc.lock"]).get("stages") or {}
         return Tree(_nowhere(self._root), self._graphs[key], lock), params
 
@@ -195,7 +208,13 @@ class _Reader:
     def _parse(self, commit: str, path: str, blob: str) -> dict[str, Any]:
         if blob not in self._parsed:
             text = (file_at(self._root, commit, path) or b"").decode("utf-8", "replace") if blob else ""
-            self._parsed[blob] = YAML(typ="safe").load(text) or {}
+            try:
+                values = YAML(typ="safe").load(text) or {}
+            except (YAMLError, ValueError) as error:
+                raise PreflowError(f"{path} is no YAML: {str(error).splitlines()[0]}") from None
+            if not isinstance(values, dict):
+                raise PreflowError(f"{path} is a {type(values).__name__}, expected `key: value` lines")
+            self._parsed[blob] = values
         return self._parsed[blob]
 
 

@@ -2,24 +2,44 @@
 
 import fcntl
 import re
-from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
 
-from flows import dvc
+from flows import dvc, guards
 from flows.cache import files_of, object_path
 from flows.workspace import git
 from rlhf.errors import Busy, PreflowError
 from tasks.journal import home
 
+_MD5 = re.compile(r"\bmd5: '?([0-9a-f]{32}(?:\.dir)?)\b")
 _REMOTE = re.compile(r"(\S+)\s+(.+?)(?:\s+\(default\))?")
 
 
 def refuse_if_busy(root: Path) -> None:
     """Raises Busy where a run is going on in this checkout or in a worktree of its own."""
-    for lock in [home(root) / "run.lock", *sorted((home(root) / "worktrees").glob("*.lock"))]:
+    _refuse_held([home(root) / "run.lock"])
+    refuse_if_worktree_busy(root)
+
+
+def refuse_if_worktree_busy(root: Path) -> None:
+    """Raises Busy where a run is going on in a worktree of its own."""
+    _refuse_held(sorted((home(root) / "worktrees").glob("*.lock")))
+
+
+@contextmanager
+def nobody_else(root: Path, what: str) -> Iterator[None]:
+    """Keep runs of this checkout out while `what` goes on. Raises Busy where a run is going on, in a worktree too."""
+    with guards.held(home(root) / "run.lock", what):
+        refuse_if_worktree_busy(root)
+        yield
+
+
+def _refuse_held(locks: Iterable[Path]) -> None:
+    for lock in locks:
         if lock.exists() and is_held(lock):
             holder = lock.read_text(encoding="utf-8").strip() or lock.stem
             raise Busy(f"{holder} is going on; wait for it, or end it with Ctrl-C there")
@@ -45,24 +65,57 @@ def whole(cache: Path, md5s: Iterable[str]) -> set[str]:
     return found
 
 
-def locks_of_users(root: Path) -> Iterator[set[str]]:
-    """md5 of all that a dvc.lock names: each one in the history of branches, tags and remotes, and each that lies in a
-    worktree."""
-    everywhere = ("--branches", "--tags", "--remotes", "HEAD")
-    commits = git(root, "rev-list", *everywhere, "--", "dvc.lock").split()
-    for commit in commits:
-        with suppress(PreflowError):
-            yield _named_in(git(root, "cat-file", "blob", f"{commit}:dvc.lock"))
+def locks_of_refs(root: Path, leaving_out: Collection[str]) -> Iterator[set[str]]:
+    """md5 of all that the dvc.lock of each ref of ours names, of this clone and of what it has fetched.
+
+    Raises:
+        PreflowError: a dvc.lock can not be read, so nobody knows what it needs; the message names the ref.
+    """
+    spaces = ("refs/preflow", "refs/preflow-remote")
+    read: dict[str, set[str]] = {}
+    for ref in git(root, "for-each-ref", "--format=%(refname)", *spaces).splitlines():
+        if ref in leaving_out:
+            continue
+        for line in git(root, "ls-tree", ref, "--", "dvc.lock").splitlines():
+            blob = line.split()[2]
+            if blob not in read:
+                read[blob] = _named_in(git(root, "cat-file", "blob", blob), ref)
+            yield read[blob]
+
+
+def locks_of_users(root: Path, leaving_out: Collection[Path] = ()) -> Iterator[set[str]]:
+    """md5 of all that a dvc.lock names: each one in the history of branches, tags, remotes and stashes, and each that
+    lies in a worktree which is not left out.
+
+    Raises:
+        PreflowError: the dvc.lock of a worktree can not be read; the message names it.
+    """
+    stashes = git(root, "stash", "list", "--format=%H").split()
+    everywhere = ("--full-history", "--branches", "--tags", "--remotes", "HEAD", *stashes)
+    for commit in git(root, "rev-list", *everywhere, "--", "dvc.lock").split():
+        with suppress(PreflowError):  # it was removed in this commit
+            yield set(_MD5.findall(git(root, "cat-file", "blob", f"{commit}:dvc.lock")))  # conflict marks or not
     for line in git(root, "worktree", "list", "--porcelain").splitlines():
-        lock = Path(line.removeprefix("worktree ")) / "dvc.lock"
-        if line.startswith("worktree ") and lock.is_file():
-            yield _named_in(lock.read_text(encoding="utf-8"))
+        tree = Path(line.removeprefix("worktree "))
+        lock = tree / "dvc.lock"
+        if line.startswith("worktree ") and tree.resolve() not in leaving_out and lock.is_file():
+            yield _named_in(lock.read_text(encoding="utf-8", errors="replace"), str(tree))
 
 
-def _named_in(text: str) -> set[str]:
-    stages = (YAML(typ="safe").load(text) or {}).get("stages") or {}
-    entries = [one for stage in stages.values() for kind in ("deps", "outs") for one in stage.get(kind) or ()]
-    return {str(one["md5"]) for one in entries if "md5" in one}
+def _named_in(text: str, where: str) -> set[str]:
+    try:
+        stages = (YAML(typ="safe").load(text) or {}).get("stages") or {}
+        entries = [one for stage in stages.values() for kind in ("deps", "outs") for one in stage.get(kind) or ()]
+        return {str(one["md5"]) for one in entries if "md5" in one}
+    except (YAMLError, ValueError, AttributeError, TypeError) as error:
+        raise PreflowError(
+            f"the dvc.lock of {where} can not be read ({_first_line(error)}), so what it needs of the cache is not "
+            "known and nothing is removed; mend it, or remove it if nobody needs it"
+        ) from None
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def weight(cache: Path, md5s: Iterable[str]) -> int:

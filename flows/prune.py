@@ -56,49 +56,66 @@ def plan(root: Path, older_than: str, keep: int | None, profile: str | None, say
     Raises:
         ConfigError: neither an age nor a number, or both.
         Busy: a run is going on.
+        PreflowError: a ref or worktree can not be read, so what it needs is not known.
     """
     if bool(older_than) == (keep is not None):
         raise ConfigError("say which runs: --older-than 30d, or --keep 10 for all but the newest ten")
     objects.refuse_if_busy(root)
-    everything = known_runs(root)
+    everything = known_runs(root, say)
     ours = [run for run in everything if run.ref.startswith("refs/preflow/runs/")]
-    asked = _asked(ours, older_than, keep, profile)
+    return _plan(root, _asked(ours, older_than, keep, profile), everything, say)
+
+
+def carry_out(root: Path, shown: Plan) -> tuple[Plan, int]:
+    """Remove of a plan what may still go, as runs may have come since; returns that, and the bytes that were freed.
+
+    Refs go last, so that a plan that was interrupted is made again.
+
+    Raises:
+        Busy: a run is going on.
+        PreflowError: a ref or worktree can not be read, so what it needs is not known.
+    """
+    with objects.nobody_else(root, "prune"):
+        everything = known_runs(root)
+        planned = {(run.ref, run.commit) for run in shown.runs}
+        found = _plan(root, [run for run in everything if (run.ref, run.commit) in planned], everything, lambda _: None)
+        found.objects &= shown.objects
+        cache = dvc.cache(root)
+        before = shutil.disk_usage(root).free
+        objects.remove(cache, found.objects)
+        objects.forget_runs(cache, found.objects)
+        for path in found.folders:
+            if path.parent.name == "worktrees":
+                worktrees.remove(root, path)
+            else:
+                shutil.rmtree(path, ignore_errors=True)
+        for run in found.runs:
+            for ref in git(root, "for-each-ref", "--format=%(refname)", *_refs(run)).splitlines():
+                git(root, "update-ref", "-d", ref)
+    return found, max(0, shutil.disk_usage(root).free - before)
+
+
+def _plan(root: Path, asked: Sequence[Known], everything: Sequence[Known], say: Callable[[str], None]) -> Plan:
     stays = _protected(root, everything, say)
     found = Plan([run for run in asked if run.name not in stays], {})
     found.kept = {run.name: stays[run.name] for run in asked if run.name in stays}
-    going = {run.name for run in found.runs}
     cache = dvc.cache(root)
     if cache.is_relative_to(root):
-        found.objects = _alone(root, cache, found.runs, [run for run in everything if run.name not in going])
+        found.objects = _alone(root, cache, found.runs)
         found.bytes = objects.weight(cache, found.objects)
     else:
         found.note = f"the DVC cache {cache} lies outside of this checkout, where others may use it: it is left alone"
     places = [home(root) / "worktrees", home(root) / "journal", root / "reports"]
-    found.folders = [place / name for name in sorted(going) for place in places if (place / name).is_dir()]
+    going = sorted(run.name for run in found.runs)
+    found.folders = [place / name for name in going for place in places if (place / name).is_dir()]
     found.folders = [path for path in found.folders if path.parent.name != "journal" or (path / "shipped").exists()]
     found.bytes += sum(file.stat().st_size for path in found.folders for file in path.rglob("*") if file.is_file())
     return found
 
 
-def carry_out(root: Path, found: Plan) -> int:
-    """Remove it; returns the bytes that were freed. Refs go last, so that a plan that was interrupted is made again.
-
-    Raises:
-        Busy: a run is going on.
-    """
-    objects.refuse_if_busy(root)
-    cache = dvc.cache(root)
-    before = shutil.disk_usage(root).free
-    objects.remove(cache, found.objects)
-    objects.forget_runs(cache, found.objects)
-    for path in found.folders:
-        if path.parent.name == "worktrees":
-            worktrees.remove(root, path)
-        else:
-            shutil.rmtree(path, ignore_errors=True)
-    for run in found.runs:
-        git(root, "update-ref", "-d", run.ref, run.commit)
-    return max(0, shutil.disk_usage(root).free - before)
+def _refs(run: Known) -> tuple[str, str]:
+    """Of a run of ours: its own ref, and what the git remote has of it."""
+    return run.ref, f"refs/preflow-remote/runs/{run.name}"
 
 
 def _asked(runs: Sequence[Known], older_than: str, keep: int | None, profile: str | None) -> list[Known]:
@@ -118,19 +135,21 @@ def _protected(root: Path, runs: Sequence[Known], say: Callable[[str], None]) ->
     for run in runs:
         if run.ref and text and workspace.file_at(root, run.commit, "dvc.lock") == text:
             found[run.name] = "the checkout has its dvc.lock"
+    for name in releases.names(root):
+        releases.versions(root, name)  # refuses what it can not read: that may be a version of one of these runs
     for version in versions(root, say):
         found[version.run] = f"{version.label} was made by it" + (", the champion" if version.is_champion else "")
     return found
 
 
-def _alone(root: Path, cache: Path, going: Sequence[Known], staying: Sequence[Known]) -> set[str]:
-    """What only the runs that go need; the same bytes under another name count as needed."""
-    needed = {md5 for run in staying for md5 in run.objects}
-    for name in releases.names(root):
-        for release in releases.versions(root, name):
-            needed |= set(release.digests.values())
-    for named in objects.locks_of_users(root):
-        needed |= named
+def _alone(root: Path, cache: Path, going: Sequence[Known]) -> set[str]:
+    """What only the runs that go need; the same bytes under another name count as needed.
+
+    What stays is told by every lock there is, also of runs whose graph nobody can read any more.
+    """
+    refs = {ref for run in going for ref in _refs(run)}
+    trees = {(home(root) / "worktrees" / run.name).resolve() for run in going}
+    needed = set().union(*objects.locks_of_refs(root, refs), *objects.locks_of_users(root, trees))
     gone = {md5 for run in going for md5 in run.objects} - needed
     return objects.whole(cache, gone) - objects.whole(cache, needed)
 

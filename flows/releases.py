@@ -8,7 +8,7 @@ parent. `refs/preflow/<name>/champion` points at the version that serves. What a
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -179,15 +179,27 @@ def find(root: Path, text: str = "") -> Release:
     return _read(root, ref, commit)
 
 
-def versions(root: Path, name: str) -> list[Release]:
-    """Promoted versions that this clone knows, its own and those fetched last, oldest first."""
-    found = {}
+def versions(root: Path, name: str, say: Callable[[str], None] | None = None) -> list[Release]:
+    """Promoted versions that this clone knows, its own and those fetched last, oldest first.
+
+    Raises:
+        PreflowError: one can not be read; with `say` that gets the line, and the others are told.
+    """
+    found: dict[int, tuple[str, str]] = {}
     for space in ("refs/preflow-remote", "refs/preflow"):
         for line in git(root, "for-each-ref", "--format=%(objectname) %(refname)", f"{space}/{name}").splitlines():
             commit, ref = line.split(" ", 1)
             if number := re.fullmatch(r"v(\d+)", ref.rsplit("/", 1)[1]):
                 found[int(number[1])] = (_ref(name, number[0]), commit)
-    return [_read(root, *found[number]) for number in sorted(found)]
+    read = []
+    for _, (ref, commit) in sorted(found.items()):
+        try:
+            read.append(_read(root, ref, commit))
+        except PreflowError as error:
+            if say is None:
+                raise
+            say(f"left out: {error}")
+    return read
 
 
 def names(root: Path) -> list[str]:

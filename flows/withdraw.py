@@ -12,14 +12,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from flows import dvc, guards, workspace
+from flows import dvc, guards, objects, withdraw_purge, workspace
 from flows.launch import new_name
 from flows.lineage_facts import Facts, facts_of
 from flows.lineage_rows import Wanted
 from flows.lineage_runs import checkout, known_runs, module_of, versions
 from flows.request import commit_message
 from flows.runner import Place, run_stage
-from rlhf.errors import DataRefused, PreflowError
+from rlhf.errors import Busy, DataRefused, PreflowError
 from rlhf.records import read_rows
 from tasks import tracking
 from tasks.config import read_yaml
@@ -49,7 +49,7 @@ class Done:
 
 def touched_by(root: Path, wanted: Wanted, say: Callable[[str], None]) -> Facts:
     """What the rows reached in all runs that are kept here. Raises PreflowError where there are no such rows."""
-    return facts_of(dvc.cache(root), wanted, known_runs(root), versions(root, say))
+    return facts_of(dvc.cache(root), wanted, known_runs(root, say), versions(root, say))
 
 
 def carry_out(root: Path, wanted: Wanted, say: Callable[[str], None]) -> Done:
@@ -60,23 +60,49 @@ def carry_out(root: Path, wanted: Wanted, say: Callable[[str], None]) -> Done:
         DataRefused: what is left does not pass the gate; params.yaml keeps the setting.
         PreflowError: a stage failed.
     """
-    run = new_name()
     with guards.held(home(root) / "run.lock", f"withdraw {wanted.text}"):
-        here = checkout(root)
-        before = here.data_version if here else ""
-        _set(root / "params.yaml", wanted)
-        results = _make(root, run, say)
-        dvc.order_lock(root, load_graph(root))
-        ran = any(one.state == "ran" for one in results.values())
-        if ran:
-            _keep(root, run, wanted, results)
-        made = checkout(root)
-        if made is None:
-            raise PreflowError(f"{root} has no dvc.lock after its data was made")
-        left = _left(root, wanted)
-        if left:
-            raise PreflowError(f"{left} rows of {wanted.text} are still in {made.name}'s data: this is a fault of ours")
-        return Done(run if ran else "", before, made.data_version, _clean(root), left)
+        return _carry_out(root, wanted, say)
+
+
+def carry_out_and_purge(
+    root: Path, wanted: Wanted, say: Callable[[str], None]
+) -> tuple[Done, Facts, withdraw_purge.Purged]:
+    """As `carry_out`, then delete what holds the rows, as runs are now and not as they were when somebody was asked.
+
+    Raises:
+        Busy: a run is going on, or one was while the data was made; then nothing is deleted.
+        DataRefused, PreflowError: as of `carry_out`.
+    """
+    with objects.nobody_else(root, f"withdraw {wanted.text}"):
+        facts = touched_by(root, wanted, lambda _: None)
+        done = _carry_out(root, wanted, say)
+        objects.refuse_if_worktree_busy(root)
+        looked = {(run.ref, run.commit) for run, _ in facts.held}
+        since = [run.name for run in known_runs(root) if run.ref and (run.ref, run.commit) not in looked]
+        if others := [name for name in since if name != done.run]:
+            raise Busy(
+                f"run {', '.join(others)} has come while the data was made, and may hold the rows: nothing is deleted "
+                "yet, give the same command again"
+            )
+        return done, facts, withdraw_purge.purge(root, facts)
+
+
+def _carry_out(root: Path, wanted: Wanted, say: Callable[[str], None]) -> Done:
+    run, here = new_name(), checkout(root)
+    before = here.data_version if here else ""
+    _set(root / "params.yaml", wanted)
+    results = _make(root, run, say)
+    dvc.order_lock(root, load_graph(root))
+    ran = any(one.state == "ran" for one in results.values())
+    if ran:
+        _keep(root, run, wanted, results)
+    made = checkout(root)
+    if made is None:
+        raise PreflowError(f"{root} has no dvc.lock after its data was made")
+    left = _left(root, wanted)
+    if left:
+        raise PreflowError(f"{left} rows of {wanted.text} are still in {made.name}'s data: this is a fault of ours")
+    return Done(run if ran else "", before, made.data_version, _clean(root), left)
 
 
 def told(facts: Facts, done: Done | None) -> dict[str, Any]:

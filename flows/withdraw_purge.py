@@ -48,17 +48,13 @@ def lost(facts: Facts) -> dict[str, list[str]]:
 
 
 def purge(root: Path, facts: Facts) -> Purged:
-    """Delete it. Call it after the data was made anew.
-
-    Raises:
-        Busy: a run is going on.
-    """
-    objects.refuse_if_busy(root)
+    """Delete it. Call it after the data was made anew, while no run can begin (`objects.nobody_else`)."""
     cache, here = dvc.cache(root), checkout(root)
     holding = {md5 for _, held in facts.held for one in held.values() for md5 in one.files}
     needed = _files_needed(cache, here) & holding
     gone = holding - needed
     done = Purged(needed=_names_of(facts, needed), by_hand=_inbox(root, facts))
+    copies = [*_outs_in_trees(root, gone), *_copies(root, facts)]  # found while links into the cache still lead there
     done.cached = objects.remove(cache, gone)
     objects.forget_runs(cache, {item.md5 for run, reached in facts.reached for item in _outs(run, reached)})
     for name, place in objects.remotes(root).items():
@@ -66,7 +62,7 @@ def purge(root: Path, facts: Facts) -> Purged:
             done.remote[name] = objects.remove(place, gone)
         else:
             done.by_hand += [f"{place}/files/md5/{md5[:2]}/{md5[2:]} of remote {name}" for md5 in sorted(gone)]
-    for path in [*_outs_in_trees(root, gone), *_copies(root, facts)]:
+    for path in copies:
         path.unlink(missing_ok=True)
         done.files.append(str(path.relative_to(root)) if path.is_relative_to(root) else str(path))
     if not uri_of(root).startswith("sqlite:///"):
@@ -107,12 +103,13 @@ def _outs_in_trees(root: Path, gone: set[str]) -> Iterator[Path]:
     """Copies that were checked out, in this tree and in worktrees of runs."""
     for tree in [root, *sorted((home(root) / "worktrees").glob("*/"))]:
         for path in sorted((tree / "data").glob("[01]*/**/*")):
-            if path.is_file() and path.suffix in _TEXTS and _md5(path) in gone:
+            if path.is_file() and _md5(path) in gone:
                 yield path
 
 
 def _md5(path: Path) -> str:
-    return hashlib.md5(path.read_bytes(), usedforsecurity=False).hexdigest()
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def _copies(root: Path, facts: Facts) -> Iterator[Path]:

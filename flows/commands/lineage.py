@@ -99,8 +99,11 @@ def withdraw(
         return
     if purge and not yes:
         _ask(withdraw_show.warning(facts))
-    done = work.carry_out(root, wanted, say)
-    purged = withdraw_purge.purge(root, facts) if purge else None
+    purged = None
+    if purge:
+        done, facts, purged = work.carry_out_and_purge(root, wanted, say)
+    else:
+        done = work.carry_out(root, wanted, say)
     if as_json:
         extra = {"purged": purged.__dict__, "lost": withdraw_purge.lost(facts)} if purged else {}
         print(json.dumps(work.told(facts, done) | extra, ensure_ascii=False))
@@ -144,7 +147,7 @@ def prune(
     if not dry_run and plan.runs:
         if not yes:
             _ask("remove them?")
-        freed = work.carry_out(root, plan)
+        plan, freed = work.carry_out(root, plan)
         if not as_json:
             print(f"removed {len(plan.runs)} runs; {told_size(freed)} more are free on this disk")
     if as_json:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from flows import dvc
+from flows import dvc, workspace
 from flows.cli import app
 from rlhf.errors import PreflowError
 from tests.flows.archive import Archive
@@ -182,3 +182,15 @@ def test_pictures_are_whole_and_need_no_network(archive: Archive, name: str) -> 
 def test_what_is_not_known(archive: Archive, asked: str, says: str) -> None:
     with pytest.raises(PreflowError, match=re.escape(says)):
         CliRunner().invoke(app, ["lineage", asked], catch_exceptions=False)
+
+
+def test_what_cannot_be_read_is_named_and_left_out(archive: Archive) -> None:
+    torn = "20261104-120000-dddd"
+    workspace.snapshot(archive.root, torn, f"preflow run {torn} []", extra={"dvc.lock": b"stages: {sft: ["})
+    commit = workspace.commit_on(archive.root, ["HEAD"], {"release.json": b'{"name": '}, "torn")
+    workspace.keep(archive.root, "refs/preflow/policy/v7", commit)
+    done = CliRunner().invoke(app, ["lineage", f"row:{ADA}", "--json"], catch_exceptions=False)
+    assert done.exit_code == 0
+    assert f"refs/preflow/runs/{torn} is left out" in done.stderr
+    assert "refs/preflow/policy/v7" in done.stderr
+    assert [one["version"] for one in json.loads(done.stdout)["versions"]] == [1]

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from flows import dvc, guards
+from flows import dvc, guards, objects, workspace
+from flows import prune as work
 from flows.cache import object_path
 from flows.cli import app
 from flows.objects import told_size, whole
@@ -144,3 +145,107 @@ def test_it_asks_and_waits(archive: Archive) -> None:
 
 def test_sizes_for_people() -> None:
     assert [told_size(size) for size in (7, 1500, 2_500_000, 3e9)] == ["7 bytes", "1.5 kB", "2.5 MB", "3.0 GB"]
+
+
+def torn(archive: Archive, name: str, **files: bytes) -> None:
+    """A run's ref with files that nobody can read."""
+    extra = {path.replace("_", "."): content for path, content in files.items()}
+    workspace.snapshot(archive.root, name, f"preflow run {name} []", extra=extra)
+
+
+def test_a_run_whose_graph_is_past_reading_keeps_its_data(archive: Archive) -> None:
+    lock = archive.lock(outs(), also="old")
+    torn(archive, "20261105-120000-aaaa", dvc_yaml=b"stages: [nobody knows", dvc_lock=lock.encode())
+    assert [one["run"] for one in prune("--keep", "0", "--yes")["runs"]] == [OLD, SWEPT]
+    kept = objects_of(archive, lock)
+    assert is_there(archive, kept) == kept
+
+
+@pytest.mark.parametrize("space", ["preflow/runs", "preflow-remote/runs", "preflow-remote/policy"])
+def test_a_lock_that_cannot_be_read_stops_all(archive: Archive, space: str) -> None:
+    torn(archive, "20261105-120000-aaaa", dvc_lock=b"stages: {sft: [")
+    git(archive.root, "update-ref", f"refs/{space}/v9", "refs/preflow/runs/20261105-120000-aaaa")
+    if "runs" not in space or "remote" in space:
+        git(archive.root, "update-ref", "-d", "refs/preflow/runs/20261105-120000-aaaa")
+    before = refs(archive)
+    with pytest.raises(PreflowError, match=rf"refs/preflow\S*/({space.rsplit('/', 1)[1]}|runs)/\S+"):
+        CliRunner().invoke(app, ["prune", "--keep", "0", "--yes"], catch_exceptions=False)
+    assert refs(archive) == before
+
+
+def test_what_came_between_the_question_and_the_answer_stays(archive: Archive) -> None:
+    shown = work.plan(archive.root, "", 0, None, lambda _: None)
+    assert [run.name for run in shown.runs] == [OLD, SWEPT]
+    lock = archive.lock(outs(), also="old")
+    late = "20261106-120000-aaaa"
+    archive.run(late, lock)
+    archive.promote(SWEPT, git(archive.root, "rev-parse", f"refs/preflow/runs/{SWEPT}").strip(), 2)
+    done, _ = work.carry_out(archive.root, shown)
+    assert [run.name for run in done.runs] == [OLD]
+    kept = objects_of(archive, lock) | objects_of(archive, archive.lock(outs("ada"), also="swept"))
+    assert is_there(archive, kept) == kept
+    assert {f"refs/preflow/runs/{late}", f"refs/preflow/runs/{SWEPT}"} <= refs(archive)
+
+
+def test_no_run_begins_while_data_goes(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    shown = work.plan(archive.root, "", 0, None, lambda _: None)
+    lock = archive.root / ".preflow/run.lock"
+    seen = []
+    monkeypatch.setattr(objects, "remove", lambda *_: seen.append(objects.is_held(lock)))
+    with guards.held(archive.root / ".preflow/worktrees/r2.lock", "r2"), pytest.raises(Busy, match="run r2"):
+        work.carry_out(archive.root, shown)
+    assert seen == []
+    work.carry_out(archive.root, shown)
+    assert seen == [True]
+
+
+def test_a_run_that_the_git_remote_has_too_counts_once_and_goes(archive: Archive) -> None:
+    for run in (OLD, SWEPT, MINE):
+        git(archive.root, "update-ref", f"refs/preflow-remote/runs/{run}", f"refs/preflow/runs/{run}")
+    alone = objects_of(archive, archive.lock(outs("ada"), also="swept")) - objects_of(archive, archive.lock(outs()))
+    alone -= objects_of(archive, archive.lock(outs("ben"), also="mine"))
+    assert len(alone) > 10
+    assert [one["run"] for one in prune("--keep", "3", "--dry-run")["runs"]] == [OLD]
+    assert [one["run"] for one in prune("--keep", "0", "--yes")["runs"]] == [OLD, SWEPT]
+    assert is_there(archive, alone) == set()
+    left = git(archive.root, "for-each-ref", "--format=%(refname)", "refs/preflow-remote").split()
+    assert left == [f"refs/preflow-remote/runs/{MINE}"]
+
+
+def test_a_worktree_protects_its_run_only_while_that_stays(archive: Archive) -> None:
+    lock = archive.lock(outs("ada"), also="swept")
+    tree = archive.root / ".preflow/worktrees" / SWEPT
+    git(archive.root, "worktree", "add", "-q", "--detach", str(tree))
+    (tree / "dvc.lock").write_text(lock)
+    alone = objects_of(archive, lock) - objects_of(archive, archive.lock(outs()))
+    alone -= objects_of(archive, archive.lock(outs("ben"), also="mine"))
+    prune("--keep", "2", "--yes")
+    assert is_there(archive, alone) == set(alone)
+    prune("--keep", "0", "--yes")
+    assert is_there(archive, alone) == set()
+    assert not tree.exists()
+
+
+@pytest.mark.parametrize("how", ["a merge that took the other side", "a stash under another"])
+def test_history_that_git_would_simplify_counts(archive: Archive, how: str) -> None:
+    def keep(text: str) -> None:
+        (archive.root / "dvc.lock").write_text(text)
+        git(archive.root, "add", "-f", "dvc.lock")
+
+    lock = archive.lock(outs(), also="old")
+    keep(archive.lock(outs(), also=""))
+    git(archive.root, "commit", "-q", "-m", "ours")
+    if how.startswith("a merge"):
+        git(archive.root, "checkout", "-q", "-b", "side")
+        keep(lock)
+        git(archive.root, "commit", "-q", "-m", "theirs")
+        git(archive.root, "checkout", "-q", "main")
+        git(archive.root, "merge", "-q", "--no-ff", "-s", "ours", "-m", "merge", "side")
+        git(archive.root, "branch", "-q", "-D", "side")
+    else:
+        for text in (lock, archive.lock(outs("ben"), also="mine")):
+            keep(text)
+            git(archive.root, "stash", "-q")
+    assert OLD in [one["run"] for one in prune("--keep", "0", "--yes")["runs"]]
+    kept = objects_of(archive, lock)
+    assert is_there(archive, kept) == kept

@@ -8,7 +8,7 @@ import pytest
 from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
-from flows import guards, lineage_runs
+from flows import guards, lineage_runs, objects
 from flows import withdraw as work
 from flows.cli import app
 from flows.lineage_rows import Wanted
@@ -202,3 +202,49 @@ def test_what_people_read(archive: Archive) -> None:
     done = CliRunner().invoke(app, ["withdraw", "--annotator", "ada", "--dry-run"], catch_exceptions=False)
     for line in ("to retire: 6 models", "  policy v1 (champion)  data/10_rl/policy, built on them"):
         assert line in done.stdout.splitlines(), done.stdout
+
+
+def test_a_run_that_came_after_the_question_is_purged_too(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own raw file has the row, on a line of its own, and no other run has that file."""
+    late, touched_by, held = "20261102-120000-bbbb", work.touched_by, []
+    more = outs() | {"data/02_prepared/preferences": {"rows.jsonl": [*PAIRS, PAIRS[0] | {"line": 9}]}}
+    lock = archive.root / ".preflow/run.lock"
+
+    def asked(*given: Any) -> Any:
+        held.append(lock.exists() and objects.is_held(lock))
+        found = touched_by(*given)
+        if len(held) == 1:
+            archive.run(late, archive.lock(more))
+        return found
+
+    monkeypatch.setattr(work, "touched_by", asked)
+    assert late in withdraw("--row", ADA, "--purge", "--yes")["lost"]
+    assert held == [False, True]
+    assert ADA not in everything(archive.root)
+
+
+def test_a_run_that_came_while_the_data_was_made_stops_the_purge(
+    archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make = work._make
+
+    def slow(*given: Any) -> Any:
+        archive.run("20261102-120000-bbbb", archive.lock(outs(), also="late"))
+        return make(*given)
+
+    monkeypatch.setattr(work, "_make", slow)
+    with pytest.raises(Busy, match="run 20261102-120000-bbbb has come while the data was made"):
+        CliRunner().invoke(app, ["withdraw", "--row", ADA, "--purge", "--yes"], catch_exceptions=False)
+    assert "the good answer to 1\"" in everything(archive.root)
+
+
+def test_copies_of_any_name_and_links_into_the_cache_go(archive: Archive) -> None:
+    objects_there = [path for path in (archive.cache / "files").rglob("*") if path.is_file()]
+    raw = next(path for path in objects_there if "the good answer to 1\"" in path.read_text())
+    folder = archive.root / ".preflow/worktrees/r2/data/01_raw/preferences"
+    folder.mkdir(parents=True)
+    (folder / "pairs.jsonl.gz").write_bytes(raw.read_bytes())
+    (folder / "pairs.parquet").symlink_to(raw)
+    (folder / "others.parquet").write_bytes(b"of nobody")
+    withdraw("--row", ADA, "--purge", "--yes")
+    assert [path.name for path in folder.iterdir()] == ["others.parquet"]
