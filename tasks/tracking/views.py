@@ -33,10 +33,10 @@ def overview(judge: str, measure: str, policies: Sequence[str]) -> str:
         *(_metric(f"{measure}/{last}") for measure in (measure, "kl")),
     ]
     charts = [
-        _chart("BAR", "gain", metricKey=gain, displayName=f"{gain} of the candidate"),
-        _chart("SCATTER", "cost", xaxis=_axis(f"kl/{last}"), yaxis=_axis(f"{measure}/{last}"), displayName="its cost"),
-        _chart("BAR", "seconds", metricKey="seconds", displayName="seconds"),
-        _chart("IMAGE", "policies", imageKeys=["plots/evaluate policies"], displayName="policies", step=0),
+        _chart("BAR", "gain", metricKey=gain),
+        _chart("SCATTER", "cost", xaxis=_axis(f"kl/{last}"), yaxis=_axis(f"{measure}/{last}")),
+        _chart("BAR", "seconds", metricKey="seconds"),
+        _chart("IMAGE", "policies", imageKeys=["plots/evaluate policies"], step=0),
     ]
     section = {"uuid": "first", "name": "At a glance", "display": True, "isReordered": False, "deleted": False}
     state = {

@@ -120,6 +120,8 @@ def look(page: Any) -> Iterator[Any]:  # noqa: F811
     missing: list[str] = []
     page.on("response", lambda got: missing.append(got.url) if got.status >= 400 else None)
     yield page
+    # MLflow asks whether a version has an `MLmodel` to show a signature of; weights that DVC keeps have none.
+    missing = [url for url in missing if "path=MLmodel&" not in url]
     ours = [url for url in missing if "artifact" in url or "/runs/" in url or "model-versions" in url]
     assert ours == []
     assert [said for said in page.complaints if not said.startswith("Failed to load resource")] == []
@@ -130,12 +132,24 @@ def shows(page: Any, *texts: str) -> None:  # noqa: F811
         page.get_by_text(text).first.wait_for()
 
 
+def opened(page: Any, link: Any) -> Any:  # noqa: F811
+    """The new page of a link in a description: MLflow opens those in a tab of their own."""
+    with page.expect_popup() as tab:
+        link.click()
+    return tab.value
+
+
+def leads_to(page: Any, part: str) -> None:  # noqa: F811
+    """MLflow's routes are behind the `#` of one page: following a link loads nothing that could be waited for."""
+    page.wait_for_function("part => location.hash.includes(part)", arg=part)
+
+
 def test_the_prepared_view_lists_runs_by_what_was_set_and_what_came_of_it(site: Site, look: Any) -> None:
     look.goto(f"{site.url}/{views.link('1')}")
     shows(look, "defaults r1", "rl.kl_coef=0.3 r2", "gold_gain", "promoted", "0.2")
     assert look.get_by_text("matching runs").first.inner_text().split()[0] == "2"  # not their stages
     look.goto(f"{site.url}/{views.link('1')}&compareRunsMode=CHART")
-    shows(look, "At a glance", "gold_gain of the candidate", "kl/rl", "gold_reward/rl")
+    shows(look, "At a glance (4)", "kl/rl vs. gold_reward/rl", "plots/evaluate policies")
 
 
 def test_a_run_page_tells_the_story_and_leads_to_stages_data_and_models(site: Site, look: Any) -> None:
@@ -143,8 +157,9 @@ def test_a_run_page_tells_the_story_and_leads_to_stages_data_and_models(site: Si
     shows(look, "defaults r1", "Fit to be promoted", "data/01_raw/eval", "policy v1", "refs/preflow/r1")
     for stage in toy.STAGES:
         look.get_by_role("link", name=re.compile(f"^{stage}$")).first.wait_for()
-    look.get_by_role("link", name="rl", exact=True).first.click()
-    shows(look, "Policy gradients", "python -m tasks.rl")
+    stage = opened(look, look.get_by_role("link", name="rl", exact=True).first)
+    leads_to(stage, f"/runs/{site.first['stages']['rl']}")
+    shows(stage, "Policy gradients", "python -m tasks.rl")
 
 
 def test_metrics_fall_into_sections_with_the_plots_among_them(site: Site, look: Any) -> None:
@@ -164,8 +179,7 @@ def test_the_sample_table_is_a_table(site: Site, look: Any) -> None:
 def test_a_cached_stage_shows_what_made_it(site: Site, look: Any) -> None:
     look.goto(site.run(site.second["stages"]["rl"]))
     shows(look, "rl (cached)", "Not run:", "data/01_raw/eval")
-    look.get_by_role("link", name=re.compile("^run ")).first.click()
-    look.wait_for_url(f"**/runs/{site.first['stages']['rl']}**")
+    leads_to(opened(look, look.get_by_role("link", name=re.compile("^run ")).first), f"/runs/{site.first['stages']['rl']}")
     look.goto(site.run(site.second["stages"]["rl"], "/model-metrics"))
     shows(look, "rl (1)")
 
@@ -176,4 +190,4 @@ def test_the_model_page_names_the_champion_and_its_card(site: Site, look: Any) -
     look.get_by_role("link", name="Version 1").first.click()
     shows(look, "How well it does", "Gate, against sft", "gain_over_sft", "preflow reproduce policy/1", "Methods")
     look.get_by_role("link", name="rl", exact=True).first.click()
-    look.wait_for_url(re.compile(f"{site.first['stages']['rl']}|models/m-"))
+    leads_to(look, site.first["stages"]["rl"])
