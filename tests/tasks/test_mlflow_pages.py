@@ -179,7 +179,8 @@ def test_the_sample_table_is_a_table(site: Site, look: Any) -> None:
 def test_a_cached_stage_shows_what_made_it(site: Site, look: Any) -> None:
     look.goto(site.run(site.second["stages"]["rl"]))
     shows(look, "rl (cached)", "Not run:", "data/01_raw/eval")
-    leads_to(opened(look, look.get_by_role("link", name=re.compile("^run ")).first), f"/runs/{site.first['stages']['rl']}")
+    link = look.get_by_role("link", name=re.compile("^run ")).first
+    leads_to(opened(look, link), f"/runs/{site.first['stages']['rl']}")
     look.goto(site.run(site.second["stages"]["rl"], "/model-metrics"))
     shows(look, "rl (1)")
 
