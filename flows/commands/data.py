@@ -1,5 +1,6 @@
 """`preflow data show` and `preflow data check`: files, looked at before anything is trained on them."""
 
+import re
 from typing import Annotated
 
 import typer
@@ -10,7 +11,7 @@ app = typer.Typer(
 
 Columns = Annotated[
     list[str] | None,
-    typer.Option("--columns", metavar="OURS=THEIRS", help="what a column is called in the file; repeatable"),
+    typer.Option("--columns", metavar="OURS=THEIRS[,…]", help="what columns are called in the file; repeatable"),
 ]
 
 SHOW_HELP = """Print a row as the model sees it: token by token, control tokens and the loss mask marked.
@@ -81,7 +82,8 @@ def check(
 def _columns(given: list[str] | None) -> dict[str, str]:
     from tasks.config import ConfigError
 
-    pairs = [text.partition("=") for text in given or ()]
+    words = [word for text in given or () for word in re.split(r",(?=\w+=)", text)]  # theirs may have a comma in it
+    pairs = [word.partition("=") for word in words]
     if wrong := next((ours for ours, sign, theirs in pairs if not (ours and sign and theirs)), None):
         raise ConfigError(f"--columns {wrong}: expected OURS=THEIRS, for example --columns chosen=better")
     return {ours: theirs for ours, _, theirs in pairs}

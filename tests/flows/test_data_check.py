@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from flows.commands.data import _columns as columns_of
 from flows.data_check import check
 from rlhf.errors import PreflowError
+from tasks.config import ConfigError
 
 ROOT = Path(__file__).parents[2]
 
@@ -118,3 +120,10 @@ def test_names_and_reasons_do_not_steer_the_terminal(tmp_path, capsys):
     check([name], columns=COLUMNS)
     said = capsys.readouterr().out
     assert "\\x1b[2J" in said and all(one.isprintable() for one in said.replace("\n", ""))
+
+
+def test_columns_are_named_one_by_one_or_with_commas():
+    given = ["prompt=question,chosen=good", "rejected=bad, or so"]
+    assert columns_of(given) == {"prompt": "question", "chosen": "good", "rejected": "bad, or so"}
+    with pytest.raises(ConfigError, match="--columns chosen: expected OURS=THEIRS"):
+        columns_of(["prompt=question", "chosen"])
