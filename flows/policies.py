@@ -13,7 +13,6 @@ from flows import dvc, releases, remote, workspace
 from flows.cache import files_of, link_folder
 from rlhf.errors import PreflowError
 from tasks import tracking
-from tasks.config import read_yaml
 from tasks.lineage import read_tree
 
 if TYPE_CHECKING:
@@ -55,7 +54,7 @@ def opened(text: str, say: Callable[[str], None]) -> Iterator[Found]:
     if text and match is None:
         raise PreflowError(f"{text}: no such folder; name one, or a registered model as NAME, NAME@champion or NAME/3")
     root = workspace.find_root(Path.cwd())
-    name = match["name"] if match else _registry(root)
+    name = match["name"] if match else releases.registry(root)
     number = int(match["version"]) if match and match["version"] else None
     version = version_of(root, name, number, (match and match["alias"]) or "champion")
     with tempfile.TemporaryDirectory(prefix="preflow-policy-") as scratch:
@@ -126,10 +125,6 @@ def stage_out(found: Found) -> str:
         return ""
     outs = read_tree(found.root).digests()
     return next((path for path in outs if (found.root / path).resolve() == found.folder), "")
-
-
-def _registry(root: Path) -> str:
-    return str((read_yaml(root / "params.yaml").get("registry") or {}).get("name", "policy"))
 
 
 def _root_of(folder: Path) -> Path | None:

@@ -5,7 +5,6 @@ one that goes away there stays, as a disk that is not mounted must not look like
 under a name that starts with a dot and rename it when it is whole.
 """
 
-import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Sequence
@@ -14,6 +13,7 @@ from pathlib import Path
 from flows import dvc
 from rlhf.errors import DependencyDown, PreflowError
 from tasks.config.collect import GIVEN
+from tasks.graph import digest
 from tasks.journal import home
 from tasks.tracking.runs import write_json_atomically
 
@@ -45,7 +45,7 @@ def bring(root: Path, watched: Sequence[str]) -> list[str]:
     for name, target in named.items():
         _refuse_foreign(brought[target], target, before.get(name, ["", ""])[1])
     changed = [name for name, target in named.items() if _copy(brought[target], target)]
-    after = before | {name: [str(brought[target]), _sha256(target)] for name, target in named.items()}
+    after = before | {name: [str(brought[target]), digest(target)] for name, target in named.items()}
     if after != before:
         book.parent.mkdir(parents=True, exist_ok=True)
         write_json_atomically(book, after)
@@ -54,7 +54,7 @@ def bring(root: Path, watched: Sequence[str]) -> list[str]:
 
 def _refuse_foreign(file: Path, target: Path, brought: str) -> None:
     """What lies at `target` is to be what was brought there last (its sha256; "": nothing was), or the same file."""
-    if target.exists() and _sha256(target) not in (brought, _sha256(file)):
+    if target.exists() and digest(target) not in (brought, digest(file)):
         raise PreflowError(f"{file} would overwrite {target}, which is not what was brought from there: rename one")
 
 
@@ -74,15 +74,10 @@ def _shards(folder: Path) -> Iterator[Path]:
 
 def _copy(file: Path, target: Path) -> bool:
     """Whether there was something to copy; what is there is whole at any time."""
-    if target.exists() and target.stat().st_size == file.stat().st_size and _sha256(target) == _sha256(file):
+    if target.exists() and target.stat().st_size == file.stat().st_size and digest(target) == digest(file):
         return False
     partial = target.with_name(f".{target.name}.partial")
     partial.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(file, partial)
     partial.replace(target)
     return True
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

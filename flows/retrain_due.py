@@ -4,7 +4,6 @@ Data are the files of data/inbox and the sources that params name, by sha256; th
 and time have not changed are not read again, so that an answer takes a second or two.
 """
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -13,6 +12,7 @@ from typing import Any
 
 from flows import workspace
 from flows.profiles import Resolved
+from tasks.graph import digest
 from tasks.journal import home
 from tasks.tracking.runs import write_json_atomically
 
@@ -69,7 +69,7 @@ def look(root: Path, resolved: Resolved, memory: Memory) -> Seen:
     inbox = {} if resolved.own_sources else _inbox(root / "data" / "inbox", memory)
     brought = {path for path in inbox if any(path == target or path.startswith(f"{target}/") for target in own)}
     params = {key: json.dumps(value, default=str) for key, value in _leaves(resolved.values) if key != "sources"}
-    graph = {"graph": hashlib.sha256(resolved.dvc_yaml.read_bytes()).hexdigest()} if resolved.dvc_yaml else {}
+    graph = {"graph": digest(resolved.dvc_yaml)} if resolved.dvc_yaml else {}
     code = workspace.code(root, leaving_out=("params.yaml", "profiles"))
     return Seen({**{path: inbox[path] for path in inbox if path not in brought}, **own}, params, {**code, **graph})
 
@@ -101,13 +101,8 @@ def _inbox(inbox: Path, memory: Memory) -> dict[str, str]:
         if path.is_file() and not any(part.startswith(".") for part in Path(name).parts) and name != "sources.json":
             about = [path.stat().st_size, path.stat().st_mtime_ns]
             same = name in known and known[name][:2] == about
-            memory.files[name] = [*about, known[name][2] if same else _sha256(path)]
+            memory.files[name] = [*about, known[name][2] if same else digest(path)]
     return {name: about[2] for name, about in memory.files.items()}
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _leaves(values: Any, key: str = "") -> Iterator[tuple[str, Any]]:

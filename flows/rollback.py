@@ -1,11 +1,11 @@
 """The champion put back to a version that there was, or forward again; its files proven whole before anything moves."""
 
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from flows import champion, dvc, guards, policies, releases, remote
+from flows.again import md5_of
 from flows.cache import files_of, object_path
 from rlhf.errors import PreflowError
 from tasks import tracking
@@ -58,7 +58,7 @@ def _prove(root: Path, version: Mapping[str, Any], wanted: Sequence[str], say: C
     cache = dvc.cache(root)
     found = files_of(cache, version["md5"])
     for name, path in found.items():
-        if path is None or _md5(path) != path.parent.name + path.name:
+        if path is None or md5_of(path) != path.parent.name + path.name:
             raise PreflowError(
                 f"{version['path']}/{name} of {version['ref']} is not whole in the DVC cache ({path}): delete that "
                 "file, and the same command fetches it again"
@@ -66,9 +66,4 @@ def _prove(root: Path, version: Mapping[str, Any], wanted: Sequence[str], say: C
     if not found or object_path(cache, version["md5"]) is None:
         raise PreflowError(f"{version['path']} of {version['ref']} is not in the DVC cache")
     return len(found)
-
-
-def _md5(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "md5").hexdigest()
 

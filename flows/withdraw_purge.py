@@ -4,7 +4,6 @@ Models that were trained on the rows are not deleted: they are named, and whoeve
 rows but the champion's answers to evaluation prompts.
 """
 
-import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from flows import dvc, objects
+from flows.again import md5_of
 from flows.lineage_facts import Facts
 from flows.lineage_runs import Known, checkout
 from tasks.journal import home
@@ -103,13 +103,8 @@ def _outs_in_trees(root: Path, gone: set[str]) -> Iterator[Path]:
     """Copies that were checked out, in this tree and in worktrees of runs."""
     for tree in [root, *sorted((home(root) / "worktrees").glob("*/"))]:
         for path in sorted((tree / "data").glob("[01]*/**/*")):
-            if path.is_file() and _md5(path) in gone:
+            if path.is_file() and md5_of(path) in gone:
                 yield path
-
-
-def _md5(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def _copies(root: Path, facts: Facts) -> Iterator[Path]:
