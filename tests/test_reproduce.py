@@ -12,11 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ruamel.yaml import YAML
 
 from flows import dvc
 from tasks.graph import load_graph
-from tests.test_end_to_end import REPO, SHORT, STAGES, environ, preflow, sh
+from tests.test_end_to_end import SHORT, STAGES, copied, environ, preflow, sh
 
 TINY: dict[str, Any] = SHORT | {
     "collect.world.num_documents": 4000,
@@ -40,23 +39,10 @@ TINY: dict[str, Any] = SHORT | {
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A folder with `here` (trained, promoted), a DVC remote, `origin.git`, and `clone`, which nothing else is in."""
     folder = tmp_path_factory.mktemp("reproduce")
-    root = folder / "here"
-    for name in sh(REPO, "git", "ls-files", "-co", "--exclude-standard").splitlines():
-        if (REPO / name).is_file():
-            (root / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(REPO / name, root / name)
-    yaml = YAML()
-    params = yaml.load((root / "params.yaml").read_text())
-    for key, value in TINY.items():
-        section = params
-        for part in key.split(".")[:-1]:
-            section = section[part]
-        section[key.rsplit(".", 1)[1]] = value
-    yaml.dump(params, root / "params.yaml")
-    sh(root, "git", "init", "-q", "-b", "main")
+    root = copied(folder / "here", TINY)
     sh(root, str(dvc.program()), "remote", "add", "-q", "-d", "store", str(folder / "store"))
-    sh(root, "git", "add", "-A")
-    sh(root, "git", "-c", "user.name=test", "-c", "user.email=test@example.org", "commit", "-qm", "tiny")
+    sh(root, "git", "-c", "user.name=test", "-c", "user.email=test@example.org", "commit", "-qam", "remote")
+    sh(root, "git", "branch", "-M", "main")
     sh(folder, "git", "init", "-q", "--bare", "-b", "main", "origin.git")
     sh(root, "git", "remote", "add", "origin", str(folder / "origin.git"))
     sh(root, "git", "push", "-q", "origin", "main")

@@ -1,24 +1,30 @@
-"""Retraining with real training, shortened: what the gate says of good labels, of swapped ones, and of more good ones.
+"""A schedule with real training, shortened: what each firing did, and what the gate said of good and of swapped labels.
 
     python -m bench.retraining.story FOLDER
 
-FOLDER is made: a checkout of the present tree below it, whose first retrain has few preferences. Then come shards of
-1500 good pairs, of 1800 pairs whose sides are swapped, and, with those taken away, of 1500 good ones again. A row each:
-what was new, the stages that ran, seconds, the reward model's accuracy, gold rewards, and the outcome. It trains
-four times; all but the first take from the cache what no preference reaches.
+FOLDER is made: a checkout of the present tree below it, with a git remote and a DVC remote beside it, and a schedule of
+20 s that a real Prefect server fires. The first firing has 300 preferences. Then come a shard of 1500 good pairs, one
+of 1800 pairs whose sides are swapped, one with a secret in it, and, after three slots without a server and with those
+two taken away, another 1500 good ones. A row for each of these: stages that ran, seconds, the reward model's accuracy,
+gold rewards, and the outcome. Four of them train; the caches spare what no preference reaches.
 """
 
 import json
-import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+from flows import dvc
 from rlhf.records import read_rows, write_rows
 from rlhf.world.generate import write_world
-from tests.test_end_to_end import SHORT, copied, environ
+from tests.flows.firings import executed, firings, preflow, remembered, seconds, served, until
+from tests.test_end_to_end import SHORT, copied, sh
 
+SLOT = 20
+"""Seconds between slots."""
+ANSWERS = ("Promoted", "NotPromoted", "DataRefused", "RunFailed")
+"""States of firings that had something to do."""
 FEW_LABELS = SHORT | {
     "collect.world.num_offline_pairs": 300,
     "annotate.train_on": "offline",  # the shards, rather than a panel that is asked anew
@@ -28,7 +34,17 @@ FEW_LABELS = SHORT | {
 }
 
 
-def shard(root: Path, name: str, seed: int, pairs: int, *, swapped: bool = False) -> Path:
+def project(folder: Path) -> Path:
+    """A checkout whose commits and champions have somewhere to go."""
+    root = copied(folder / "checkout", FEW_LABELS)
+    sh(folder, "git", "init", "-q", "--bare", "origin.git")
+    sh(root, "git", "remote", "add", "origin", str(folder / "origin.git"))
+    sh(root, str(dvc.program()), "remote", "add", "-q", "-d", "store", str(folder / "store"))
+    sh(root, "git", "-c", "user.name=story", "-c", "user.email=story@example.org", "commit", "-qam", "a DVC remote")
+    return root
+
+
+def shard(root: Path, name: str, seed: int, pairs: int, *, swapped: bool = False, leaking: bool = False) -> Path:
     """Preferences of another world in the inbox; swapped, the worse answer of each is called the better one."""
     made = root.parent / "worlds" / name
     write_world(
@@ -42,53 +58,69 @@ def shard(root: Path, name: str, seed: int, pairs: int, *, swapped: bool = False
     rows = list(read_rows(made / "preferences"))
     if swapped:
         rows = [row | {"chosen": row["rejected"], "rejected": row["chosen"]} for row in rows]
+    if leaking:
+        rows[0] |= {"chosen": "my key is hf_" + "abcDEF123" * 3}
     target = root / "data" / "inbox" / "preferences" / f"{name}.jsonl"
     target.parent.mkdir(parents=True, exist_ok=True)
-    write_rows(target, rows)
+    write_rows(made / "shard.jsonl", rows)
+    (made / "shard.jsonl").replace(target)  # at once: a slot may come due meanwhile
     return target
 
 
-def retrain(root: Path, what: str) -> None:
-    """Fire, and print the row."""
-    began = time.monotonic()
-    argv = [sys.executable, "-m", "flows.cli", "retrain", "--json"]
-    done = subprocess.run(argv, cwd=root, env=environ(), text=True, stdout=subprocess.PIPE, check=False)
-    if not done.stdout:
-        raise SystemExit(f"{what}: `preflow retrain` ended with {done.returncode}")
-    outcome: dict[str, Any] = json.loads(done.stdout)
-    stages = outcome["report"].get("stages", [])
-    row = {
-        "what": what,
-        "state": outcome["state"],
-        "message": outcome["message"],
-        "seconds": round(time.monotonic() - began),
-        "ran": [stage["name"] for stage in stages if stage["state"] == "ran"],
-        "cached": [stage["name"] for stage in stages if stage["state"] == "cached"],
-    }
-    if outcome["report"].get("gate"):
+def answers(root: Path) -> list[dict[str, Any]]:
+    """Firings that had something to do and have done it."""
+    return [one for one in firings(root) if one["state_name"] in ANSWERS]
+
+
+def tell(root: Path, what: str, firing: dict[str, Any]) -> None:
+    """Print its row."""
+    state = firing["state_name"]
+    row: dict[str, Any] = {
+        "what": what, "state": state, "message": firing["state"]["message"], "seconds": round(seconds(firing), 1)
+    }  # fmt: skip
+    if state in ANSWERS:
+        row["ran"] = sorted(executed(root, remembered(root, "labels")["run"]))
+    if state in ("Promoted", "NotPromoted"):
         reward_model = json.loads((root / "data/07_reward_model/metrics.json").read_text())["policy_rm"]
         policies = json.loads((root / "data/12_evaluation/scores.json").read_text())["policies"]
         row["reward_model_accuracy"] = reward_model["accuracy"]
         row["gold_reward"] = {name: round(one["gold_reward"]["mean"], 3) for name, one in policies.items()}
+    row["champion"] = sh(
+        root, "git", "for-each-ref", "--format=%(objectname:short)", "refs/preflow/policy/champion"
+    ).strip()
     print(json.dumps(row), flush=True)
 
 
 def main(folder: Path) -> None:
     folder.mkdir(parents=True)
-    root = copied(folder / "checkout", FEW_LABELS)
-    try:
-        retrain(root, "few labels")
-        retrain(root, "nothing new")
+    root = project(folder)
+    with served(root):
+        preflow(root, "schedule", "create", "labels", "--every", f"{SLOT}s")
+        told = 0
+
+        def answer(what: str) -> None:
+            nonlocal told
+            told += 1
+            tell(root, what, until(what, lambda: answers(root)[told - 1 : told])[0])
+
+        answer("300 labels")
+        tell(root, "nothing new", until("idle slot", lambda: firings(root, "NothingNew"))[0])
         shard(root, "good", 7, 1500)
-        retrain(root, "good shard")
+        answer("1500 good ones")
         swapped = shard(root, "swapped", 8, 1800, swapped=True)
-        retrain(root, "swapped shard")
+        answer("1800 swapped ones")
         swapped.unlink()
-        shard(root, "more", 9, 1500)
-        retrain(root, "more good ones")
-    finally:
-        subprocess.run([sys.executable, "-m", "flows.cli", "stop"], cwd=root, env=environ(), check=False)
+        leaking = shard(root, "leaking", 10, 50, leaking=True)
+        answer("a secret in a row")
+    leaking.unlink()
+    shard(root, "more", 9, 1500)
+    time.sleep(3 * SLOT)
+    with served(root):
+        answer("1500 more after an outage of three slots")
+        idle = len(firings(root, "NothingNew"))
+        until("a slot after it", lambda: len(firings(root, "NothingNew")) > idle)
+        assert len(answers(root)) == told, "exactly one run after the outage"
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]).resolve())
