@@ -25,8 +25,11 @@ setup:  ## .venv with the versions of constraints.txt (the other targets do this
 run: setup  ## the whole pipeline; ARGS="--profile polite" or ARGS="--set seed=1" for another
 	@$(BIN)/preflow run $(ARGS)
 
+# A file a worker, so that what its tests share is made once; the long ones come first (tests/conftest.py).
+PARALLEL := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
+
 test: setup  ## the tests, without the slow ones; ARGS="tests/rlhf -k masks" for some
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(ARGS)
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 test-all: setup  ## all tests, the slow ones too; those whose tools are absent are skipped with a reason
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "" $(ARGS)

@@ -12,6 +12,11 @@ set_defaults()  # tests call home as little as runs do
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Whole pipelines first: beside a file that takes minutes another worker does all the rest."""
+    items.sort(key=lambda item: item.get_closest_marker("e2e") is None)
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """Real data and tiny pretrained models, where they are: `PREFLOW_SHARED`, else `shared` beside the checkout."""

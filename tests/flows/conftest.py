@@ -41,7 +41,7 @@ def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     os.environ.clear()
     os.environ.update(before)
     yield here.url
-    assert server.stop(root) == here
+    assert server.stop(root) in (here, None)  # None: half an hour without a request ends it
     assert all(gone(pid) for pid in [here.pid, *(child.pid for child in children)])
 
 

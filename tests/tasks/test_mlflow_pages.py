@@ -132,6 +132,12 @@ def shows(page: Any, *texts: str) -> None:  # noqa: F811
         page.get_by_text(text).first.wait_for()
 
 
+def visit(page: Any, url: str) -> None:  # noqa: F811
+    """Anew: between two addresses that differ behind the `#` only, MLflow keeps what it showed of the first."""
+    page.goto("about:blank")
+    page.goto(url)
+
+
 def opened(page: Any, link: Any) -> Any:  # noqa: F811
     """The new page of a link in a description: MLflow opens those in a tab of their own."""
     with page.expect_popup() as tab:
@@ -145,15 +151,15 @@ def leads_to(page: Any, part: str) -> None:  # noqa: F811
 
 
 def test_the_prepared_view_lists_runs_by_what_was_set_and_what_came_of_it(site: Site, look: Any) -> None:
-    look.goto(f"{site.url}/{views.link('1')}")
+    visit(look, f"{site.url}/{views.link('1')}")
     shows(look, "defaults r1", "rl.kl_coef=0.3 r2", "gold_gain", "promoted", "0.2")
     assert look.get_by_text("matching runs").first.inner_text().split()[0] == "2"  # not their stages
-    look.goto(f"{site.url}/{views.link('1')}&compareRunsMode=CHART")
+    visit(look, f"{site.url}/{views.link('1')}&compareRunsMode=CHART")
     shows(look, "At a glance (4)", "kl/rl vs. gold_reward/rl", "plots/evaluate policies")
 
 
 def test_a_run_page_tells_the_story_and_leads_to_stages_data_and_models(site: Site, look: Any) -> None:
-    look.goto(site.run(site.first["run"]))
+    visit(look, site.run(site.first["run"]))
     shows(look, "defaults r1", "Fit to be promoted", "data/01_raw/eval", "policy v1", "refs/preflow/r1")
     for stage in toy.STAGES:
         look.get_by_role("link", name=re.compile(f"^{stage}$")).first.wait_for()
@@ -163,30 +169,30 @@ def test_a_run_page_tells_the_story_and_leads_to_stages_data_and_models(site: Si
 
 
 def test_metrics_fall_into_sections_with_the_plots_among_them(site: Site, look: Any) -> None:
-    look.goto(site.run(site.first["run"], "/model-metrics"))
+    visit(look, site.run(site.first["run"], "/model-metrics"))
     shows(look, "Model metrics", "gate (2)", "gold_reward (2)", "kl (2)")
     look.get_by_text(re.compile(r"^plots")).first.scroll_into_view_if_needed()
     shows(look, "evaluate policies")
 
 
 def test_the_sample_table_is_a_table(site: Site, look: Any) -> None:
-    look.goto(site.run(site.first["run"], "/artifacts/samples.json"))
+    visit(look, site.run(site.first["run"], "/artifacts/samples.json"))
     shows(look, "prompt", "policy", "completion", "gold_reward", "blue, says rl")
-    look.goto(site.run(site.first["run"], "/artifacts/plots/policies.png"))
+    visit(look, site.run(site.first["run"], "/artifacts/plots/policies.png"))
     look.locator("img[src^='blob:'], img[src*='policies']").first.wait_for()
 
 
 def test_a_cached_stage_shows_what_made_it(site: Site, look: Any) -> None:
-    look.goto(site.run(site.second["stages"]["rl"]))
+    visit(look, site.run(site.second["stages"]["rl"]))
     shows(look, "rl (cached)", "Not run:", "data/01_raw/eval")
     link = look.get_by_role("link", name=re.compile("^run ")).first
     leads_to(opened(look, link), f"/runs/{site.first['stages']['rl']}")
-    look.goto(site.run(site.second["stages"]["rl"], "/model-metrics"))
+    visit(look, site.run(site.second["stages"]["rl"], "/model-metrics"))
     shows(look, "rl (1)")
 
 
 def test_the_model_page_names_the_champion_and_its_card(site: Site, look: Any) -> None:
-    look.goto(f"{site.url}/#/models/policy?{TRAINING}")
+    visit(look, f"{site.url}/#/models/policy?{TRAINING}")
     shows(look, "Version 1", "champion", "preflow reproduce policy@champion")
     look.get_by_role("link", name="Version 1").first.click()
     shows(look, "How well it does", "Gate, against sft", "gain_over_sft", "preflow reproduce policy/1", "Methods")
