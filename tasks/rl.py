@@ -202,6 +202,7 @@ def _train(
             warmup_steps=config.warmup_steps,
             final_lr_fraction=config.final_lr_fraction,
             betas=(0.9, config.beta2),
+            eps=config.eps,
             max_grad_norm=config.max_grad_norm,
             kind=training.optimizer,
         ),

@@ -22,13 +22,14 @@ class Budget:
     """The same number of completions, updates and threads for both: those of profile stories-sentiment."""
 
     updates: int = 20
-    prompts: int = 16
-    group_size: int = 8
+    prompts: int = 8
+    group_size: int = 16
     new_tokens: int = 48
     lr: float = 5e-5
-    warmup: int = 3
+    warmup: int = 6
     kl_coef: float = 0.05
     beta2: float = 0.99
+    eps: float = 1e-8
 
 
 def shared() -> Path:

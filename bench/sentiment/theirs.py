@@ -39,6 +39,7 @@ def train(out: Path, seed: int) -> None:
             learning_rate=budget.lr,
             warmup_steps=budget.warmup,
             adam_beta2=budget.beta2,
+            adam_epsilon=budget.eps,
             beta=budget.kl_coef,
             normalize_advantages=True,
             temperature=1.0,

@@ -33,6 +33,9 @@ class Rl(Section):
     warmup_steps: int = Field(5, ge=0, description="optimiser steps of linear rise to the peak learning rate")
     final_lr_fraction: float = Field(0.1, ge=0, le=1, description="share of the peak that the linear fall ends at")
     beta2: float = Field(0.99, gt=0, lt=1, description="AdamW's memory of squared gradients; short, as runs are short")
+    eps: float = Field(
+        1e-5, gt=0, description="AdamW's eps; smaller lets weights with small gradients move as far as all others"
+    )
     max_grad_norm: float = Field(1.0, gt=0, description="limit of the gradient's length")
     val_every: int = Field(10, ge=1, description="updates between two looks at the val prompts")
     num_val_prompts: int = Field(200, ge=2, description="val prompts looked at, at most; half of val is for this")

@@ -26,7 +26,9 @@ import toy_runs as toy
 pytestmark = pytest.mark.browser
 PATIENCE = 240  # seconds; an idle machine needs 10
 TRAINING = "workflowType=machine_learning"
-CLOSE_ASSISTANT = "localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')"
+CLOSE_ASSISTANT = (
+    "if (location.protocol === 'http:') localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')"
+)
 
 
 @dataclass(frozen=True)
