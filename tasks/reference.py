@@ -143,9 +143,10 @@ def _allowed(field: Mapping[str, Any]) -> str:
 
 
 def _scalar(value: Any) -> str:
-    """One value as YAML on one line: 5e-6 rather than 5e-06, quotes only where YAML would read something else."""
+    """One value as YAML on one line: 5.0e-6 (a text without the dot, to YAML 1.1), quotes only where they are needed."""
     if isinstance(value, float):
-        return re.sub(r"e([-+]?)0*(\d)", r"e\1\2", repr(value))
+        text = re.sub(r"e([-+]?)0*(\d)", r"e\1\2", repr(value))
+        return text.replace("e", ".0e", 1) if "." not in text else text
     if isinstance(value, str):
         return value if "#" not in value and _reads_as(value, value) else json.dumps(value, ensure_ascii=False)
     return json.dumps(value, ensure_ascii=False)

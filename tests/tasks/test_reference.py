@@ -44,7 +44,7 @@ def leaves(values: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tu
 
 def test_params_text_says_each_key_with_its_meaning(tmp_path: Path) -> None:
     text = reference.render_params(Outer)
-    assert "\n# of everything\nseed: 0\n\n# one section\ninner:\n  # learning rate\n  lr: 5e-6\n" in text
+    assert "\n# of everything\nseed: 0\n\n# one section\ninner:\n  # learning rate\n  lr: 5.0e-6\n" in text
     (tmp_path / "params.yaml").write_text(text)
     values = read_yaml(tmp_path / "params.yaml")
     assert Outer.parse(values, "") == Outer()
@@ -55,7 +55,7 @@ def test_params_text_says_each_key_with_its_meaning(tmp_path: Path) -> None:
 def test_page_has_type_default_limits_and_meaning() -> None:
     page = reference.render_page(Outer)
     assert "## `inner`\n\nOne section.\n" in page
-    assert "| `lr` | number | `5e-6` | > 0, < 1 | learning rate |" in page
+    assert "| `lr` | number | `5.0e-6` | > 0, < 1 | learning rate |" in page
     assert "| `how` | choice | `token` | `token`, `sequence` | mean over tokens \\| sequences |" in page
     assert "| `limit` | integer or null | `null` | ≥ 1 | none = no limit |" in page
 
