@@ -3,8 +3,8 @@
     python -m bench.retraining.story FOLDER
 
 FOLDER is made: a checkout of the present tree below it, with a git remote and a DVC remote beside it, and a schedule of
-20 s that a real Prefect server fires. The first firing has 300 preferences. Then come a shard of 1500 good pairs, one
-of 1800 pairs whose sides are swapped, one with a secret in it, and, after three slots without a server and with those
+20 s that a real Prefect server fires. The first firing has 1200 preferences. Then come a shard of 1500 good pairs, one
+of 2800 pairs whose sides are swapped, one with a secret in it, and, after three slots without a server and with those
 two taken away, another 1500 good ones. A row for each of these: stages that ran, seconds, the reward model's accuracy,
 gold rewards, and the outcome. Four of them train; the caches spare what no preference reaches.
 """
@@ -26,11 +26,12 @@ SLOT = 20
 ANSWERS = ("Promoted", "NotPromoted", "DataRefused", "RunFailed")
 """States of firings that had something to do."""
 FEW_LABELS = SHORT | {
-    "collect.world.num_offline_pairs": 300,
+    "collect.world.num_offline_pairs": 1200,
     "annotate.train_on": "offline",  # the shards, rather than a panel that is asked anew
     "annotate.num_prompts": 1,
     "rl.allow_untrusted": True,
-    "rl.num_updates": 8,
+    "reward_model.epochs": 4,
+    "evaluate.num_prompts": 200,
 }
 
 
@@ -103,12 +104,12 @@ def main(folder: Path) -> None:
             told += 1
             tell(root, what, until(what, lambda: answers(root)[told - 1 : told])[0])
 
-        answer("300 labels")
+        answer("1200 labels")
         tell(root, "nothing new", until("idle slot", lambda: firings(root, "NothingNew"))[0])
         shard(root, "good", 7, 1500)
         answer("1500 good ones")
-        swapped = shard(root, "swapped", 8, 1800, swapped=True)
-        answer("1800 swapped ones")
+        swapped = shard(root, "swapped", 8, 2800, swapped=True)
+        answer("2800 swapped ones")
         swapped.unlink()
         leaking = shard(root, "leaking", 10, 50, leaking=True)
         answer("a secret in a row")
