@@ -16,6 +16,7 @@ from typing import Any
 from flows import dvc, releases, remote
 from flows.cache import files_of, link_folder, object_path
 from flows.processes import end_group, spawn
+from flows.releases_refs import CHAMPION
 from flows.runner import Place
 from rlhf.errors import DependencyDown, Preempted, PreflowError
 from tasks import champion as champions
@@ -178,7 +179,7 @@ def _sample(place: Place, policy: Path, threads: str, cancel: threading.Event) -
 def _by_git(owner: Path, registry: str) -> dict[str, Any] | None:
     """The champion by the git refs; None also where the git remote does not answer, which is said."""
     try:
-        return releases.find(owner, f"{registry}@{releases.CHAMPION}").told() | {"by": "git"}
+        return releases.find(owner, f"{registry}@{CHAMPION}").told() | {"by": "git"}
     except DependencyDown as error:
         _say(f"{error}; going on without a champion from there")
     except PreflowError:

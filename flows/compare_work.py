@@ -138,7 +138,7 @@ def _reason(root: Path, job: Job, broken: dict[str, str]) -> str:
     path = job.path.with_suffix(".report.json")
     report = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"stages": []}
     for stage in report["stages"]:
-        if stage["state"] == "failed":
+        if stage["state"] in ("failed", "stopped"):
             reason = f"{stage['name']}: {stage['reason']}"
             if stage["exit_code"] not in _PASSING:
                 broken[job.cell.signatures[stage["name"]]] = reason

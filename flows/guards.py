@@ -30,25 +30,39 @@ def check_disk(root: Path, needed: int = FREE_BYTES) -> None:
 
 
 @contextmanager
-def held(path: Path, run: str, wait: bool = False) -> Iterator[None]:
+def held(path: Path, who: str, wait: bool = False, shared: bool = False) -> Iterator[None]:
     """One run a tree: an advisory lock that the kernel drops when the process dies, however it dies.
 
+    Args:
+        wait: for the one that has it.
+        shared: with others that have it so, and with nobody else.
+
     Raises:
-        Busy: another run has it, and this one is not to `wait`; the message names run, process and machine.
+        Busy: another has it, and this one is not to `wait`; the message names who, process and machine.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a+") as file:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError:
             file.seek(0)
             holder = file.read().strip() or "another process"
             raise Busy(f"this workspace is in use by {holder}; wait for it, or end it with Ctrl-C there") from None
         file.seek(0)
         file.truncate()
-        file.write(f"run {run}, process {os.getpid()} on {socket.gethostname()}")
+        file.write(f"{who}, process {os.getpid()} on {socket.gethostname()}")
         file.flush()
         yield
+
+
+def going_on(root: Path, who: str) -> AbstractContextManager[None]:
+    """Any number of runs at a time, in whatever trees: as long as they go on, no data that they may need is removed."""
+    return held(home(root) / "data.lock", who, shared=True)
+
+
+def removing(root: Path, who: str) -> AbstractContextManager[None]:
+    """One at a time removes data, and only while no run goes on; it refuses to wait, and so do they."""
+    return held(home(root) / "data.lock", who)
 
 
 def promoting(root: Path, who: str) -> AbstractContextManager[None]:

@@ -58,10 +58,11 @@ def run(
         resolved = given.settle(root, profiles.resolve(root, wish.profile, wish.settings), say)
     report = Report(run=wish.start.run if wish.start else new_name())
     with ExitStack() as stack:
+        stack.enter_context(guards.going_on(root, f"run {report.run}"))
         if resolved.label and not wish.start:  # a comparison sweeps once for all its cells
             worktrees.sweep(root)
         lock = home(root) / ("worktrees" if resolved.label else ".") / f"{report.run if resolved.label else 'run'}.lock"
-        stack.enter_context(guards.held(lock, report.run))
+        stack.enter_context(guards.held(lock, f"run {report.run}"))
         with busy(f"run {report.run}: getting ready"):
             prefect = server.start(root)
             place, taken, whole = _place(root, resolved, wish.start, report, say)

@@ -14,11 +14,17 @@ from flows.lineage_facts import Facts, facts_of
 from flows.lineage_nodes import Lineage, Node
 from flows.lineage_rows import Wanted
 from flows.lineage_runs import Known, Version, checkout, known_runs, module_of, versions
-from rlhf.errors import PreflowError
+from flows.releases_refs import CHAMPION, model_named
+from rlhf.errors import DependencyDown, PreflowError
 from tasks.lineage import Item
 
 _MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")
 _KIND_WISE = ("collect", "prepare", "validate")
+_KNOWN = (
+    "X is a model (policy, policy@champion, policy/3), a run (20261128-193000-ab12), what a stage wrote "
+    "(data/05_sft/policy, or its md5), a data file (data/inbox/preferences/a.jsonl), a row (row:4be1c27a90d35f68), an "
+    "annotator (annotator:ada) or a source (source:forum): `preflow lineage policy@champion`, for example"
+)
 
 
 def lineage(root: Path, text: str, say: Any = lambda _: None) -> Lineage:
@@ -70,16 +76,21 @@ def _items_named(root: Path, text: str, runs: Sequence[Known]) -> list[Item]:
 
 
 def _version_named(root: Path, text: str, released: Sequence[Version]) -> Version:
-    name, _, rest = text.removeprefix("models:/").partition("@")
-    name, _, number = name.partition("/")
-    of_name = [one for one in released if one.name == name]
-    wanted = [one for one in of_name if (one.is_champion if not number else str(one.number) == number.lstrip("v"))]
-    if wanted and rest in ("", "champion"):
-        return wanted[0]
-    if of_name:
+    model = model_named(text)
+    if model and (of_name := [one for one in released if one.name == model.name]):
+        champion = model.number is None and model.alias == CHAMPION
+        for one in of_name:
+            if one.is_champion if champion else one.number == model.number:
+                return one
         there = ", ".join(f"{one.name}/{one.number}" for one in of_name)
         raise PreflowError(f"{text}: no such version or alias; there are {there}")
-    found = releases.find(root, text)  # fetches from the git remote, or says what there is
+    try:
+        found = releases.find(root, text)  # fetches from the git remote, or says what there is
+    except DependencyDown:
+        raise
+    except PreflowError as error:
+        what = error if model else f"{text}: nothing here has this name"
+        raise PreflowError(f"{what}. {_KNOWN}") from None
     if found.version is None:
         raise PreflowError(f"{text}: this run left nothing that is locked, so nothing can be told of it")
     return Version(found.name, found.version, found.run, found.path, found.md5, found.ref, is_champion=False)

@@ -16,6 +16,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from flows import releases
+from flows.releases_refs import CHAMPION, ref_named
 from flows.workspace import file_at, git
 from rlhf.errors import PreflowError
 from tasks import tracking
@@ -171,7 +172,7 @@ def versions(root: Path, say: Any = lambda _: None) -> list[Version]:
 
 def _champion_in_git(root: Path, name: str) -> int | None:
     try:
-        return releases.find(root, f"refs/preflow/{name}/{releases.CHAMPION}").version
+        return releases.find(root, ref_named(name, CHAMPION)).version
     except PreflowError:
         return None
 

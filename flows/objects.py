@@ -32,10 +32,11 @@ def refuse_if_worktree_busy(root: Path) -> None:
 
 @contextmanager
 def nobody_else(root: Path, what: str) -> Iterator[None]:
-    """Keep runs of this checkout out while `what` goes on. Raises Busy where a run is going on, in a worktree too."""
+    """Keep runs out while `what` goes on, those in worktrees too. Raises Busy, naming it, where one is going on."""
     with guards.held(home(root) / "run.lock", what):
         refuse_if_worktree_busy(root)
-        yield
+        with guards.removing(root, what):  # one in a worktree may have begun since
+            yield
 
 
 def _refuse_held(locks: Iterable[Path]) -> None:

@@ -2,12 +2,13 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 from flows.page_facts import Facts, Numbers, module_of
 from flows.page_tables import interval, signed
 from rlhf.comparison import JUDGED_BY
 from rlhf.errors import DataRefused, Preempted
+from tasks.outcome import State
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,9 @@ def headline(facts: Facts) -> Headline:
     report = facts.about.report
     failed = [one for one in facts.results.values() if one["state"] == "failed"]
     if report.exit_code == Preempted.exit_code:
-        return Headline("Stopped before it was done", "The same command goes on from here.", "plain")
+        stopped = [one["name"] for one in facts.results.values() if one["state"] == "stopped"]
+        where = f" in {', '.join(stopped)}" if stopped else " before it was done"
+        return Headline(f"Stopped{where}", "The same command goes on from there.", "plain")
     if failed and failed[0].get("exit_code") == DataRefused.exit_code:
         return Headline("The data was refused; nothing was trained on it", failed[0].get("reason", ""), "bad")
     if failed:
@@ -63,7 +66,7 @@ def tiles(facts: Facts) -> list[tuple[str, str, str]]:
         beside = f"ceiling {ceiling:.3f}" if ceiling else interval(accuracy)
         found.append((f"accuracy of {stage}", f"{accuracy['mean']:.3f}", beside))
     states = [one["state"] for one in facts.results.values()]
-    counts = [f"{states.count(state)} {state}" for state in ("ran", "cached", "failed", "skipped") if state in states]
+    counts = [f"{states.count(state)} {state}" for state in get_args(State) if state in states]
     if facts.about.report.stages:
         found.append(("time", duration(facts.about.report.seconds), ", ".join(counts)))
     return found

@@ -3,10 +3,11 @@
 Import this after `flows.server.start`, which tells Prefect where its server is.
 """
 
+import signal
 import threading
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, get_args
 from uuid import UUID
 
 from prefect import flow, get_run_logger, task
@@ -20,8 +21,9 @@ from prefect.states import Cancelled, Completed, Failed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows import inputs
-from flows.runner import SIDE_BY_SIDE, Place, run_stage
-from rlhf.errors import DependencyDown, PreflowError
+from flows.runner import GO_ON, SIDE_BY_SIDE, STOPPED, Place, run_stage
+from rlhf.errors import DependencyDown, Preempted, PreflowError
+from tasks import outcome
 from tasks.graph import Graph
 from tasks.outcome import StageResult
 
@@ -93,7 +95,7 @@ def show_report(flow_run_id: str, text: str, say: Callable[[str], None]) -> None
 
 def pipeline(work: Work, results: dict[str, StageResult]) -> Any:
     """The flow of one run, with a task for each stage of its graph; fills `results` as they end."""
-    slots = threading.Semaphore(work.slots)
+    slots, heard_by = threading.Semaphore(work.slots), signal.getsignal(signal.SIGTERM)
 
     def body(name: str) -> State[Any]:
         try:
@@ -113,6 +115,8 @@ def pipeline(work: Work, results: dict[str, StageResult]) -> Any:
         persist_result=False,
     )
     def run() -> State[Any]:
+        if callable(heard_by) and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, heard_by)  # Prefect's ends this process before its books are closed
         work.on_flow(str(flow_run.get_id() or ""))
         futures: dict[str, Any] = {}
         for name in work.graph.stages:
@@ -120,18 +124,23 @@ def pipeline(work: Work, results: dict[str, StageResult]) -> Any:
             futures[name] = stage.submit(name, wait_for=[futures[other] for other in work.graph.upstream[name]])
         try:
             wait(list(futures.values()))
-        except BaseException:  # Prefect turns SIGTERM into an exception here
+        except BaseException:  # below a flow that Prefect runs, SIGTERM is an exception here
             work.cancel.set()
             raise
-        if work.cancel.is_set():
-            return Cancelled(message="stopped")
-        failed = [result for result in results.values() if result.state == "failed"]
-        if failed:
-            return Failed(message="; ".join(f"{result.name}: {result.reason}" for result in failed))
-        ran = sum(result.state == "ran" for result in results.values())
-        return Completed(message=f"{ran} ran, {len(results) - ran} cached")
+        return _ended(work, results)
 
     return run
+
+
+def _ended(work: Work, results: Mapping[str, StageResult]) -> State[Any]:
+    names = {state: [one.name for one in results.values() if one.state == state] for state in get_args(outcome.State)}
+    ran, cached = len(names["ran"]), len(names["cached"])
+    if work.cancel.is_set() and ran + cached < len(work.graph.stages):
+        where = f" in {', '.join(names['stopped'])}" if names["stopped"] else ""
+        return Cancelled(message=f"stopped{where}; {GO_ON}")
+    if names["failed"]:
+        return Failed(message="; ".join(f"{name}: {results[name].reason}" for name in names["failed"]))
+    return Completed(message=f"{ran} ran, {cached} cached")
 
 
 def _one(work: Work, name: str, slots: threading.Semaphore) -> StageResult:
@@ -152,8 +161,10 @@ def _one(work: Work, name: str, slots: threading.Semaphore) -> StageResult:
             result = run_stage(
                 work.place, name, on_line=on_line, cancel=work.cancel, force=work.force, patience=work.patience
             )
-            if result.state != "failed":
+            if result.state in ("ran", "cached"):
                 inputs.hold(work.place.tree, work.graph, name)
+        except Preempted as error:
+            return StageResult(name, "stopped", reason=STOPPED, exit_code=error.exit_code)
         except PreflowError as error:
             return StageResult(name, "failed", reason=str(error), exit_code=error.exit_code)
         return result
@@ -164,13 +175,13 @@ def _state(result: StageResult) -> State[Any]:
         return Completed(name="Cached", message="unchanged, or restored from the run cache")
     if result.state == "ran":
         return Completed(message=f"ran in {result.seconds:.1f} s")
-    if result.state == "skipped":
+    if result.state in ("stopped", "skipped"):
         return Cancelled(message=result.reason)
     return Failed(message=f"{result.reason} (exit code {result.exit_code})")
 
 
 def _not_begun(work: Work, name: str, results: Mapping[str, StageResult], trouble: str) -> StageResult:
-    broken = [other for other in work.graph.upstream[name] if results[other].state in ("failed", "skipped")]
+    broken = [other for other in work.graph.upstream[name] if results[other].state not in ("ran", "cached")]
     if broken or work.cancel.is_set():
         reason = f"needs {', '.join(broken)}" if broken else "stopped before it began"
         return StageResult(name, "skipped", reason=reason)

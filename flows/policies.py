@@ -1,7 +1,6 @@
 """Policies by name: a folder, or a version of a registered model, brought back from the DVC cache where need be."""
 
 import json
-import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -11,14 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from flows import dvc, releases, remote, workspace
 from flows.cache import files_of, link_folder
+from flows.releases_refs import CHAMPION, Model, model_named
 from rlhf.errors import PreflowError
 from tasks import tracking
 from tasks.lineage import read_tree
 
 if TYPE_CHECKING:
     from rlhf.models import Policy
-
-_NAME = re.compile(r"(?:models:/)?(?P<name>[^@/]+)(?:@(?P<alias>[^@/]+)|/v?(?P<version>\d+))?")
 
 
 @dataclass(frozen=True)
@@ -50,19 +48,19 @@ def opened(text: str, say: Callable[[str], None]) -> Iterator[Found]:
             raise PreflowError(f"{text} holds no policy: it has no config.json; stages keep theirs in `policy/`")
         yield Found(text.rstrip("/"), folder.resolve(), _root_of(folder))
         return
-    match = _NAME.fullmatch(text) if text else None
-    if text and match is None:
+    model = model_named(text)
+    if text and model is None:
         raise PreflowError(f"{text}: no such folder; name one, or a registered model as NAME, NAME@champion or NAME/3")
     root = workspace.find_root(Path.cwd())
-    name = match["name"] if match else releases.registry(root)
-    number = int(match["version"]) if match and match["version"] else None
-    version = version_of(root, name, number, (match and match["alias"]) or "champion")
+    model = model or Model(releases.registry(root))
+    version = version_of(root, model.name, model.number, model.alias)
     with tempfile.TemporaryDirectory(prefix="preflow-policy-") as scratch:
         restore(root, version, Path(scratch, "policy"), say)
-        yield Found(f"{name} v{version['version']}", Path(scratch, "policy"), root, {**version, "name": name})
+        folder, label = Path(scratch, "policy"), f"{model.name} v{version['version']}"
+        yield Found(label, folder, root, {**version, "name": model.name})
 
 
-def version_of(root: Path, name: str, number: int | None, alias: str = "champion") -> Mapping[str, Any]:
+def version_of(root: Path, name: str, number: int | None, alias: str = CHAMPION) -> Mapping[str, Any]:
     """A version as MLflow's registry tells of it; where that has none or does not answer, as the git refs do.
 
     Raises:

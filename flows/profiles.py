@@ -10,8 +10,8 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from flows import releases
 from flows.hints import hinted
+from flows.releases_refs import check_name
 from tasks.config import ConfigError, read_yaml
 from tasks.config.collect import GIVEN
 from tasks.config.sources import Source
@@ -83,7 +83,7 @@ def resolve(root: Path, profile: str = "", settings: Sequence[str] = ()) -> Reso
         own_sources=resolved.get("sources") != plain.get("sources"),
         under=under,
     )
-    releases.check_name(found.registry)
+    check_name(found.registry)
     return found
 
 

@@ -9,9 +9,10 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from flows import champion, dvc, guards, releases, remote, workspace, worktrees
+from flows import champion, dvc, guards, releases, releases_send, remote, retrain_due, workspace, worktrees
 from flows.cache import object_path
 from flows.releases import Release
+from flows.releases_refs import remote_of
 from rlhf.errors import PreflowError
 from tasks import tracking
 from tasks.journal import home
@@ -51,7 +52,7 @@ def made_up(root: Path, tree: Path, name: str, version: int, send_it: bool) -> d
 def send(root: Path, tree: Path, name: str, version: int, run: str, over: int | None = None) -> dict[str, Any]:
     """Bytes first, then the refs: who sees a version can fetch it. What a remote did not take is told, no error."""
     try:
-        pushed = [remote.push(tree), releases.push(root, name, version, over)]
+        pushed = [remote.push(tree), releases_send.push(root, name, version, over)]
     except PreflowError as error:
         return {"pushed": [], "unsent": f"{error}; `preflow promote {run}` sends it again"}
     return {"pushed": [one for one in pushed if one]}
@@ -99,6 +100,8 @@ def kept(root: Path, run: str) -> Kept:
 def promote(root: Path, run: str, candidate: str, force: str, say: Say) -> dict[str, Any]:
     """Register the policy of a kept run, make it the champion, and send it; done twice it is done once.
 
+    A retrain that waits for a person on this run waits no more.
+
     Args:
         candidate: as the evaluation calls it; "": the one that the gate judged.
         force: why the gate is not heeded, which is kept as a tag; "": it is.
@@ -123,6 +126,7 @@ def promote(root: Path, run: str, candidate: str, force: str, say: Say) -> dict[
         version = tracking.promote(root, found.run.run, candidate, found.name, tree, tags)
         done = {"promoted": True, "name": found.name, "version": version, "run": found.run.run}
         done["reason"] = f"promoted {found.name} v{version}: {candidate} of run {found.run.run}"
+        retrain_due.settle(root, found.run.run, done["reason"])
         over = reigning["version"] if reigning else None
         return done | release(root, tree, found.name, version, found.run.commit, send_it=True, over=over)
 
@@ -158,7 +162,7 @@ def _checkout(root: Path, run: Release) -> Iterator[Path]:
 
 
 def _how_to_send(root: Path, tree: Path, run: str) -> dict[str, Any]:
-    there = releases.remote_of(root) or dvc.call(tree, "config", "core.remote").stdout.strip()
+    there = remote_of(root) or dvc.call(tree, "config", "core.remote").stdout.strip()
     return {"unsent": f"kept in this clone; `preflow promote {run}` sends it to the remotes"} if there else {}
 
 

@@ -91,7 +91,7 @@ def reproduce(
     name = f"reproduce-{found.commit[:12]}"
     guards.check_disk(root)
     cache = dvc.cache(root)
-    with _checkout(root, name, found.commit, cache, lambda: asked.keep) as tree:
+    with guards.going_on(root, name), _checkout(root, name, found.commit, cache, lambda: asked.keep) as tree:
         was = read_tree(tree)
         work = _Work(root, tree, cache, found, was, _stages(was, asked, found), answer, say)
         if asked.rerun:

@@ -4,6 +4,8 @@ Nothing here knows Prefect: `flows.retrain_flow` fires on a schedule, `preflow r
 `base` each time and never from the champion, as any run does; what is unchanged is not run again.
 """
 
+import hashlib
+import json
 import re
 import threading
 import time
@@ -16,11 +18,12 @@ from typing import Any
 from flows import champion, drift, given, guards, launch, profiles, promotion, retrain_data, retrain_due
 from flows.request import Report, Wish
 from flows.retrain_due import Memory
-from rlhf.errors import Busy, DataRefused, NumericsError, PreflowError
+from rlhf.errors import Busy, DataRefused, NumericsError, Preempted, PreflowError
 from tasks.journal import home
 
 NOTHING_NEW, SKIPPED, WAITING = "NothingNew", "Skipped", "Waiting"
 PROMOTED, NOT_PROMOTED, REFUSED, FAILED = "Promoted", "NotPromoted", "DataRefused", "RunFailed"
+STOPPED = "Stopped"
 TOLD = (PROMOTED, NOT_PROMOTED, REFUSED, FAILED, WAITING)
 """Outcomes that somebody may want to hear of; the others say that nothing happened."""
 PATIENCE = 7 * 24 * 3600
@@ -44,8 +47,11 @@ class Order:
 
     @property
     def key(self) -> str:
-        told = self.name or " ".join([self.profile, *sorted(self.settings)]).strip() or "default"
-        return re.sub(r"[^\w.=-]+", "_", told)
+        """Name of files and of a deployment: of two orders never the same, and that of a key is itself."""
+        parts = [self.name] if self.name else [*filter(None, [self.profile]), *sorted(self.settings)] or ["default"]
+        plain = [re.sub(r"[^\w.=+-]+", "_", part) for part in parts]
+        told_apart = [] if plain == parts else [hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:6]]
+        return "+".join([*plain, *told_apart])
 
 
 @dataclass
@@ -71,6 +77,7 @@ def fire(
     say: Callable[[str], None],
     slot: datetime | None = None,
     flow_run: str = "",
+    goes_on: Callable[[str], bool] = lambda _: True,
     show: Callable[[Report, Path], None] = lambda *_: None,
     on_begin: Callable[[], None] = lambda: None,
 ) -> Outcome:
@@ -79,6 +86,7 @@ def fire(
     Args:
         slot: when the schedule wanted it; None for a firing by hand.
         flow_run: its id in Prefect, by which a run that waits for a person is found again.
+        goes_on: whether the flow run of a firing is still there.
 
     Raises:
         PreflowError: before a run began: a watched folder is away, params are wrong, no server.
@@ -86,8 +94,11 @@ def fire(
     try:
         with guards.held(home(root) / "retrain" / f"{order.key}.lock", f"retrain {order.key}"):
             memory = Memory.read(root, order.key)
-            if covered := _covered(memory, slot):
+            if covered := _covered(memory, slot, goes_on):
                 return Outcome(SKIPPED, covered)
+            if memory.waits:
+                say(f"run {memory.waits['run']} waits for nobody any more: not answered in time, or its firing is gone")
+            memory.waits = {}
             retrain_data.bring(root, order.watch)
             resolved = given.settle(root, profiles.resolve(root, order.profile, order.settings), say)
             seen = retrain_due.look(root, resolved, memory)
@@ -120,27 +131,28 @@ def decide(root: Path, run: str, approve: bool, reason: str, say: Callable[[str]
     message = f"{done['reason']}, approved by hand{because}" if approve else f"refused by hand{because}"
     if done.get("unsent"):
         message += f"; {done['unsent']}"
-    for name in retrain_due.names(root):
-        memory = Memory.read(root, name)
-        if memory.waits.get("run") == run:
-            memory.waits, memory.outcome = {}, message
-            memory.save(root, name)
+    retrain_due.settle(root, run, message)
     return Outcome(PROMOTED if approve else NOT_PROMOTED, message, run=run, report={"promotion": done})
 
 
 def waiting(root: Path, run: str = "", flow_run: str = "") -> dict[str, Any] | None:
-    """The record of a run that waits for a person, by its name or that of its flow run; None where it does not."""
-    for name in retrain_due.names(root):
-        waits = Memory.read(root, name).waits
-        if waits and ((run and waits["run"] == run) or (flow_run and waits["flow_run"] == flow_run)):
+    """The record of a run that waits for a person, by its name or that of its flow run; None where it does not.
+
+    A flow run asks for itself only when it goes on, so it was answered in time.
+    """
+    for waits in retrain_due.waits(root):
+        if flow_run and waits["flow_run"] == flow_run:
+            return waits
+        if run and waits["run"] == run and time.time() < waits["until"]:
             return waits
     return None
 
 
-def _covered(memory: Memory, slot: datetime | None) -> str:
+def _covered(memory: Memory, slot: datetime | None, goes_on: Callable[[str], bool]) -> str:
     """Why this slot has nothing to ask; "" where it has."""
-    if memory.waits and time.time() < memory.waits["until"]:
-        return f"run {memory.waits['run']} waits for a person: `preflow promote {memory.waits['run']}`, or --refuse"
+    waits = memory.waits
+    if waits and time.time() < waits["until"] and (not waits["flow_run"] or goes_on(waits["flow_run"])):
+        return f"run {waits['run']} waits for a person: `preflow promote {waits['run']}`, or --refuse"
     if slot is not None and slot.timestamp() < memory.asked:
         asked = datetime.fromtimestamp(memory.asked, slot.tzinfo)
         return f"the slot of {slot:%H:%M:%S} is late: {asked:%H:%M:%S} has answered for it"
@@ -194,6 +206,9 @@ def _before(root: Path, registry: str) -> dict[str, Any] | None:
 def _state(report: Report) -> tuple[str, str]:
     if report.exit_code == DataRefused.exit_code:
         return REFUSED, _failure(report)
+    if report.exit_code == Preempted.exit_code:
+        stopped = [stage["name"] for stage in report.stages if stage["state"] == "stopped"]
+        return STOPPED, f"stopped{' in ' * bool(stopped)}{', '.join(stopped)}; the next firing goes on from there"
     promotion_of = report.promotion or {}
     if report.exit_code or report.promotion is None:
         return FAILED, promotion_of.get("reason") or _failure(report)

@@ -63,6 +63,20 @@ def names(root: Path) -> list[str]:
     return sorted(path.stem for path in (home(root) / "retrain").glob("*.json"))
 
 
+def waits(root: Path) -> list[dict[str, Any]]:
+    """Records of runs that wait, or waited, for a person."""
+    return [found for name in names(root) if (found := Memory.read(root, name).waits)]
+
+
+def settle(root: Path, run: str, outcome: str) -> None:
+    """A run has been decided on: nobody waits for that any more."""
+    for name in names(root):
+        memory = Memory.read(root, name)
+        if memory.waits.get("run") == run:
+            memory.waits, memory.outcome = {}, outcome
+            memory.save(root, name)
+
+
 def look(root: Path, resolved: Resolved, memory: Memory) -> Seen:
     """What a run of this configuration would read now; `memory.files` is brought up to date."""
     own = {str(source["target"]): str(source["sha256"]) for source in resolved.values.get("sources") or ()}

@@ -12,13 +12,13 @@ from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext
 from prefect.flow_runs import suspend_flow_run
 from prefect.input import RunInput
-from prefect.states import Completed, Failed, State
+from prefect.states import Cancelled, Completed, Failed, State
 
 from flows import notify as webhook
 from flows import retrain as retraining
-from flows import schedule, workspace
+from flows import retrain_due, schedule, schedule_runs, workspace
 from flows.environment import set_defaults
-from flows.retrain import FAILED, PATIENCE, REFUSED, TOLD, WAITING, Order, Outcome
+from flows.retrain import FAILED, PATIENCE, REFUSED, STOPPED, TOLD, WAITING, Order, Outcome
 from flows.summary import summary
 from rlhf.errors import DependencyDown, PreflowError
 
@@ -32,7 +32,7 @@ class Approval(RunInput):
 
 def _name() -> str:
     asked = runtime.flow_run.scheduled_start_time
-    return f"{runtime.deployment.name or 'retrain'} {asked:%Y-%m-%d %H:%M:%S}"
+    return f"{schedule.name_of(runtime.deployment.name or 'retrain')} {asked:%Y-%m-%d %H:%M:%S}"
 
 
 def _tell(_: object, flow_run: FlowRun, state: State[Any]) -> None:
@@ -75,7 +75,8 @@ def retrain(
     try:
         waits = retraining.waiting(root, flow_run=flow_run)
         if waits is None:
-            order = Order(profile, tuple(settings or ()), tuple(watch or ()), by_hand, runtime.deployment.name or "")
+            name = schedule.name_of(runtime.deployment.name or "")
+            order = Order(profile, tuple(settings or ()), tuple(watch or ()), by_hand, name)
             outcome = retraining.fire(
                 root,
                 order,
@@ -83,6 +84,7 @@ def retrain(
                 say=logger.info,
                 slot=here.expected_start_time if here and here.auto_scheduled else None,
                 flow_run=flow_run,
+                goes_on=schedule_runs.goes_on,
                 show=lambda report, tree: summary(root, report, tree, to_stdout=False),
             )
         if waits or (outcome and outcome.state == WAITING):
@@ -97,11 +99,12 @@ def retrain(
     finally:
         if here and here.deployment_id:
             with suppress(DependencyDown):  # they then ask for themselves
-                schedule.collapse(str(here.deployment_id), datetime.now(UTC))
+                spare = {waits["flow_run"] for waits in retrain_due.waits(root)}
+                schedule_runs.collapse(str(here.deployment_id), datetime.now(UTC), spare)
     assert outcome is not None
     logger.info(f"{outcome.state}: {outcome.message}")
-    kind = Failed if outcome.state in (REFUSED, FAILED) else Completed
-    return kind(name=outcome.state, message=outcome.message)
+    kinds = {REFUSED: Failed, FAILED: Failed, STOPPED: Cancelled}
+    return kinds.get(outcome.state, Completed)(name=outcome.state, message=outcome.message)
 
 
 def _ask(run: str, message: str) -> Approval:

@@ -5,6 +5,7 @@ DVC reports every failure as 255 and swallows how it came about, so the stage's 
 
 import json
 import re
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -21,6 +22,9 @@ from tasks.outcome import StageResult
 OnLine = Callable[[str], None]
 
 SIDE_BY_SIDE = 2  # branches of a run, cells of a comparison: a stage is one thread, and more would slow each other down
+GO_ON = "the same command goes on from there"
+STOPPED = f"stopped before it was done; {GO_ON}"
+_MOMENT = 1.0  # seconds: who stops a service may end all its processes at once, and a stage before we hear of it
 _EXITED = re.compile(r"exited with (-?\d+)")
 _NOISE = ("ERROR:", "Running stage", "> ", "Updating lock", "Generating lock", "Use `dvc push`", "To track", "Stage '")
 
@@ -62,13 +66,14 @@ def run_stage(
     while True:
         before = _attempts(place, name)
         code, output = _attempt(place, name, on_line, cancel, force)
-        if cancel.is_set():
-            result = StageResult(name, "failed", 0.0, "stopped before it was done", Preempted.exit_code)
-        elif code == 0:
+        exit_code, reason = _explain(place, name, before, output) if code else (0, "")
+        terminated = code == -signal.SIGTERM or reason == killed_by(signal.SIGTERM)
+        if code == 0:
             state = "ran" if f"Running stage '{name}'" in output else "cached"
             result = StageResult(name, state)  # type: ignore[arg-type]
+        elif cancel.is_set() or (terminated and cancel.wait(_MOMENT)):
+            result = StageResult(name, "stopped", 0.0, STOPPED, Preempted.exit_code)
         else:
-            exit_code, reason = _explain(place, name, before, output)
             result = StageResult(name, "failed", 0.0, reason, exit_code)
             if exit_code == Busy.exit_code and time.monotonic() - began < patience:
                 on_line(f"{name}: waiting: {reason}")

@@ -1,21 +1,23 @@
-"""Schedules of retrains: deployments of the flow `retrain` on the Prefect server.
+"""Schedules of retrains: deployments of the flow `retrain` on the Prefect server, which may serve other projects too.
 
-Call `flows.server.start` before; nothing here imports Prefect before it is needed.
+Call `flows.server.up` before; nothing here imports Prefect before it is needed.
 """
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from flows.project import project_id
 from flows.retrain import Order
 from rlhf.errors import DependencyDown, PreflowError
 from tasks.config import ConfigError
 
-POOL = "preflow"
 FLOW = "retrain"
+_NAME = re.compile(r"\w[\w.=+-]*")
 
 
 @dataclass(frozen=True)
@@ -47,23 +49,40 @@ class Slots:
             raise ConfigError(f"{given[0]!r} is no schedule: {why}") from None
 
 
+def pool_of(root: Path) -> str:
+    """The work pool of this project; whatever is of it has this as a tag too."""
+    return f"preflow-{project_id(root)}"
+
+
+def name_of(deployment: str) -> str:
+    """What a schedule is called here; in Prefect it has the project behind it, as two may call theirs the same."""
+    return deployment.partition("@")[0]
+
+
 def create(root: Path, order: Order, slots: Slots, notify: str) -> dict[str, Any]:
-    """Make, or make anew, the deployment `retrain/<name>` of an order; a URL of `notify` hears what comes of it."""
+    """Make, or make anew, the deployment of an order; a URL of `notify` hears what comes of it.
+
+    Raises:
+        ConfigError: its name or slots cannot be.
+    """
     from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
     from prefect.exceptions import ObjectAlreadyExists
 
-    schedule = slots.schedule()
+    if order.name and not _NAME.fullmatch(order.name):
+        raise ConfigError(f"{order.name!r} is no name: a schedule has one of letters, digits and `. _ = + -`")
+    schedule, pool = slots.schedule(), pool_of(root)
     parameters = {"profile": order.profile, "settings": [*order.settings], "watch": [*order.watch]}
-    with _client() as client:
+    with connected() as client:
         with suppress(ObjectAlreadyExists):
-            client.create_work_pool(WorkPoolCreate(name=POOL, type="process", base_job_template=_template()))
+            client.create_work_pool(WorkPoolCreate(name=pool, type="process", base_job_template=_template()))
         deployment = client.create_deployment(
             client.create_flow_from_name(FLOW),
-            order.key,
+            f"{order.key}@{project_id(root)}",
             schedules=[DeploymentScheduleCreate(schedule=schedule, active=True)],
             parameters=parameters | {"by_hand": order.by_hand, "notify": notify},
             description="Retrains where data, parameters or code are new, promotes what passes the gate",
-            work_pool_name=POOL,
+            work_pool_name=pool,
+            tags=[pool],
             entrypoint="flows.retrain_flow.retrain",
             pull_steps=[{"prefect.deployments.steps.set_working_directory": {"directory": str(root)}}],
             paused=False,
@@ -71,70 +90,36 @@ def create(root: Path, order: Order, slots: Slots, notify: str) -> dict[str, Any
         return _told(client.read_deployment(deployment))
 
 
-def listed() -> list[dict[str, Any]]:
-    """All schedules of the server, by name."""
-    with _client() as client:
-        return sorted((_told(one) for one in _ours(client)), key=lambda one: str(one["name"]))
+def listed(root: Path) -> list[dict[str, Any]]:
+    """All schedules of this project, by name."""
+    with connected() as client:
+        return sorted((_told(one) for one in _ours(client, root)), key=lambda one: str(one["name"]))
 
 
-def pause(name: str, paused: bool) -> dict[str, Any]:
+def pause(root: Path, name: str, paused: bool) -> dict[str, Any]:
     """Hold it, or let it go on; slots of the meantime do not fire later."""
-    with _client() as client:
-        found = _found(client, name)
+    with connected() as client:
+        found = _found(client, root, name)
         (client.pause_deployment if paused else client.resume_deployment)(found.id)
         return _told(client.read_deployment(found.id))
 
 
-def run_now(name: str) -> dict[str, Any]:
+def run_now(root: Path, name: str) -> dict[str, Any]:
     """A firing at once, besides its slots; `preflow schedule serve` takes it."""
-    with _client() as client:
-        made = client.create_flow_run_from_deployment(_found(client, name).id)
+    with connected() as client:
+        made = client.create_flow_run_from_deployment(_found(client, root, name).id)
         return {"name": name, "flow_run": str(made.id)}
 
 
-def delete(name: str) -> None:
+def delete(root: Path, name: str) -> None:
     """Take it away; what was retrained stays."""
-    with _client() as client:
-        client.delete_deployment(_found(client, name).id)
-
-
-def answer(flow_run: str, approve: bool, reason: str) -> None:
-    """Answer the form of a firing that waits for a person, which then goes on.
-
-    Raises:
-        PreflowError: it does not wait any more.
-    """
-    from uuid import UUID
-
-    with _client() as client:
-        done = client.resume_flow_run(UUID(flow_run), run_input={"approve": approve, "reason": reason})
-    if done.status.value not in ("ACCEPT",):
-        raise PreflowError(f"the firing does not wait any more: {getattr(done.details, 'reason', done.status.value)}")
-
-
-def collapse(deployment: str, until: datetime) -> int:
-    """End the slots of a deployment that came due by then and have not begun; how many there were."""
-    from uuid import UUID
-
-    from prefect.client.schemas import filters
-    from prefect.client.schemas.objects import StateType
-    from prefect.states import Completed
-
-    wanted = filters.FlowRunFilter(
-        deployment_id=filters.FlowRunFilterDeploymentId(any_=[UUID(deployment)]),
-        state=filters.FlowRunFilterState(type=filters.FlowRunFilterStateType(any_=[StateType.SCHEDULED])),
-        expected_start_time=filters.FlowRunFilterExpectedStartTime(before_=until),
-    )
-    with _client() as client:
-        late = [one for one in client.read_flow_runs(flow_run_filter=wanted) if one.auto_scheduled]
-        for one in late:
-            state = Completed(name="Skipped", message=f"late: the firing that ended at {until:%H:%M:%S} answers for it")
-            client.set_flow_run_state(one.id, state, force=True)
-    return len(late)
+    with connected() as client:
+        client.delete_deployment(_found(client, root, name).id)
 
 
 @contextmanager
-def _client() -> Iterator[Any]:
+def connected() -> Iterator[Any]:
+    """A client of the server. What the server does not do ends as DependencyDown."""
     import httpx
     from prefect.client.orchestration import get_client
     from prefect.exceptions import PrefectHTTPStatusError
@@ -146,14 +131,16 @@ def _client() -> Iterator[Any]:
         raise DependencyDown(f"the Prefect server did not do it: {str(error).splitlines()[0]}") from None
 
 
-def _ours(client: Any) -> list[Any]:
-    from prefect.client.schemas.filters import FlowFilter, FlowFilterName
+def _ours(client: Any, root: Path) -> list[Any]:
+    from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags, FlowFilter, FlowFilterName
 
-    return list(client.read_deployments(flow_filter=FlowFilter(name=FlowFilterName(any_=[FLOW]))))
+    of_flow = FlowFilter(name=FlowFilterName(any_=[FLOW]))
+    of_project = DeploymentFilter(tags=DeploymentFilterTags(all_=[pool_of(root)]))
+    return list(client.read_deployments(flow_filter=of_flow, deployment_filter=of_project))
 
 
-def _found(client: Any, name: str) -> Any:
-    there = {one.name: one for one in _ours(client)}
+def _found(client: Any, root: Path, name: str) -> Any:
+    there = {name_of(one.name): one for one in _ours(client, root)}
     if name not in there:
         raise PreflowError(f"there is no schedule {name}; there are: {', '.join(sorted(there)) or 'none'}")
     return there[name]
@@ -162,7 +149,7 @@ def _found(client: Any, name: str) -> Any:
 def _told(deployment: Any) -> dict[str, Any]:
     schedules = [one.schedule for one in deployment.schedules]
     return {
-        "name": deployment.name,
+        "name": name_of(deployment.name),
         "slots": [_slots(one) for one in schedules],
         "paused": bool(deployment.paused),
         "served": str(deployment.status.value if deployment.status else "") == "READY",

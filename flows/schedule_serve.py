@@ -12,7 +12,7 @@ from pathlib import Path
 
 from flows import server
 from flows.processes import end_group, spawn
-from flows.schedule import POOL
+from flows.schedule import pool_of
 from rlhf.errors import DependencyDown
 from tasks.journal import home
 
@@ -34,7 +34,7 @@ def serve(root: Path, limit: int, cancel: threading.Event, say: Callable[[str], 
             continue
         say(f"serving the schedules of {here.page}; log: {log}")
         with log.open("ab") as output:
-            argv = [sys.executable, "-m", "flows.schedule_serve", str(limit)]
+            argv = [sys.executable, "-m", "flows.schedule_serve", pool_of(root), str(limit)]
             worker = spawn(argv, cwd=root, env=os.environ, output=output)
             try:
                 while worker.poll() is None and not cancel.wait(1.0):
@@ -48,15 +48,15 @@ def serve(root: Path, limit: int, cancel: threading.Event, say: Callable[[str], 
             cancel.wait(1.0)
 
 
-def _worker(limit: int) -> None:
+def _worker(pool: str, limit: int) -> None:
     """In a process of its own."""
     import asyncio
 
     from prefect.workers.process import ProcessWorker
 
-    worker = ProcessWorker(work_pool_name=POOL, name="preflow", limit=limit)
+    worker = ProcessWorker(work_pool_name=pool, name="preflow", limit=limit)
     asyncio.run(worker.start())
 
 
 if __name__ == "__main__":
-    _worker(int(sys.argv[1]))
+    _worker(sys.argv[1], int(sys.argv[2]))

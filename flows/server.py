@@ -109,6 +109,13 @@ def wait(server: Server, root: Path, cancel: threading.Event, patience: float = 
             raise DependencyDown(f"no Prefect server answers at {server.url}; {where}")
 
 
+def up(root: Path) -> Server:
+    """As `start`, and answering. Raises DependencyDown where it does not come up."""
+    server = start(root)
+    wait(server, root, threading.Event())
+    return server
+
+
 def healthy(url: str) -> bool:
     """Whether a Prefect API answers there. No proxy is asked."""
     try:

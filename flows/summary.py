@@ -32,7 +32,8 @@ def summary(root: Path, report: "Report", tree: Path, *, to_stdout: bool) -> Non
         if stage["state"] == "failed":
             out(f"{stage['name']} failed: {stage['reason']}")
     if report.exit_code == Preempted.exit_code:
-        out("stopped; the same command goes on from here")
+        stopped = [stage["name"] for stage in report.stages if stage["state"] == "stopped"]
+        out(f"stopped{' in ' * bool(stopped)}{', '.join(stopped)}; the same command goes on from there")
     if report.promotion:
         pushed = ", ".join(report.promotion.get("pushed") or ())
         further = report.promotion.get("unsent") or (f"sent to {pushed}" if pushed else "")

@@ -37,7 +37,7 @@ class Row:
     began: float = 0.0
     seconds: float = 0.0
     note: str = ""
-    """Why it failed or was skipped; while it runs, the last line that it said."""
+    """Why it failed, was stopped or skipped; while it runs, the last line that it said."""
     stepped: float = 0.0
     """When its newest step was seen."""
     told: float = 0.0
@@ -131,7 +131,7 @@ class View:
     def left(self) -> float | None:
         """Seconds until the run is done; None while nobody knows how long some stage takes, or which will run."""
         with self._mutex:
-            if any(row.state == "failed" for row in self._rows.values()):
+            if any(row.state in ("failed", "stopped") for row in self._rows.values()):
                 return None
             states = {name: row.state for name, row in self._rows.items() if name in self._todo}
             ahead = [name for state in ("running", "waiting") for name in states if states[name] == state]

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 from rich.text import Text
 
-STYLES = {"ran": "green", "cached": "blue", "failed": "red", "skipped": "yellow", "running": "bold", "waiting": "dim"}
+STYLES = {"ran": "green", "cached": "blue", "failed": "red", "stopped": "yellow", "skipped": "yellow"}
+STYLES |= {"running": "bold", "waiting": "dim"}
 BAR = 14  # columns of a bar
 BAR_FROM, RATE_FROM, NOTE_FROM = 110, 90, 70  # columns from which there is room for it beside the rest
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-State = Literal["ran", "cached", "failed", "skipped"]
+State = Literal["ran", "cached", "failed", "stopped", "skipped"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,12 +13,13 @@ class StageResult:
 
     name: str
     state: State
-    """`cached`: its key was unchanged or its outputs came from the run cache; `skipped`: something before it failed."""
+    """`cached`: its key was unchanged or its outputs came from the run cache; `stopped`: the run was ended while it
+    worked; `skipped`: something before it failed, or the run was ended before it began."""
     seconds: float = 0.0
     reason: str = ""
-    """Why it failed or was skipped, one sentence."""
+    """Why it failed, was stopped or was skipped, one sentence."""
     exit_code: int = 0
-    """0 unless it failed; then what `preflow` ends with (`rlhf.errors`)."""
+    """0 unless it failed or was stopped; then what `preflow` ends with (`rlhf.errors`)."""
 
 
 STORY = ("base", "sft", "random_control", "rejection_sampling", "dpo", "rl", "champion")

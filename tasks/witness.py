@@ -12,7 +12,7 @@ import resource
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,18 +58,19 @@ def outputs(root: Path, outs: Iterable[str]) -> dict[str, dict[str, Any]]:
         size = sum(file.stat().st_size for file in files)
         found[out] = {"size": size, "nfiles": len(files)}
         if size <= LARGEST_HASHED:
-            found[out]["md5"] = _md5(path) if path.is_file() else _folder_md5(path, files)
+            whole = path.is_file()
+            md5s = {} if whole else {file.relative_to(path).as_posix(): file_md5(file) for file in files}
+            found[out]["md5"] = file_md5(path) if whole else folder_md5(md5s)
     return found
 
 
-def _folder_md5(folder: Path, files: Iterable[Path]) -> str:
-    """As DVC has it: the md5 of a JSON list of the md5 and path of each file."""
-    listed = [{"md5": _md5(file), "relpath": file.relative_to(folder).as_posix()} for file in files]
-    listed.sort(key=lambda each: each["relpath"])
+def folder_md5(files: Mapping[str, str]) -> str:
+    """Of a folder with these files: DVC takes the md5 of a JSON list of them, in the order of their paths."""
+    listed = [{"md5": files[name], "relpath": name} for name in sorted(files)]
     return hashlib.md5(json.dumps(listed, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"
 
 
-def _md5(path: Path) -> str:
+def file_md5(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 

@@ -1,7 +1,7 @@
 """`preflow retrain`, `preflow promote` and `preflow rollback`: who serves, and how that changes."""
 
 import json
-import re
+from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -47,14 +47,18 @@ def retrain(
     by_hand: ByHand = False,
     as_json: AsJson = False,
 ) -> None:
-    from flows import workspace
+    from flows import schedule_runs, server, workspace
     from flows.retrain import Order, fire
+
+    def goes_on(flow_run: str) -> bool:
+        server.up(root)
+        return schedule_runs.goes_on(flow_run)
 
     root = workspace.find_root(Path.cwd())
     order = Order(once("--profile", profile), tuple(settings or ()), tuple(watch or ()), by_hand)
     with stoppable() as (cancel, begun):
         show = partial(summary, root, to_stdout=not as_json)
-        outcome = fire(root, order, cancel, say=say, show=show, on_begin=begun.set)
+        outcome = fire(root, order, cancel, say=say, goes_on=goes_on, show=show, on_begin=begun.set)
     if as_json:
         print(json.dumps(asdict(outcome), ensure_ascii=False), flush=True)
     else:
@@ -89,24 +93,27 @@ def promote(
     ] = "",
     as_json: AsJson = False,
 ) -> None:
-    from flows import promotion, retrain, schedule, server, workspace
+    from flows import promotion, retrain, schedule_runs, server, workspace
+    from rlhf.errors import DependencyDown
     from tasks.config import ConfigError
 
     root = workspace.find_root(Path.cwd())
     waits = retrain.waiting(root, run=run)
     if refuse and not waits:
         raise ConfigError(f"--refuse: run {run} does not wait for an answer")
-    if waits and not force and not candidate:
-        if waits["flow_run"]:
-            server.start(root)
-            schedule.answer(waits["flow_run"], not refuse, reason)
-            reply = "answered; the firing that waits goes on with it"
-            done: dict[str, Any] = {"promoted": False, "run": run, "reason": reply}
-        else:
-            outcome = retrain.decide(root, run, not refuse, reason, say)
-            done = {"promoted": not refuse, "run": run, "reason": outcome.message} | outcome.report["promotion"]
-    else:
+    flow_run = str(waits["flow_run"]) if waits else ""
+    done: dict[str, Any]
+    if waits is None or force or candidate:
         done = promotion.promote(root, run, candidate, force, say)
+        with suppress(DependencyDown):  # it has nothing left to wait for, whether it hears of it or not
+            if flow_run and server.up(root):
+                schedule_runs.close(flow_run, retrain.PROMOTED, str(done["reason"]))
+    elif flow_run and server.up(root) and schedule_runs.goes_on(flow_run):
+        schedule_runs.answer(flow_run, not refuse, reason)
+        done = {"promoted": False, "run": run, "reason": "answered; the firing that waits goes on with it"}
+    else:
+        outcome = retrain.decide(root, run, not refuse, reason, say)
+        done = {"promoted": not refuse, "run": run, "reason": outcome.message} | outcome.report["promotion"]
     if as_json:
         print(json.dumps(done))
         return
@@ -136,14 +143,15 @@ def rollback(
     as_json: AsJson = False,
 ) -> None:
     from flows import releases, workspace
+    from flows.releases_refs import model_named
     from flows.rollback import rollback as put_back
     from tasks.config import ConfigError
 
     root = workspace.find_root(Path.cwd())
-    match = re.fullmatch(r"(?P<name>[^@/\s]+)(?:/v?(?P<version>\d+))?", model or releases.registry(root))
-    if match is None:
+    named = model_named(model or releases.registry(root))
+    if named is None or "@" in model:
         raise ConfigError(f"{model}: expected NAME or NAME/3")
-    done = put_back(root, match["name"], int(match["version"]) if match["version"] else None, say)
+    done = put_back(root, named.name, named.number, say)
     if as_json:
         print(json.dumps(done))
     else:

@@ -57,8 +57,7 @@ def list_(as_json: AsJson = False) -> None:
     """Schedules, when they fire, and whether somebody serves them."""
     from flows import schedule
 
-    _root()
-    found = schedule.listed()
+    found = schedule.listed(_root())
     if as_json:
         print(json.dumps(found))
         return
@@ -73,8 +72,7 @@ def pause(name: _Name, as_json: AsJson = False) -> None:
     """Hold a schedule."""
     from flows import schedule
 
-    _root()
-    _show(schedule.pause(name, True), as_json)
+    _show(schedule.pause(_root(), name, True), as_json)
 
 
 @app.command()
@@ -82,8 +80,7 @@ def resume(name: _Name, as_json: AsJson = False) -> None:
     """Let a schedule go on. Slots of the meantime do not fire."""
     from flows import schedule
 
-    _root()
-    _show(schedule.pause(name, False), as_json)
+    _show(schedule.pause(_root(), name, False), as_json)
 
 
 @app.command()
@@ -91,8 +88,7 @@ def run(name: _Name, as_json: AsJson = False) -> None:
     """Fire now, besides the slots."""
     from flows import schedule
 
-    _root()
-    made = schedule.run_now(name)
+    made = schedule.run_now(_root(), name)
     print(json.dumps(made) if as_json else f"{name}: asked for a firing now; `preflow schedule serve` takes it")
 
 
@@ -101,8 +97,7 @@ def delete(name: _Name) -> None:
     """Take a schedule away. What it retrained stays."""
     from flows import schedule
 
-    _root()
-    schedule.delete(name)
+    schedule.delete(_root(), name)
     print(f"{name}: deleted")
 
 
@@ -124,12 +119,10 @@ def serve(
 
 def _root() -> Path:
     """The checkout, with its Prefect server up."""
-    import threading
-
     from flows import server, workspace
 
     root = workspace.find_root(Path.cwd())
-    server.wait(server.start(root), root, threading.Event())
+    server.up(root)
     return root
 
 

@@ -61,6 +61,8 @@ class _Closing(Shipment):
                 others[stage] = self._cached(linker, tree, stage)
             elif not self._link_attempts(linker, tree, stage) and state == "failed":
                 others[stage] = self._failed(stage, given[stage].get("reason") or "it failed before it began")
+            elif state == "stopped":
+                self._tell_stopped(stage, given[stage].get("reason") or "")
         self.save()
         self._conclude(linker, tree, given, status)
 
@@ -123,6 +125,12 @@ class _Closing(Shipment):
         child = self.child(f"{stage} failed", stage, time.time(), tags | describe.child_tags(self.run, stage))
         self.client.set_terminated(child, "FAILED")
         return child
+
+    def _tell_stopped(self, stage: str, reason: str) -> None:
+        """Its process could not say why it ended, and a kill alone reads as a failure."""
+        for key, kept in self.state["children"].items():
+            if key.rsplit("-", 1)[0] == stage and kept["status"] != "FINISHED":
+                self.log(kept["run"], tags={"preflow.state": "stopped", "preflow.reason": reason})
 
     def _final_metrics(self, tree: Tree, stage: str) -> list[Any]:
         """The numbers of the stage's metrics file, as section `final`."""

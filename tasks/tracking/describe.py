@@ -24,7 +24,7 @@ MEASURES = {
     "stop_rate": "stop rate",
 }
 GAP = "&emsp;"  # MLflow draws tables without any space between columns
-SIGNS = {"ran": "●", "cached": "○", "failed": "✗", "skipped": "·"}
+SIGNS = {"ran": "●", "cached": "○", "failed": "✗", "stopped": "■", "skipped": "·"}
 Facts = Mapping[str, Any]
 
 

@@ -200,7 +200,7 @@ def test_bytes_that_stay_here_are_sent_by_promote_and_rollback_sends_them_before
 
     monkeypatch.setattr(promotion.remote, "push", down)
     monkeypatch.setattr(promotion.remote, "push_version", down)
-    monkeypatch.setattr(promotion.releases, "push", lambda *_, **__: sent.append("refs"))
+    monkeypatch.setattr(promotion.releases_send, "push", lambda *_, **__: sent.append("refs"))
     (toy / "dvc.lock").write_text("stages: {}")
     done = judged(toy, gate_says=True, retrain="new data").promotion
     assert done is not None

@@ -135,7 +135,7 @@ def test_it_asks_and_waits(archive: Archive) -> None:
     before = refs(archive)
     with pytest.raises(PreflowError, match="give --yes"):
         CliRunner().invoke(app, ["prune", "--keep", "0"], catch_exceptions=False)
-    with guards.held(archive.root / ".preflow/run.lock", "r9"), pytest.raises(Busy, match="run r9"):
+    with guards.held(archive.root / ".preflow/run.lock", "run r9"), pytest.raises(Busy, match="run r9"):
         CliRunner().invoke(app, ["prune", "--keep", "0", "--yes"], catch_exceptions=False)
     for words in ([], ["--keep", "1", "--older-than", "1d"], ["--older-than", "month"]):
         with pytest.raises(PreflowError, match="older-than"):
@@ -192,7 +192,7 @@ def test_no_run_begins_while_data_goes(archive: Archive, monkeypatch: pytest.Mon
     lock = archive.root / ".preflow/run.lock"
     seen = []
     monkeypatch.setattr(objects, "remove", lambda *_: seen.append(objects.is_held(lock)))
-    with guards.held(archive.root / ".preflow/worktrees/r2.lock", "r2"), pytest.raises(Busy, match="run r2"):
+    with guards.held(archive.root / ".preflow/worktrees/r2.lock", "run r2"), pytest.raises(Busy, match="run r2"):
         work.carry_out(archive.root, shown)
     assert seen == []
     work.carry_out(archive.root, shown)

@@ -167,7 +167,33 @@ def test_ctrl_c_ends_everything_and_says_how_to_go_on(toy: Path, program: Callab
     running.send_signal(signal.SIGINT)
     out, _ = running.communicate(timeout=60)
     assert running.returncode == 85
-    assert "the same command goes on from here" in out
+    assert "stopped in rl; the same command goes on from there" in out
+    assert gone(stage)
+
+
+@pytest.mark.parametrize("all_at_once", [False, True])  # as `kill` does, and as systemd
+def test_sigterm_stops_as_ctrl_c_does_and_nothing_reads_failed(
+    toy: Path, program: Callable[..., subprocess.Popen[str]], api: str, all_at_once: bool
+) -> None:
+    dvc_repro(toy)
+    (toy / "params.yaml").write_text(HANG)
+    running = program(toy, "run", "--json")
+    stage = wait_until_hung(toy, running)
+    children = psutil.Process(running.pid).children(recursive=True) if all_at_once else []
+    for process in [*reversed(children), psutil.Process(running.pid)]:
+        process.terminate()
+    out, err = running.communicate(timeout=60)
+    assert running.returncode == 85
+    report = json.loads(out)
+    told = {one["name"]: one["state"] for one in report["stages"]}
+    assert told == dict.fromkeys(STAGES, "cached") | {"rl": "stopped", "gate": "skipped"}
+    assert "stopped in rl; the same command goes on from there" in err
+    assert "failed" not in err
+    page = Path(report["page"]).read_text()
+    assert "Stopped in rl" in page and "failed" not in page.partition("</style>")[2]
+    flow_run = report["prefect"].rsplit("/", 1)[1]
+    found = ask(api, "flow_runs/filter", {"flow_runs": {"id": {"any_": [flow_run]}}})[0]["state"]
+    assert (found["type"], found["message"]) == ("CANCELLED", "stopped in rl; the same command goes on from there")
     assert gone(stage)
 
 
@@ -183,7 +209,7 @@ def wait_until_hung(root: Path, running: subprocess.Popen[str]) -> int:
 def test_two_runs_in_one_tree_are_not_possible(toy: Path, run: Runs) -> None:
     from flows import guards
 
-    with guards.held(toy / ".preflow" / "run.lock", "other"), pytest.raises(Busy, match="run other, process"):
+    with guards.held(toy / ".preflow" / "run.lock", "run other"), pytest.raises(Busy, match="run other, process"):
         run(toy)
 
 

@@ -70,7 +70,7 @@ def test_cancelling_ends_dvc_and_the_stage(toy: Path) -> None:
         cancel.set()
 
     result = run_stage(Place(toy, toy, "r"), "collect", on_line=on_line, cancel=cancel)
-    assert (result.state, result.exit_code) == ("failed", 85)
+    assert (result.state, result.exit_code) == ("stopped", 85)
     assert gone(int((toy / "hung").read_text()))
     after, _ = ran(toy, "collect")  # and no lock is left behind that would stop the next one
     assert after.state == "ran"

@@ -187,7 +187,8 @@ def test_a_purge_leaves_no_byte_of_the_row_and_says_what_is_lost(archive: Archiv
 
 
 def test_a_purge_waits_for_runs(archive: Archive) -> None:
-    with guards.held(archive.root / ".preflow/worktrees/r2.lock", "r2"), pytest.raises(Busy, match="run r2, process"):
+    lock = archive.root / ".preflow/worktrees/r2.lock"
+    with guards.held(lock, "run r2"), pytest.raises(Busy, match="run r2, process"):
         CliRunner().invoke(app, ["withdraw", "--row", ADA, "--purge", "--yes"], catch_exceptions=False)
     assert git(archive.root, "status", "--porcelain") == ""
 

@@ -208,11 +208,15 @@ def test_a_stopped_run_is_shipped_by_another_process(root: Path, monkeypatch: py
     monkeypatch.setattr(tracking, "_reconcile_in_background", started.append)
     tracking.begin_run(root, "r1", {})
     toy.start(root, "r1", "sft")
-    stopped = {"sft": StageResult("sft", "failed", 2.0, "stopped", 85)}
+    stopped = {"sft": StageResult("sft", "stopped", 2.0, "stopped; goes on", 85)}
     assert tracking.finish_run(root, "r1", stopped, "KILLED") == {}
     assert started == [root]
     tracking.reconcile(root)
-    assert {run.info.run_name: run.info.status for run in runs(root)} == {"r1": "KILLED", "sft": "KILLED"}
+    found = {run.info.run_name: run for run in runs(root)}
+    assert {name: run.info.status for name, run in found.items()} == {"r1": "KILLED", "sft": "KILLED"}
+    tags = found["sft"].data.tags
+    assert (tags["preflow.state"], tags["preflow.reason"]) == ("stopped", "stopped; goes on")
+    assert "failed" not in found["r1"].data.tags["mlflow.note.content"]
 
 
 def test_a_torn_journal_stops_no_other(root: Path) -> None:
