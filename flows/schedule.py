@@ -3,16 +3,19 @@
 Call `flows.server.start` before; nothing here imports Prefect before it is needed.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from flows.retrain import Order
+from flows.prefect_api import ask
 from rlhf.errors import DependencyDown, PreflowError
 from tasks.config import ConfigError
+
+if TYPE_CHECKING:
+    from flows.retrain import Order
 
 POOL = "preflow"
 FLOW = "retrain"
@@ -47,7 +50,7 @@ class Slots:
             raise ConfigError(f"{given[0]!r} is no schedule: {why}") from None
 
 
-def create(root: Path, order: Order, slots: Slots, notify: str) -> dict[str, Any]:
+def create(root: Path, order: "Order", slots: Slots, notify: str) -> dict[str, Any]:
     """Make, or make anew, the deployment `retrain/<name>` of an order; a URL of `notify` hears what comes of it."""
     from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
     from prefect.exceptions import ObjectAlreadyExists
@@ -68,13 +71,16 @@ def create(root: Path, order: Order, slots: Slots, notify: str) -> dict[str, Any
             pull_steps=[{"prefect.deployments.steps.set_working_directory": {"directory": str(root)}}],
             paused=False,
         )
-        return _told(client.read_deployment(deployment))
+        return _told(client.read_deployment(deployment).model_dump(mode="json"))
 
 
-def listed() -> list[dict[str, Any]]:
-    """All schedules of the server, by name."""
-    with _client() as client:
-        return sorted((_told(one) for one in _ours(client)), key=lambda one: str(one["name"]))
+def listed(url: str) -> list[dict[str, Any]]:
+    """All schedules of the server at this address, by name; Prefect itself is not imported for that."""
+    try:
+        found = ask(f"{url}/deployments/filter", {"flows": {"name": {"any_": [FLOW]}}})
+    except (OSError, ValueError) as error:
+        raise DependencyDown(f"the Prefect server did not do it: {error}") from None
+    return sorted(map(_told, found), key=lambda one: str(one["name"]))
 
 
 def pause(name: str, paused: bool) -> dict[str, Any]:
@@ -82,7 +88,7 @@ def pause(name: str, paused: bool) -> dict[str, Any]:
     with _client() as client:
         found = _found(client, name)
         (client.pause_deployment if paused else client.resume_deployment)(found.id)
-        return _told(client.read_deployment(found.id))
+        return _told(client.read_deployment(found.id).model_dump(mode="json"))
 
 
 def run_now(name: str) -> dict[str, Any]:
@@ -159,22 +165,23 @@ def _found(client: Any, name: str) -> Any:
     return there[name]
 
 
-def _told(deployment: Any) -> dict[str, Any]:
-    schedules = [one.schedule for one in deployment.schedules]
+def _told(deployment: Mapping[str, Any]) -> dict[str, Any]:
+    """A deployment as Prefect's API writes it, in our words."""
+    wanted = ("profile", "settings", "watch", "by_hand", "notify")
     return {
-        "name": deployment.name,
-        "slots": [_slots(one) for one in schedules],
-        "paused": bool(deployment.paused),
-        "served": str(deployment.status.value if deployment.status else "") == "READY",
-        **{key: deployment.parameters.get(key) for key in ("profile", "settings", "watch", "by_hand", "notify")},
+        "name": deployment["name"],
+        "slots": [_slots(one["schedule"]) for one in deployment["schedules"]],
+        "paused": bool(deployment["paused"]),
+        "served": deployment.get("status") == "READY",
+        **{key: deployment["parameters"].get(key) for key in wanted},
     }
 
 
-def _slots(schedule: Any) -> str:
+def _slots(schedule: Mapping[str, Any]) -> str:
     for key in ("cron", "rrule"):
-        if getattr(schedule, key, None):
-            return f"{key} {getattr(schedule, key)}"
-    return f"every {int(schedule.interval.total_seconds())} s"
+        if schedule.get(key):
+            return f"{key} {schedule[key]}"
+    return f"every {int(float(schedule['interval']))} s"
 
 
 def _period(text: str) -> timedelta:

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -10,6 +10,9 @@ from flows.commands.options import PROFILE, AsJson, once
 from flows.commands.retrain import ByHand, Settings, Watch
 from flows.stopping import stoppable
 from flows.summary import say
+
+if TYPE_CHECKING:
+    from flows.server import Server
 
 app = typer.Typer(no_args_is_help=True, help="Retrains on a schedule: make, list, hold and serve them.")
 _Name = Annotated[str, typer.Argument(metavar="NAME", help="`preflow schedule list` has them")]
@@ -55,10 +58,10 @@ def create(
 @app.command("list")
 def list_(as_json: AsJson = False) -> None:
     """Schedules, when they fire, and whether somebody serves them."""
-    from flows import schedule
+    from flows import schedule, server, workspace
 
-    _root()
-    found = schedule.listed()
+    root = workspace.find_root(Path.cwd())
+    found = schedule.listed(_server(root).url) if server.was_used(root) else []
     if as_json:
         print(json.dumps(found))
         return
@@ -124,13 +127,22 @@ def serve(
 
 def _root() -> Path:
     """The checkout, with its Prefect server up."""
-    import threading
-
-    from flows import server, workspace
+    from flows import workspace
 
     root = workspace.find_root(Path.cwd())
-    server.wait(server.start(root), root, threading.Event())
+    _server(root)
     return root
+
+
+def _server(root: Path) -> "Server":
+    """Prefect's, up."""
+    import threading
+
+    from flows import server
+
+    up = server.start(root)
+    server.wait(up, root, threading.Event())
+    return up
 
 
 def _show(one: dict[str, Any], as_json: bool) -> None:
