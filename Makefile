@@ -48,7 +48,7 @@ mutations: setup  ## break the library in one place at a time and see that a tes
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tools.mutations $(ARGS)
 
 ui: setup  ## MLflow's pages on http://127.0.0.1:5000, Prefect's on :4200; PORT=5001 PREFECT_PORT=4201 for other ports
-	@$(BIN)/preflow ui --port $(PORT) --prefect-port $(or $(PREFECT_PORT),4200)
+	@$(BIN)/preflow ui --port $(PORT) $(if $(PREFECT_PORT),--prefect-port $(PREFECT_PORT))
 
 repro: setup  ## DVC alone, without Prefect: runs the stages whose inputs changed
 	@PATH="$(CURDIR)/$(BIN):$$PATH" dvc repro $(ARGS)

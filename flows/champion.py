@@ -90,15 +90,12 @@ def _renew(owner: Path, tree: Path, found: Mapping[str, Any] | None, changed: bo
     return before != record.read_bytes()
 
 
-def refreshed_by(owner: Path, tree: Path, graph: Graph, registry: str, changed: bool) -> dict[str, str]:
-    """The stages that `refresh` would have run again, each with the reason; nothing is touched.
-
-    Raises:
-        DependencyDown: the registry does not answer.
-    """
+def refreshed_by(
+    tree: Path, graph: Graph, registry: str, found: Mapping[str, Any] | None, changed: bool
+) -> dict[str, str]:
+    """The stages that `refresh` would have run again where `found` reigns, each with the reason; nothing is touched."""
     if not _readers(graph):
         return {}
-    found = reigning(owner, registry)
     if found is None:
         stale = (tree / FOLDER / "champion.json").exists() and compared_with(tree) is not None
         reason = "there is no champion any more"

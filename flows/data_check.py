@@ -22,7 +22,6 @@ PAGE = "data-check.html"
 """Where the page goes when nobody says."""
 
 _HOME = Path(__file__).resolve().parents[1]
-_SAMPLE = 50  # rows by which a file is told to be of a kind
 _LINES = 8  # of one rule, on the terminal
 
 
@@ -140,13 +139,14 @@ def _project() -> Path:
 
 def _kind_of(path: Path, columns: Mapping[str, str]) -> str:
     """What most of the first rows look like."""
+    from flows.data_columns import SAMPLE, refuse_absent
     from flows.data_show import kind_of
     from tasks.readers import Raw, read
     from tasks.shapes.columns import renamed
 
     seen: Counter[str] = Counter()
     names: set[str] = set()
-    for found in islice((found for found in read(path, 1_000_000) if isinstance(found, Raw)), _SAMPLE):
+    for found in islice((found for found in read(path, 1_000_000) if isinstance(found, Raw)), SAMPLE):
         value = renamed(found.value, columns)
         names.update(found.value)
         known = kind_of(value)
@@ -155,9 +155,7 @@ def _kind_of(path: Path, columns: Mapping[str, str]) -> str:
         seen[known] += 1
     if not seen:
         raise PreflowError(f"{path}: no row of it can be read, so its kind is not known; name it by --kind")
-    absent = [f"`{theirs}` (--columns {ours})" for ours, theirs in columns.items() if not {ours, theirs} & names]
-    if absent:
-        raise PreflowError(f"{path}: there is no column {', '.join(absent)}; the file has {', '.join(sorted(names))}")
+    refuse_absent(path, columns, names)
     return max(seen, key=lambda known: (seen[known], known))
 
 

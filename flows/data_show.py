@@ -3,14 +3,15 @@
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from flows.data_columns import SAMPLE, refuse_absent
 from rlhf.errors import PreflowError
 from rlhf.records import content_id, read_rows
 from tasks.config import read_yaml
-from tasks.readers import Rejected, read
+from tasks.readers import Raw, Rejected, read
 from tasks.shapes import KINDS, Malformed, canonical_rows
 from tasks.shapes.columns import cells, renamed
 
@@ -83,7 +84,7 @@ def _rows_of_file(file: Path, kind: str, columns: Mapping[str, str]) -> Iterator
     if kind and kind not in KINDS:
         raise PreflowError(f"--kind {kind}: no such kind; there are {', '.join(KINDS)}")
     try:
-        for found in read(file, MAX_ROW_BYTES):
+        for found in _with_columns(file, columns):
             if isinstance(found, Rejected):
                 raise PreflowError(f"{file}:{found.line}: cannot be read: {found.reason}")
             value = renamed(found.value, columns)
@@ -94,6 +95,16 @@ def _rows_of_file(file: Path, kind: str, columns: Mapping[str, str]) -> Iterator
                 yield Row(known, str(file), found.line, content)
     except ValueError as error:
         raise PreflowError(str(error)) from None
+
+
+def _with_columns(file: Path, columns: Mapping[str, str]) -> Iterator[Raw | Rejected]:
+    """The rows of a file that has these columns."""
+    rows = read(file, MAX_ROW_BYTES)
+    if not columns:
+        return rows
+    first = list(islice(rows, SAMPLE))
+    refuse_absent(file, columns, {name for row in first if isinstance(row, Raw) for name in row.value})
+    return chain(first, rows)
 
 
 def kind_of(value: Mapping[str, Any]) -> str:

@@ -124,9 +124,9 @@ def promote(root: Path, run: str, candidate: str, force: str, say: Say) -> dict[
         remote.fetch(root, found.run.told(), [policy] if md5 else [], say)
         tags = {"promoted.by": "hand"} | ({"promoted.although": force} if force else {})
         version = tracking.promote(root, found.run.run, candidate, found.name, tree, tags)
-        done = {"promoted": True, "name": found.name, "version": version, "run": found.run.run}
-        done["reason"] = f"promoted {found.name} v{version}: {candidate} of run {found.run.run}"
-        retrain_due.settle(root, found.run.run, done["reason"])
+        reason = f"promoted {found.name} v{version}: {candidate} of run {found.run.run}"
+        retrain_due.settle(root, found.run.run, reason)
+        done = {"promoted": True, "name": found.name, "version": version, "run": found.run.run, "reason": reason}
         over = reigning["version"] if reigning else None
         return done | release(root, tree, found.name, version, found.run.commit, send_it=True, over=over)
 

@@ -4,17 +4,20 @@ Call `flows.server.up` before; nothing here imports Prefect before it is needed.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from flows.prefect_api import ask
 from flows.project import project_id
-from flows.retrain import Order
 from rlhf.errors import DependencyDown, PreflowError
 from tasks.config import ConfigError
+
+if TYPE_CHECKING:
+    from flows.retrain import Order
 
 FLOW = "retrain"
 _NAME = re.compile(r"\w[\w.=+-]*")
@@ -59,7 +62,7 @@ def name_of(deployment: str) -> str:
     return deployment.partition("@")[0]
 
 
-def create(root: Path, order: Order, slots: Slots, notify: str) -> dict[str, Any]:
+def create(root: Path, order: "Order", slots: Slots, notify: str) -> dict[str, Any]:
     """Make, or make anew, the deployment of an order; a URL of `notify` hears what comes of it.
 
     Raises:
@@ -87,13 +90,17 @@ def create(root: Path, order: Order, slots: Slots, notify: str) -> dict[str, Any
             pull_steps=[{"prefect.deployments.steps.set_working_directory": {"directory": str(root)}}],
             paused=False,
         )
-        return _told(client.read_deployment(deployment))
+        return _told(client.read_deployment(deployment).model_dump(mode="json"))
 
 
-def listed(root: Path) -> list[dict[str, Any]]:
-    """All schedules of this project, by name."""
-    with connected() as client:
-        return sorted((_told(one) for one in _ours(client, root)), key=lambda one: str(one["name"]))
+def listed(root: Path, url: str) -> list[dict[str, Any]]:
+    """This project's schedules on the server at this address, by name; Prefect itself is not imported for that."""
+    wanted = {"flows": {"name": {"any_": [FLOW]}}, "deployments": {"tags": {"all_": [pool_of(root)]}}}
+    try:
+        found = ask(f"{url}/deployments/filter", wanted)
+    except (OSError, ValueError) as error:
+        raise DependencyDown(f"the Prefect server did not do it: {error}") from None
+    return sorted(map(_told, found), key=lambda one: str(one["name"]))
 
 
 def pause(root: Path, name: str, paused: bool) -> dict[str, Any]:
@@ -101,7 +108,7 @@ def pause(root: Path, name: str, paused: bool) -> dict[str, Any]:
     with connected() as client:
         found = _found(client, root, name)
         (client.pause_deployment if paused else client.resume_deployment)(found.id)
-        return _told(client.read_deployment(found.id))
+        return _told(client.read_deployment(found.id).model_dump(mode="json"))
 
 
 def run_now(root: Path, name: str) -> dict[str, Any]:
@@ -146,22 +153,23 @@ def _found(client: Any, root: Path, name: str) -> Any:
     return there[name]
 
 
-def _told(deployment: Any) -> dict[str, Any]:
-    schedules = [one.schedule for one in deployment.schedules]
+def _told(deployment: Mapping[str, Any]) -> dict[str, Any]:
+    """A deployment as Prefect's API writes it, in our words."""
+    wanted = ("profile", "settings", "watch", "by_hand", "notify")
     return {
-        "name": name_of(deployment.name),
-        "slots": [_slots(one) for one in schedules],
-        "paused": bool(deployment.paused),
-        "served": str(deployment.status.value if deployment.status else "") == "READY",
-        **{key: deployment.parameters.get(key) for key in ("profile", "settings", "watch", "by_hand", "notify")},
+        "name": name_of(deployment["name"]),
+        "slots": [_slots(one["schedule"]) for one in deployment["schedules"]],
+        "paused": bool(deployment["paused"]),
+        "served": deployment.get("status") == "READY",
+        **{key: deployment["parameters"].get(key) for key in wanted},
     }
 
 
-def _slots(schedule: Any) -> str:
+def _slots(schedule: Mapping[str, Any]) -> str:
     for key in ("cron", "rrule"):
-        if getattr(schedule, key, None):
-            return f"{key} {getattr(schedule, key)}"
-    return f"every {int(schedule.interval.total_seconds())} s"
+        if schedule.get(key):
+            return f"{key} {schedule[key]}"
+    return f"every {int(float(schedule['interval']))} s"
 
 
 def _period(text: str) -> timedelta:

@@ -140,6 +140,11 @@ def running(root: Path) -> Server | None:
     return server if ours else None
 
 
+def was_used(root: Path) -> bool:
+    """Whether there is a Prefect to ask: one that the user has named, or ours, which was up at some time."""
+    return bool(configured()) or (home(root) / "prefect" / "prefect.db").exists()
+
+
 def touch(root: Path) -> None:
     """Put off the end that idleness brings."""
     folder = home(root) / "prefect"

@@ -20,10 +20,13 @@ from tasks.tracking.store import connect, uri_of
 
 Say = Callable[[str], None]
 CHECK_SECONDS = 2.0
+PREFECT_PORT = 4200
 
 
-def serve(root: Path, port: int, prefect_port: int, cancel: threading.Event, say: Say) -> None:
+def serve(root: Path, port: int, wanted: int | None, cancel: threading.Event, say: Say) -> None:
     """Serve both until `cancel` is set. What the environment names elsewhere is shown and not started.
+
+    `wanted` is the port for Prefect, None for the usual one; where Prefect is up elsewhere already, that is said.
 
     Raises:
         Busy: a port is taken.
@@ -32,10 +35,13 @@ def serve(root: Path, port: int, prefect_port: int, cancel: threading.Event, say
     uri = uri_of(root)
     elsewhere = uri.startswith(("http://", "https://"))
     with ExitStack() as stack:
+        prefect_port = wanted or PREFECT_PORT
         _one_at_a_time(root, stack)
         if not elsewhere:
             _refuse_taken(port, "MLflow", "PORT", "--port")
         prefect = _prefect(root, prefect_port, stack, say)
+        if wanted not in (None, prefect.port):
+            say(f"Prefect is up already at {prefect.page}, so port {wanted} is not used{_remedy(prefect)}")
         page, alive = (uri.rstrip("/"), None) if elsewhere else stack.enter_context(_mlflow(root, uri, port, cancel))
         server.wait(prefect, root, cancel)
         if cancel.is_set():
@@ -57,19 +63,24 @@ def _one_at_a_time(root: Path, stack: ExitStack) -> None:
     try:
         stack.enter_context(guards.held(home(root) / "ui.lock", "preflow ui"))
     except Busy:
-        raise Busy("the pages of this project are open already; Ctrl-C where `preflow ui` runs ends them") from None
+        there = server.running(root)
+        where = f", Prefect's at {there.page}" if there else ""
+        raise Busy(
+            f"the pages of this project are open already{where}; Ctrl-C where `preflow ui` runs ends them"
+        ) from None
 
 
 def _prefect(root: Path, port: int, stack: ExitStack, say: Say) -> server.Server:
-    there = server.running(root)
     if server.configured():
         return server.start(root)
-    if there is None:
+    if server.running(root) is None:
         _refuse_taken(port, "Prefect", "PREFECT_PORT", "--prefect-port")
-    elif there.port != port:
-        say(f"Prefect's server of this project is up already, on port {there.port} and not {port}")
     stack.callback(_end_prefect, root, say)
     return server.start(root, port=port)
+
+
+def _remedy(prefect: server.Server) -> str:
+    return "; `preflow stop` ends that server" if prefect.ours else ", as PREFECT_API_URL says"
 
 
 def _kept_up(root: Path, port: int, before: server.Server, say: Say) -> server.Server:

@@ -20,7 +20,7 @@ from rlhf.losses.policy_gradient import truncated_importance
 from rlhf.masks import denominator, masked_mean, masked_var
 from rlhf.ptx import Demonstrations
 from rlhf.sampler import Completion
-from rlhf.trainer import Metrics, StepBatch
+from rlhf.trainer import Metrics, Progress, StepBatch
 
 MAX_SAMPLER_GAP = 0.05
 """Nats a token by which sampler and trainer may differ on average before rollouts no longer count as on-policy."""
@@ -144,6 +144,16 @@ def step_batches(
         return StepBatch(micro_batches=parts, denominator=total, metrics=metrics if inner == 0 else {})
 
     return batch_at
+
+
+def per_update(progress: Progress, inner_steps: int) -> Progress:
+    """`progress` for `fit`, which counts optimiser steps, told in updates: after the last step of each."""
+
+    def told(done: int, total: int, **figures: float) -> None:
+        if done % inner_steps == 0:
+            progress(done // inner_steps, total // inner_steps, **figures)
+
+    return told
 
 
 def loss_of(

@@ -20,7 +20,7 @@ from tasks.journal import Log
 from tasks.readers import Raw, Rejected, read
 from tasks.redact import redacted
 from tasks.shapes import KINDS, Content, Malformed, canonical, canonical_rows
-from tasks.shapes.columns import absent, cells, renamed
+from tasks.shapes.columns import absent, cells, no_such, renamed
 from tasks.shapes.fields import name_of_group
 from tasks.stage import main
 from tasks.withdrawn import reason, source_of
@@ -93,8 +93,8 @@ def _rows(
                 else:
                     yield from left([_placed(kind, content, here, value, shares)], kind, value)
         if seen and (missing := absent(kind, columns, seen)):
-            named = ", ".join(f"`{columns[ours]}` (collect.columns.{ours})" for ours in missing)
-            raise DataRefused(f"{kind}/{name}: there is no column {named}; the file has {', '.join(sorted(seen))}")
+            named = {f"collect.columns.{ours}": columns[ours] for ours in missing}
+            raise DataRefused(f"{kind}/{name}: {no_such(named, seen)}")
 
 
 def _contents(

@@ -143,7 +143,7 @@ def _allowed(field: Mapping[str, Any]) -> str:
 
 
 def _scalar(value: Any) -> str:
-    """One value as YAML on one line: 5.0e-6 (a text without the dot, to YAML 1.1), quotes only where they are needed."""
+    """One value as YAML on one line: 5.0e-6 (a text without the dot, to YAML 1.1), quotes where YAML needs them."""
     if isinstance(value, float):
         text = re.sub(r"e([-+]?)0*(\d)", r"e\1\2", repr(value))
         return text.replace("e", ".0e", 1) if "." not in text else text

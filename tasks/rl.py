@@ -210,7 +210,7 @@ def _train(
         name="rl",
         checkpoints=Checkpoints(run.scratch / "checkpoints", every=config.checkpoint_every * inner_steps),
         log=run.log,
-        progress=run.log.progress,
+        progress=online.per_update(run.log.progress, inner_steps),
         extra=state,
     )
     return result.nonfinite

@@ -86,4 +86,9 @@ def _columns(given: list[str] | None) -> dict[str, str]:
     pairs = [word.partition("=") for word in words]
     if wrong := next((ours for ours, sign, theirs in pairs if not (ours and sign and theirs)), None):
         raise ConfigError(f"--columns {wrong}: expected OURS=THEIRS, for example --columns chosen=better")
-    return {ours: theirs for ours, _, theirs in pairs}
+    columns = {ours: theirs for ours, _, theirs in pairs}
+    if columns:
+        from flows.data_columns import refuse_unknown
+
+        refuse_unknown(columns)
+    return columns

@@ -11,6 +11,9 @@ from flows.commands.retrain import ByHand, Settings, Watch
 from flows.stopping import stoppable
 from flows.summary import say
 
+if TYPE_CHECKING:
+    pass
+
 app = typer.Typer(no_args_is_help=True, help="Retrains on a schedule: make, list, hold and serve them.")
 _Name = Annotated[str, typer.Argument(metavar="NAME", help="`preflow schedule list` has them")]
 
@@ -55,9 +58,10 @@ def create(
 @app.command("list")
 def list_(as_json: AsJson = False) -> None:
     """Schedules, when they fire, and whether somebody serves them."""
-    from flows import schedule
+    from flows import schedule, server, workspace
 
-    found = schedule.listed(_root())
+    root = workspace.find_root(Path.cwd())
+    found = schedule.listed(root, server.up(root).url) if server.was_used(root) else []
     if as_json:
         print(json.dumps(found))
         return

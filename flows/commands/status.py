@@ -2,10 +2,14 @@
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from flows.commands.options import AsJson
 from flows.summary import say
 from rlhf.errors import DependencyDown
+
+if TYPE_CHECKING:
+    from tasks.graph import Graph
 
 
 def stop() -> None:
@@ -19,42 +23,60 @@ def stop() -> None:
 def status(
     as_json: AsJson = False,
 ) -> None:
-    """What `preflow run` would run, and why."""
-    from flows import champion, dvc, guards, server, workspace
-    from tasks import tracking
-    from tasks.config import read_yaml
+    """What goes on here; else what `preflow run` would run, and why."""
+    from flows import server, standing, workspace
+    from flows.going_on import going_on
     from tasks.graph import load_graph
-    from tasks.journal import home
 
     root = workspace.find_root(Path.cwd())
-    if (home(root) / "run.lock").exists():
-        with guards.held(home(root) / "run.lock", "status"):
-            pass  # says which run holds the checkout, where dvc would wait for it
-    graph = load_graph(root)
-    changed = dvc.status(root)
-    registry = str((read_yaml(root / "params.yaml").get("registry") or {}).get("name", "policy"))
-    try:
-        renewed = champion.refreshed_by(root, root, graph, registry, bool(changed))
-    except DependencyDown as error:
-        renewed = {}
-        say(f"{error}; shown is what runs with the champion that {champion.FOLDER} names")
-    for name, reason in renewed.items():
-        changed.setdefault(name, []).append(reason)
-    tracking.reconcile(root)
-    may = graph.descendants(set(changed))
+    graph, going = load_graph(root), going_on(root)
+    own = next((one for one in going if one.in_checkout), None)
+    stages: dict[str, Any] = {}
+    if own:  # dvc would wait for it
+        conclusion = standing.busy(own, graph)
+    else:
+        stages, conclusion = _looked_at(root, graph)
+    conclusion = "; ".join([conclusion, *standing.elsewhere([one for one in going if one is not own], graph)])
     here = server.running(root)
     if as_json:
-        stages = {name: {"runs": name in may, "reasons": changed.get(name, [])} for name in graph.stages}
-        print(json.dumps({"stages": stages, "prefect": here.page if here else None}))
+        running = [one.told() for one in going]
+        told = {"stages": stages, "running": running, "prefect": here.page if here else None}
+        print(json.dumps(told | {"conclusion": conclusion}))
         return
+    for name, stage in stages.items():
+        upstream = sorted(other for other in graph.upstream[name] if stages[other]["runs"])
+        why = _why(stage["reasons"], upstream) if stage["ran_before"] else "never run here"
+        print(f"{name:20} {'runs: ' + why if stage['runs'] else 'unchanged'}")
+    print(f"Prefect: {here.page}" if here else "Prefect: no server of this project is running")
+    print(conclusion)
+
+
+def _looked_at(root: Path, graph: "Graph") -> tuple[dict[str, Any], str]:
+    """Of each stage whether it would run and why, and all that in a sentence."""
+    from flows import champion, dvc, standing
+    from tasks import tracking
+    from tasks.config import read_yaml
+
+    changed, params = dvc.status(root), read_yaml(root / "params.yaml")
+    registry = str((params.get("registry") or {}).get("name", "policy"))
+    try:
+        reigning = champion.reigning(root, registry)
+        renewed = champion.refreshed_by(root, graph, registry, reigning, bool(changed))
+    except DependencyDown as error:
+        reigning, renewed = None, {}
+        say(f"{error}; shown is what runs with the champion that {champion.FOLDER} names")
+    tracking.reconcile(root)
     lock = root / "dvc.lock"
     known = read_yaml(lock).get("stages") or {} if lock.exists() else {}
-    for name in graph.stages:
-        why = (
-            _why(changed.get(name, []), sorted(may & set(graph.upstream[name]))) if name in known else "never run here"
-        )
-        print(f"{name:20} {'runs: ' + why if name in may else 'unchanged'}")
-    print(f"Prefect: {here.page}" if here else "Prefect: no server of this project is running")
+    all_changed = changed | {name: [*changed.get(name, []), reason] for name, reason in renewed.items()}
+    may = graph.descendants(set(all_changed))
+    stages = {
+        name: {"runs": name in may, "ran_before": name in known, "reasons": all_changed.get(name, [])}
+        for name in graph.stages
+    }
+    took = standing.estimate(root, graph, params, may)
+    serving = f"{registry} v{reigning['version']}" if reigning else ""
+    return stages, standing.idle(graph, all_changed, may, not known, serving, took)
 
 
 def _why(reasons: list[str], upstream: list[str]) -> str:

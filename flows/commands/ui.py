@@ -20,7 +20,9 @@ Both listen on 127.0.0.1 alone. A server that MLFLOW_TRACKING_URI or PREFECT_API
 
 def ui(
     port: Annotated[int, typer.Option(help="of MLflow", min=1, max=65535)] = 5000,
-    prefect_port: Annotated[int, typer.Option(help="of Prefect", min=1, max=65535)] = 4200,
+    prefect_port: Annotated[
+        int | None, typer.Option(help="of Prefect; default: 4200", min=1, max=65535, show_default=False)
+    ] = None,
 ) -> None:
     from flows import ui, workspace
     from flows.stopping import stoppable

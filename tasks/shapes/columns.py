@@ -1,6 +1,7 @@
 """Columns under names of their own, and cells of a table, which are all texts."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from difflib import get_close_matches
 from typing import Any
 
 from tasks.readers.found import Rejected
@@ -41,6 +42,18 @@ def absent(kind: str, columns: Mapping[str, str], seen: Iterable[str]) -> list[s
         for ours, theirs in columns.items()
         if (ours == "group" or ours in _NEEDED[kind]) and theirs not in present and ours not in present
     ]
+
+
+def no_such(missing: Mapping[str, str], present: Collection[str]) -> str:
+    """What to say of columns that are not there: each with its nearest name, then all that there are.
+
+    `missing` has them by what named them: `{"--columns chosen": "beter"}`.
+    """
+    told = []
+    for named_by, theirs in missing.items():
+        near = get_close_matches(theirs, present, n=1, cutoff=0.5)
+        told.append(f"`{theirs}` ({'; nearest: '.join([named_by, *(f'`{name}`' for name in near)])})")
+    return f"there is no column {', '.join(told)}; the file has {', '.join(sorted(present))}"
 
 
 def cells(value: Value) -> dict[str, Any]:

@@ -1,4 +1,6 @@
-"""Which policy serves: versions of a registered model, the alias `champion`, and digests of all that made them."""
+"""Which policy serves: a version of a registered model is made, with digests of all that made it, and `champion` moved.
+
+What is there is read by `tasks.tracking.versions`."""
 
 import hashlib
 import json
@@ -11,12 +13,11 @@ from typing import Any
 from rlhf.errors import DependencyDown, PreflowError
 from tasks.lineage import Linker, Tree, policies_of, read_tree
 from tasks.tracking import describe
-from tasks.tracking.boundary import sentence
 from tasks.tracking.card import card
 from tasks.tracking.runs import RunRecord
-from tasks.tracking.store import Store, connect, is_absent
+from tasks.tracking.store import Store
+from tasks.tracking.versions import ALIAS, reachable
 
-ALIAS = "champion"
 MODEL_NOTE = """Policies that passed the gate of the pipeline. Alias `champion`: the one that serves. The description of a version is its model card: scores with intervals, the gate, limits, data, methods, licences.
 
 * `preflow chat`, `preflow export {name} out/`: try the champion, take it away
@@ -35,7 +36,7 @@ def promote(run: RunRecord, candidate: str, name: str, folder: Path | None, furt
     if item is None:
         known = ", ".join(sorted(policies_of(tree.graph))) or "none"
         raise PreflowError(f"cannot promote `{candidate}`: run {run.run_id} has no such policy (it has: {known})")
-    with _reachable(run.root) as store:
+    with reachable(run.root) as store:
         state = run.state()
         if state.get("store") != store.uri or "run" not in state:
             raise DependencyDown("the run itself is not in MLflow yet, so it cannot be promoted there")
@@ -55,70 +56,9 @@ def promote(run: RunRecord, candidate: str, name: str, folder: Path | None, furt
         return version
 
 
-def champion(root: Path, name: str) -> dict[str, Any] | None:
-    """See `tasks.tracking.champion`."""
-    if is_absent(root):
-        return None
-    with _reachable(root) as store:
-        found = _by_alias(store, name)
-    return _told(found) if found else None
-
-
-def version(root: Path, name: str, number: int | None, alias: str) -> dict[str, Any]:
-    """See `tasks.tracking.version`."""
-    if is_absent(root):
-        raise PreflowError("no policy is registered here yet; `preflow run` promotes one, or name a folder")
-    with _reachable(root) as store:
-        known = sorted(int(one.version) for one in store.client.search_model_versions(f"name = '{name}'"))
-        names = [one.name for one in store.client.search_registered_models()] if not known else []
-        found = _by_alias(store, name, alias) if number is None and known else None
-        if number in known:
-            found = store.client.get_model_version(name, str(number))
-    if not known:
-        raise PreflowError(f"no model `{name}` is registered; there are: {', '.join(names) or 'none'}")
-    if found is None:
-        wanted = f"alias `{alias}`" if number is None else f"version {number}"
-        versions = ", ".join(str(one) for one in known)
-        raise PreflowError(f"`{name}` has no {wanted}; it has the versions {versions}: name one as {name}/{known[-1]}")
-    return _told(found)
-
-
-def _told(found: Any) -> dict[str, Any]:
-    tags = found.tags
-    return {
-        "version": int(found.version),
-        "ref": tags.get("git.ref"),
-        "commit": tags.get("git.commit"),
-        "run": tags["preflow.run"],
-        "candidate": tags["candidate"],
-        "path": tags["dvc.path"],
-        "md5": tags["dvc.md5"],
-        "lock": tags["dvc.lock.sha256"],
-        "digests": json.loads(tags["digests"]),
-        "profile": tags.get("preflow.profile", ""),
-        "scores": json.loads(tags.get("scores") or "{}"),
-    }
-
-
-def holding(root: Path, name: str, md5: str) -> int | None:
-    """See `tasks.tracking.holding`."""
-    if is_absent(root):
-        return None
-    with _reachable(root) as store:
-        return _by_tag(store, name, "dvc.md5", md5)
-
-
-def knows(root: Path, name: str) -> bool:
-    """See `tasks.tracking.knows`."""
-    if is_absent(root):
-        return False
-    with _reachable(root) as store:
-        return bool(store.client.search_model_versions(f"name = '{name}'", max_results=1))
-
-
 def crown(root: Path, name: str, number: int, tags: Mapping[str, str]) -> None:
     """See `tasks.tracking.crown`."""
-    with _reachable(root) as store:
+    with reachable(root) as store:
         for key, value in tags.items():
             store.client.set_model_version_tag(name, str(number), key, value)
         store.client.set_registered_model_alias(name, ALIAS, str(number))
@@ -129,28 +69,6 @@ def bytes_of(tree_root: Path, candidate: str) -> str | None:
     tree = read_tree(tree_root)
     path = policies_of(tree.graph).get(candidate)
     return tree.digests().get(path) if path else None
-
-
-@contextmanager
-def _reachable(root: Path) -> Iterator[Store]:
-    """The store; what fails inside is a dependency that is down."""
-    try:
-        yield connect(root)
-    except PreflowError:
-        raise
-    except Exception as error:
-        raise DependencyDown(f"the model registry did not answer ({sentence(error)})") from error
-
-
-def _by_alias(store: Store, name: str, alias: str = ALIAS) -> Any:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        return store.client.get_model_version_by_alias(name, alias)
-    except MlflowException as error:
-        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
-            return None  # no such model, or none with this alias
-        raise
 
 
 def _by_tag(store: Store, name: str, tag: str, value: str) -> int | None:
@@ -204,25 +122,3 @@ def _default_store(uri: str) -> Iterator[None]:
             del os.environ["MLFLOW_TRACKING_URI"]
         else:
             os.environ["MLFLOW_TRACKING_URI"] = before
-
-
-def versions(root: Path) -> list[dict[str, Any]]:
-    """See `tasks.tracking.versions`."""
-    if is_absent(root):
-        return []
-    with _reachable(root) as store:
-        champions = {
-            model.name: str(model.aliases.get(ALIAS, "")) for model in store.client.search_registered_models()
-        }
-        found = [one for name in champions for one in store.client.search_model_versions(f"name = '{name}'")]
-    return [
-        {
-            "name": one.name,
-            "version": int(one.version),
-            "run": one.tags.get("preflow.run", ""),
-            "path": one.tags.get("dvc.path", ""),
-            "md5": one.tags.get("dvc.md5", ""),
-            "champion": str(one.version) == champions[one.name],
-        }
-        for one in found
-    ]

@@ -53,8 +53,14 @@ def uri_of(root: Path) -> str:
 
 def is_absent(root: Path) -> bool:
     """Whether nothing was ever kept: a database of ours that is still to be made."""
+    database = database_of(root)
+    return database is not None and not database.exists()
+
+
+def database_of(root: Path) -> Path | None:
+    """The file of the store, where that is an SQLite database."""
     uri = uri_of(root)
-    return uri.startswith("sqlite:///") and not Path(uri.removeprefix("sqlite:///")).exists()
+    return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
 
 
 def connect(root: Path) -> Store:

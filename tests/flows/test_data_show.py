@@ -75,6 +75,20 @@ def test_columns_of_other_names_and_tables(model: Path) -> None:
         show("mine.csv", "--columns", "chosen")
 
 
+def test_a_column_that_is_not_there_is_named_with_those_that_are(model: Path) -> None:
+    Path("mine.csv").write_text("question,better,worse\nsay no,no,yes\n")
+    Path("mine.jsonl").write_text(json.dumps({"question": "say no", "better": "no", "worse": "yes"}) + "\n")
+    named = ("--columns", "prompt=question,chosen=beter,rejected=worse", "--model", str(model))
+    for file in ("mine.csv", "mine.jsonl"):
+        with pytest.raises(PreflowError) as told:
+            show(file, *named)
+        wanted = f"{file}: there is no column `beter` (--columns chosen; nearest: `better`); "
+        assert str(told.value) == wanted + "the file has better, question, worse"
+    with pytest.raises(PreflowError) as told:
+        show("mine.csv", "--columns", "chose=better")
+    assert str(told.value) == "--columns chose=better: `chose` is none of our fields; did you mean `chosen`?"
+
+
 def test_a_kind_of_the_projects_data_by_id(model: Path) -> None:
     project = model.parent / "project"
     (project / "below").mkdir(parents=True)

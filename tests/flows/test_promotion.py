@@ -175,8 +175,8 @@ def test_the_next_run_is_told_unless_it_is_the_champions_own(toy: Path, registry
     entry = put(cache, listing)
     (cache / "files/md5" / entry[:2] / entry[2:]).rename(cache / "files/md5" / entry[:2] / f"{entry[2:]}.dir")
     scores = put(cache, json.dumps({"evaluation_set": {"digest": "e"}, "base": "b", "chat": "c"}))
-    assert champion.refreshed_by(toy, toy, graph, "policy", changed=False) == {}
-    assert champion.refreshed_by(toy, toy, graph, "policy", changed=True) == {
+    assert champion.refreshed_by(toy, graph, "policy", champion.reigning(toy, "policy"), changed=False) == {}
+    assert champion.refreshed_by(toy, graph, "policy", champion.reigning(toy, "policy"), changed=True) == {
         "evaluate": "the champion is policy v1 by now"
     }
     assert read_champion(folder) is None  # only asked

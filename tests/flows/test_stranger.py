@@ -137,7 +137,8 @@ UNUSABLE = [
     (
         "pairs.csv",
         ("prompt=question", "chosen=best", "rejected=worse"),
-        r"preferences/pairs\.csv: there is no column `best` \(collect\.columns\.chosen\); the file has better, note, ",
+        r"preferences/pairs\.csv: there is no column `best` \(collect\.columns\.chosen; nearest: `better`\); "
+        r"the file has better, note, ",
     ),
     ("three.csv", COLUMNS, r"3 rows, at least 50 are needed \(validate\.min_rows\): .*; add some hundred"),
 ]

@@ -84,7 +84,7 @@ def test_both_pages_open_and_go_together(toy: Path, monkeypatch: pytest.MonkeyPa
         # Once is enough.
         second = ui(toy, *free_ports(2))
         assert (second.communicate()[1].splitlines()[-1].partition(";")[0], second.returncode) == (
-            "preflow: the pages of this project are open already",
+            f"preflow: the pages of this project are open already, Prefect's at http://127.0.0.1:{prefect_port}",
             75,
         )
         assert server.running(toy)
@@ -106,6 +106,27 @@ def test_a_taken_port_is_named(toy: Path, taken: int, variable: str) -> None:
     assert process.returncode == 75
     assert f"port {ports[taken]}, wanted for" in said and f"make ui {variable}={ports[taken] + 1}" in said
     assert not (toy / ".preflow" / "server.json").exists()
+
+
+@pytest.mark.e2e
+def test_another_port_than_that_of_a_server_that_is_up_is_said_to_be_of_no_use(
+    toy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in OWN:
+        monkeypatch.delenv(name, raising=False)
+    before = dict(os.environ)
+    up = server.start(toy)
+    os.environ.clear()
+    os.environ.update(before)
+    port, other = free_ports(2)
+    try:
+        with ended(ui(toy, port, other)) as said:
+            use = f"Prefect is up already at {up.page}, so port {other} is not used; `preflow stop` ends that server\n"
+            assert use in said and f"Prefect: {up.page}/runs\n" in said
+        with ended(ui(toy, port)) as said:
+            assert not any("not used" in line for line in said)
+    finally:
+        server.stop(toy)
 
 
 def test_servers_that_are_named_are_shown_and_not_started(toy: Path, api: str) -> None:

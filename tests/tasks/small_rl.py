@@ -38,6 +38,10 @@ class Recorder(Log):
     def __init__(self) -> None:
         super().__init__(None)
         self.steps: dict[int, dict[str, float]] = {}
+        self.counted: list[tuple[int, int]] = []
+
+    def progress(self, done: int, total: int, **figures: float) -> None:
+        self.counted.append((done, total))
 
     def __call__(self, metrics: Any, step: int) -> None:
         self.steps.setdefault(step, {}).update(metrics)

@@ -1,6 +1,7 @@
 """Lineage and registry in MLflow, from dvc.yaml and dvc.lock."""
 
 import hashlib
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,12 +13,14 @@ from tasks import tracking
 from tasks.graph import load_graph
 from tasks.lineage import matches, policies_of, read_tree
 from tasks.outcome import StageResult
-from tasks.tracking import registry
+from tasks.tracking import versions
 from tasks.tracking.store import connect
 from tasks.witness import outputs
 
 sys.path.insert(0, str(Path(__file__).parent))
 import toy_runs as toy
+
+REPO = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -138,6 +141,32 @@ def test_promotion_moves_the_alias_and_remembers_everything(root: Path) -> None:
             tracking.version(root, *asked)  # type: ignore[arg-type]
 
 
+def test_the_file_and_mlflow_tell_the_same_of_the_registry(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for number, gold in enumerate((0.5, 0.7, 0.9)):
+        run(root, f"r{number}", gold=gold)
+        tracking.promote(root, f"r{number}", "rl")
+    tracking.crown(root, "policy", 2, {"rollback.from": "3"})
+    client = connect(root).client
+    client.delete_model_version("policy", "1")
+    client.create_registered_model("empty")
+    read = versions.models(root)
+    assert (read["policy"].aliases, [*read["policy"].versions]) == ({"champion": 2}, [3, 2])
+    assert read["policy"].versions[2]["rollback.from"] == "3" and read["empty"] == versions.Model()
+    monkeypatch.setattr(versions, "_read", lambda _: None)
+    assert versions.models(root) == read
+
+
+def test_looking_at_the_registry_of_a_file_imports_no_mlflow(root: Path) -> None:
+    run(root, "r1")
+    tracking.promote(root, "r1", "rl")
+    program = (
+        "import sys; from pathlib import Path; from tasks import tracking; root = Path(sys.argv[1])\n"
+        "assert tracking.champion(root)['version'] == tracking.versions(root)[0]['version'] == 1\n"
+        "assert tracking.knows(root, 'policy') and 'mlflow' not in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", program, root], cwd=REPO, check=True)
+
+
 def test_the_same_bytes_are_one_version(root: Path) -> None:
     run(root, "r1")
     assert tracking.promote(root, "r1", "rl") == 1
@@ -170,6 +199,7 @@ def test_a_registry_that_does_not_answer_is_not_an_empty_one(root: Path, monkeyp
     def refuse(_: Path) -> None:
         raise ConnectionError("refused")
 
-    monkeypatch.setattr(registry, "connect", refuse)
+    monkeypatch.setattr(versions, "connect", refuse)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     with pytest.raises(DependencyDown, match="refused"):
         tracking.champion(root)

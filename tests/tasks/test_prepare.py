@@ -91,7 +91,8 @@ def test_a_column_that_is_nowhere_is_refused_with_those_that_are(tmp_path):
     with pytest.raises(DataRefused) as refused:
         prepared(tmp_path, "preferences", path, columns={"prompt": "query", "chosen": "goood", "rejected": "bad"})
     assert str(refused.value) == (
-        "preferences/p.jsonl: there is no column `goood` (collect.columns.chosen); the file has bad, good, query"
+        "preferences/p.jsonl: there is no column `goood` (collect.columns.chosen; nearest: `good`); "
+        "the file has bad, good, query"
     )
 
 

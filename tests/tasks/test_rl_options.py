@@ -127,7 +127,12 @@ def test_passes_over_the_prompts_run_on_so_that_updates_are_full(inputs: dict[st
     assert seen[1:-1] == [count - 2] * 4
 
 
-# Early stop
+@pytest.mark.parametrize("inner_steps", [1, 3])
+def test_progress_counts_updates_as_the_params_do(inner_steps: int, inputs: dict[str, Path], tmp_path: Path) -> None:
+    block = BLOCKS["rloo"].model_copy(update={"inner_steps": inner_steps})
+    log = run(inputs, tmp_path / "run", "rloo", block, num_updates=4, val_every=4)
+    assert log.counted == [(1, 4), (2, 4), (3, 4), (4, 4)]
+    assert len([step for step in log.steps.values() if "rl/loss" in step]) == 4 * inner_steps
 
 
 def test_demonstrations_are_remembered_for_a_price(inputs: dict[str, Path], tmp_path: Path) -> None:

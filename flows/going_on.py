@@ -1,0 +1,61 @@
+"""Runs that go on in a project and how far they are, by their locks and journals; nobody is asked."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from flows.objects import is_held
+from flows.progress import Progress
+from flows.runner import last_event
+from tasks.journal import home
+
+_ATTEMPT = re.compile(r"(.+)-\d+")
+
+
+@dataclass(frozen=True)
+class At:
+    """A stage at work; steps done and of how many, 0 of 0 before the first."""
+
+    stage: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Going:
+    """What holds a tree: a run, or a command that keeps runs out ("withdraw source:forum")."""
+
+    what: str
+    """ "run 20261128-193000-ab12, process 7 on host", as its lock says."""
+    in_checkout: bool
+    """False for a run in a worktree of its own."""
+    at: tuple[At, ...]
+
+    def told(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def going_on(root: Path) -> list[Going]:
+    """All of this project, the checkout's own first."""
+    own = home(root) / "run.lock"
+    locks = [own, *sorted((home(root) / "worktrees").glob("*.lock"))]
+    return [_going(root, lock, lock == own) for lock in locks if lock.exists() and is_held(lock)]
+
+
+def _going(root: Path, lock: Path, in_checkout: bool) -> Going:
+    what = lock.read_text(encoding="utf-8").strip() or lock.stem
+    run = what.removeprefix("run ").partition(",")[0]
+    return Going(what, in_checkout, tuple(_at(home(root) / "journal" / run)))
+
+
+def _at(journals: Path) -> Iterator[At]:
+    """Stages of a run whose newest attempt has begun and not ended."""
+    folders = sorted(journals.glob("*/events.jsonl"), key=lambda path: path.stat().st_mtime)
+    newest = {match[1]: path.parent for path in folders if (match := _ATTEMPT.fullmatch(path.parent.name))}
+    for stage, folder in newest.items():
+        if last_event(folder, "end") is None:
+            progress = Progress(stage, journals)
+            progress.read()
+            yield At(stage, progress.done, progress.total)

@@ -1,0 +1,154 @@
+"""What the registry holds, read: versions of registered models, and the aliases that point at them.
+
+Importing MLflow takes seconds. Where the registry is an SQLite file it is read as that, so that a command which only
+looks answers at once; whatever is unusual about the file is left to MLflow. `tasks.tracking.registry` alone writes.
+"""
+
+import json
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rlhf.errors import DependencyDown, PreflowError
+from tasks.tracking.boundary import sentence
+from tasks.tracking.store import Store, connect, database_of, is_absent
+
+ALIAS = "champion"
+_DELETED = "Deleted_Internal"  # MLflow keeps the row of a version that was deleted, as this stage
+
+
+@dataclass(frozen=True)
+class Model:
+    """A registered model."""
+
+    aliases: dict[str, int] = field(default_factory=dict)
+    versions: dict[int, dict[str, str]] = field(default_factory=dict)
+    """Tags of each version, by its number."""
+
+
+def champion(root: Path, name: str) -> dict[str, Any] | None:
+    """See `tasks.tracking.champion`."""
+    model = models(root).get(name, Model())
+    number = model.aliases.get(ALIAS)
+    return _told(number, model.versions[number]) if number in model.versions else None
+
+
+def version(root: Path, name: str, number: int | None, alias: str) -> dict[str, Any]:
+    """See `tasks.tracking.version`."""
+    if is_absent(root):
+        raise PreflowError("no policy is registered here yet; `preflow run` promotes one, or name a folder")
+    there = models(root)
+    model = there.get(name, Model())
+    if not model.versions:
+        raise PreflowError(f"no model `{name}` is registered; there are: {', '.join(there) or 'none'}")
+    wanted = model.aliases.get(alias) if number is None else number
+    if wanted not in model.versions:
+        missing = f"alias `{alias}`" if number is None else f"version {number}"
+        known = sorted(model.versions)
+        listed = ", ".join(map(str, known))
+        raise PreflowError(f"`{name}` has no {missing}; it has the versions {listed}: name one as {name}/{known[-1]}")
+    return _told(wanted, model.versions[wanted])
+
+
+def holding(root: Path, name: str, md5: str) -> int | None:
+    """See `tasks.tracking.holding`."""
+    found = models(root).get(name, Model()).versions.items()
+    return max((number for number, tags in found if tags.get("dvc.md5") == md5), default=None)
+
+
+def knows(root: Path, name: str) -> bool:
+    """See `tasks.tracking.knows`."""
+    return bool(models(root).get(name, Model()).versions)
+
+
+def versions(root: Path) -> list[dict[str, Any]]:
+    """See `tasks.tracking.versions`."""
+    return [
+        {
+            "name": name,
+            "version": number,
+            "run": tags.get("preflow.run", ""),
+            "path": tags.get("dvc.path", ""),
+            "md5": tags.get("dvc.md5", ""),
+            "champion": number == model.aliases.get(ALIAS),
+        }
+        for name, model in models(root).items()
+        for number, tags in model.versions.items()
+    ]
+
+
+def models(root: Path) -> dict[str, Model]:
+    """All registered models by name.
+
+    Raises:
+        DependencyDown: the registry did not answer.
+    """
+    if is_absent(root):
+        return {}
+    database = database_of(root)
+    found = _read(database) if database else None
+    if found is None:
+        with reachable(root) as store:
+            found = _ask(store)
+    return found
+
+
+@contextmanager
+def reachable(root: Path) -> Iterator[Store]:
+    """The store; what fails inside is a dependency that is down."""
+    try:
+        yield connect(root)
+    except PreflowError:
+        raise
+    except Exception as error:
+        raise DependencyDown(f"the model registry did not answer ({sentence(error)})") from error
+
+
+def _read(database: Path) -> dict[str, Model] | None:
+    """From the file; None where that is not the file that the installed MLflow writes."""
+    try:
+        with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True, timeout=20.0)) as there:
+            named = there.execute("select name from registered_models order by name")
+            found = {str(name): Model() for (name,) in named}
+            for name, alias, number in there.execute("select name, alias, version from registered_model_aliases"):
+                found[name].aliases[alias] = int(number)
+            living = "select name, version from model_versions where current_stage is not ? order by version desc"
+            for name, number in there.execute(living, (_DELETED,)):
+                found[name].versions[int(number)] = {}
+            for name, number, key, value in there.execute("select name, version, key, value from model_version_tags"):
+                if int(number) in found[name].versions:
+                    found[name].versions[int(number)][key] = value
+    except (sqlite3.Error, KeyError):
+        return None
+    return found
+
+
+def _ask(store: Store) -> dict[str, Model]:
+    """From MLflow."""
+    found = {
+        str(one.name): Model(aliases={alias: int(number) for alias, number in one.aliases.items()})
+        for one in store.client.search_registered_models()
+    }
+    for name, model in found.items():
+        for one in store.client.search_model_versions(f"name = '{name}'"):
+            model.versions[int(one.version)] = dict(one.tags)
+    return found
+
+
+def _told(number: int, tags: Mapping[str, str]) -> dict[str, Any]:
+    return {
+        "version": number,
+        "ref": tags.get("git.ref"),
+        "commit": tags.get("git.commit"),
+        "run": tags["preflow.run"],
+        "candidate": tags["candidate"],
+        "path": tags["dvc.path"],
+        "md5": tags["dvc.md5"],
+        "lock": tags["dvc.lock.sha256"],
+        "digests": json.loads(tags["digests"]),
+        "profile": tags.get("preflow.profile", ""),
+        "scores": json.loads(tags.get("scores") or "{}"),
+    }

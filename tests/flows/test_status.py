@@ -1,0 +1,83 @@
+"""`preflow status`: its last line says how things stand, and what it takes to say so is little."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows import guards
+from tasks.journal import home
+from tests.flows.toy import REPO, dvc_repro
+
+HEAVY = ("bitsandbytes", "datasets", "dvc", "great_expectations", "matplotlib", "mlflow", "pandas", "peft", "prefect")
+PROGRAM = f"""
+import sys
+from flows.cli import app
+app(sys.argv[1:], standalone_mode=False)
+heavy = {{*{HEAVY!r}, "torch", "transformers"}} & set(sys.modules)
+assert not heavy, heavy
+"""
+
+
+def status(root: Path) -> tuple[list[str], dict[str, Any]]:
+    """Its lines, and what it tells programs; the libraries of stages, of the tracking and of flows stay out of it."""
+    told = []
+    for words in (["status"], ["status", "--json"]):
+        done = subprocess.run(
+            [sys.executable, "-c", PROGRAM, *words], cwd=root, text=True, capture_output=True, check=False,
+            env={"PYTHONPATH": str(REPO), "PATH": "/usr/bin:/bin", "HOME": str(root)},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        told.append(done.stdout)
+    return told[0].splitlines(), json.loads(told[1])
+
+
+def test_the_last_line_says_what_to_do_next(toy: Path) -> None:
+    lines, told = status(toy)
+    assert lines[-1] == told["conclusion"] == "nothing was run here yet: `preflow run` runs all 5 stages"
+    dvc_repro(toy)
+    lines, told = status(toy)
+    assert lines[-1] == "nothing to do: every stage is up to date, there is no champion yet"
+    assert {stage["runs"] for stage in told["stages"].values()} == {False}
+    (toy / "params.yaml").write_text((toy / "params.yaml").read_text().replace("5e-2", "1e-2"))
+    assert status(toy)[0][-1] == "params.yaml changed (rl): `preflow run` would run rl, gate; there is no champion yet"
+    earlier = home(toy) / "journal" / "20260101-000000-aaaa"
+    earlier.mkdir(parents=True)
+    took = {name: {"state": "ran", "seconds": seconds} for name, seconds in (("rl", 100.0), ("gate", 30.0))}
+    (earlier / "run.json").write_text(json.dumps({"info": {}}))
+    (earlier / "finish.json").write_text(json.dumps({"results": took, "status": "FINISHED"}))
+    (earlier / "shipped").touch()
+    assert "would run rl, gate, about 2:10;" in status(toy)[0][-1]
+    with (toy / "stage.py").open("a") as file:
+        file.write("# edited\n")
+    why = "code changed (stage.py), params.yaml changed (rl)"
+    assert status(toy)[0][-1].startswith(f"{why}: `preflow run` would run all 5 stages")
+
+
+@pytest.mark.parametrize(("folder", "name"), [("", "run"), ("worktrees", "r1")])
+def test_what_goes_on_is_told_with_how_far_it_is(toy: Path, folder: str, name: str) -> None:
+    dvc_repro(toy)
+    graph = (toy / "dvc.yaml").read_text().replace("python stage.py rl", "python -m tasks.rl rl")
+    (toy / "dvc.yaml").write_text(graph)
+    with guards.held(home(toy) / folder / f"{name}.lock", "r1"):
+        for stage, events in (
+            ("sft-1", [{"event": "start"}, {"event": "end"}]),
+            ("dpo-1", [{"event": "start"}, {"event": "end"}]),
+            ("dpo-2", [{"event": "start"}]),
+            ("rl-1", [{"event": "progress", "time": 1.0, "done": 12, "total": 100}]),
+        ):
+            path = home(toy) / "journal" / "r1" / stage / "events.jsonl"
+            path.parent.mkdir(parents=True)
+            path.write_text("".join(json.dumps(event) + "\n" for event in events))
+        lines, told = status(toy)
+    here = "run r1, process "
+    assert lines[-1].endswith(": dpo and rl, 12 of 100 updates; Ctrl-C there ends it")
+    assert lines[-1] == told["conclusion"]
+    assert [one["in_checkout"] for one in told["running"]] == [not folder]
+    if folder:  # the checkout is free all the same
+        assert lines[-1].startswith("dvc.yaml changed (rl): ") and f"; in a worktree, {here}" in lines[-1]
+    else:
+        assert lines[-1].startswith(here) and told["stages"] == {}
