@@ -42,8 +42,7 @@ def told_in_lines(facts: Facts) -> list[str]:
     for verdict in facts.verdicts:
         lines.append(f"  data {verdict.version or '(none)'}  {verdict.says}; {_in_runs(verdict.runs)}")
         lines += [
-            f"    {one.get('id')}  {one.get('rule')}: {escape(str(one.get('reason')))}"
-            for one in verdict.findings[:5]
+            f"    {one.get('id')}  {one.get('rule')}: {escape(str(one.get('reason')))}" for one in verdict.findings[:5]
         ]
     lines += [f"  preferences  {phrase}; {_in_runs(runs)}" for phrase, runs in facts.annotated()]
     models = facts.models()

@@ -59,9 +59,7 @@ def touched(run: Known, held: Mapping[str, Held]) -> dict[str, Touched]:
     return found
 
 
-def _of_stage(
-    run: Known, stage: str, held: Mapping[str, Held], before: Mapping[str, Touched]
-) -> Iterator[Touched]:
+def _of_stage(run: Known, stage: str, held: Mapping[str, Held], before: Mapping[str, Touched]) -> Iterator[Touched]:
     module = module_of(run.tree.graph, stage)
     roles = _roles(run.tree.graph.stages[stage].cmd)
     inputs = [before[item.path] for item in run.tree.deps(stage) if item.path in before]

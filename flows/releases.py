@@ -76,9 +76,7 @@ def publish(root: Path, name: str, version: Mapping[str, Any], commit: str) -> s
     if before and workspace.file_at(root, before, RECORD) == text.encode() and _same_run(root, before, commit):
         return before
     parents = [commit, before] if before else [commit]
-    made = workspace.commit_on(
-        root, parents, {RECORD: text.encode()}, f"preflow release {name} v{version['version']}"
-    )
+    made = workspace.commit_on(root, parents, {RECORD: text.encode()}, f"preflow release {name} v{version['version']}")
     workspace.keep(root, ref, made)
     return made
 

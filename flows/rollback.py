@@ -66,4 +66,3 @@ def _prove(root: Path, version: Mapping[str, Any], wanted: Sequence[str], say: C
     if not found or object_path(cache, version["md5"]) is None:
         raise PreflowError(f"{version['path']} of {version['ref']} is not in the DVC cache")
     return len(found)
-

@@ -11,9 +11,6 @@ from flows.commands.retrain import ByHand, Settings, Watch
 from flows.stopping import stoppable
 from flows.summary import say
 
-if TYPE_CHECKING:
-    pass
-
 app = typer.Typer(no_args_is_help=True, help="Retrains on a schedule: make, list, hold and serve them.")
 _Name = Annotated[str, typer.Argument(metavar="NAME", help="`preflow schedule list` has them")]
 
