@@ -1,0 +1,77 @@
+"""The two sides of a pair, each in a process and an environment of its own, never both at once."""
+
+import json
+import os
+import resource
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+from bench.speed.cell import Cell
+from bench.speed.store import ROOT, modules
+
+SURROUNDINGS = {
+    "OMP_NUM_THREADS": "1",  # before torch is imported, which is when it counts
+    "HF_HUB_OFFLINE": "1",
+    "TRL_EXPERIMENTAL_SILENCE": "1",
+    "TOKENIZERS_PARALLELISM": "false",
+}
+TICKS = os.sysconf("SC_CLK_TCK")
+
+
+def environments(cell: Cell) -> dict[str, str]:
+    """The folder of each side's environment."""
+    return {"ours": ".venv", "theirs": ".venv-trl-ppo" if cell.stage == "ppo" else ".venv-trl"}
+
+
+def prepare(cell: Cell, build: Path) -> Path:
+    """The folder of the cell's inputs, made anew."""
+    folder = build / cell.name
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "cell.json").write_text(json.dumps(cell.as_dict()), encoding="utf-8")
+    _python(".venv", ["bench.speed.inputs", str(folder)], folder / "inputs.log")
+    return folder
+
+
+def run(cell: Cell, side: str, folder: Path) -> dict[str, Any]:
+    """What a side measured. Raises SystemExit with the end of its log where it failed."""
+    result = folder / f"{side}.json"
+    result.unlink(missing_ok=True)
+    module = modules(cell)[side == "theirs"]
+    began, busy, own = time.perf_counter(), _busy(), _children()
+    _python(environments(cell)[side], [module, str(folder), str(result)], folder / f"{side}.log")
+    took = time.perf_counter() - began
+    now = _busy()
+    others = None if busy is None or now is None else max(0.0, (now - busy - (_children() - own)) / took)
+    measured: dict[str, Any] = json.loads(result.read_text("utf-8"))
+    return measured | {"others": others}
+
+
+def _python(environment: str, arguments: list[str], log: Path) -> None:
+    command = [str(ROOT / environment / "bin/python"), "-m", *arguments]
+    with log.open("w", encoding="utf-8") as file:
+        done = subprocess.run(
+            command,
+            cwd=ROOT,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env=os.environ | SURROUNDINGS,
+        )
+    if done.returncode:
+        lines = log.read_text("utf-8").splitlines()
+        raise SystemExit("\n".join([f"{' '.join(arguments[:1])} ended with {done.returncode}:", *lines[-20:]]))
+
+
+def _busy() -> float | None:
+    """Seconds that all cores together were not idle; None where the system does not say."""
+    path = Path("/proc/stat")
+    if not path.exists():
+        return None
+    user, nice, system, _, _, *interrupts = map(int, path.read_text().splitlines()[0].split()[1:9])
+    return (user + nice + system + sum(interrupts)) / TICKS
+
+
+def _children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime

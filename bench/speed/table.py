@@ -1,0 +1,124 @@
+"""The table of docs/speed.md from what is kept."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from bench.speed.cell import Cell
+from bench.speed.store import Record
+
+START, END = "<!-- speed: written by `make bench` -->", "<!-- /speed -->"
+HEADER = [
+    "stage", "setting", "ours, tokens/s", "TRL, tokens/s", "ours ÷ TRL, median (least–most)", "by processor time",
+    "pairs",
+    "peak memory, MB: ours", "peak memory, MB: TRL", "peak memory: ours ÷ TRL",
+    "share of matmul rate: ours", "share of matmul rate: TRL",
+    "share of memory bandwidth: ours",
+]  # fmt: skip
+BUSY = 0.2
+"""Cores busy with something else, on average over a side's run, above which a cell is marked."""
+
+
+def rate(side: Mapping[str, Any], by: str = "seconds") -> float:
+    """Tokens a second by the clock, or of processor time, which other load changes less."""
+    return float(side["tokens"] / side[by])
+
+
+def ratios(record: Record, by: str = "seconds") -> list[float]:
+    """Ours over TRL's tokens a second, of each pair by itself: what slows the machine down slows both."""
+    return [rate(pair["ours"], by) / rate(pair["theirs"], by) for pair in record["pairs"]]
+
+
+def of(record: Record, side: str, name: str) -> float:
+    """The median over pairs of what a side measured."""
+    return float(median(pair[side][name] for pair in record["pairs"]))
+
+
+def shares(record: Record, side: str) -> float:
+    """Of the matmul rate measured in the same pair."""
+    return median(
+        record["flops"] / pair[side]["seconds"] / pair["ours"]["machine"]["matmul"] for pair in record["pairs"]
+    )
+
+
+def share_of_bandwidth(record: Record) -> float:
+    return median(
+        record["bytes"] / pair["ours"]["seconds"] / pair["ours"]["machine"]["bandwidth"] for pair in record["pairs"]
+    )
+
+
+def loaded(record: Record) -> bool:
+    """Whether something else ran beside the measurement."""
+    others = [side["others"] for pair in record["pairs"] for side in (pair["ours"], pair["theirs"])]
+    known = [value for value in others if value is not None]
+    return bool(known) and median(known) > BUSY
+
+
+def line(cell: Cell, record: Record | None, fresh: bool = True) -> list[str]:
+    """A cell's line; marked where it is of other code than there is now, or was measured beside other load."""
+    if record is None:
+        return [cell.stage, cell.setting, *["–"] * (len(HEADER) - 2)]
+    if record["not_same"]:
+        return [
+            cell.stage,
+            cell.setting,
+            f"not the same work: {'; '.join(record['not_same'])}",
+            *[""] * (len(HEADER) - 3),
+        ]
+    if not record["pairs"]:
+        return line(cell, None)
+    found = ratios(record)
+    memory = [of(record, side, "peak_net") for side in ("ours", "theirs")]
+    marks = ("" if fresh else " ‡") + (" †" if loaded(record) else "")
+    return [
+        cell.stage,
+        cell.setting + marks,
+        *(f"{median(rate(pair[side]) for pair in record['pairs']):,.0f}" for side in ("ours", "theirs")),
+        f"**{median(found):.2f}** ({min(found):.2f}–{max(found):.2f})",
+        f"{median(ratios(record, 'processor_seconds')):.2f}",
+        str(len(found)),
+        *(f"{value:,.0f}" for value in memory),
+        f"{memory[0] / memory[1]:.2f}",
+        *(f"{100 * shares(record, side):.0f}%" for side in ("ours", "theirs")),
+        f"{100 * share_of_bandwidth(record):.0f}%",
+    ]
+
+
+def table(lines: Sequence[Sequence[str]]) -> list[str]:
+    """Markdown, with what the marks mean where there are any."""
+    rows = ["| " + " | ".join(cells) + " |" for cells in [HEADER, *lines]]
+    text = "\n".join(rows)
+    marks = {"†": f"measured beside other load (more than {BUSY:g} of a core)", "‡": "measured on earlier code"}
+    notes = [f"{mark} {meaning}." for mark, meaning in marks.items() if mark in text]
+    return [rows[0], "|---" * 2 + "|--:" * (len(HEADER) - 2) + "|", *rows[1:], *([""] if notes else []), *notes]
+
+
+def machines(records: Sequence[Record]) -> list[str]:
+    """A sentence for each machine and set of versions that the records are of."""
+    found: dict[str, list[Record]] = {}
+    for record in (record for record in records if record["pairs"]):
+        machine, versions = record["pairs"][0]["ours"]["machine"], record["pairs"][0]["theirs"]["versions"]
+        packages = ", ".join(f"{name} {versions[name]}" for name in ("torch", "transformers"))
+        where = ", ".join([record["machine"], *filter(None, [machine.get("accelerator")])])
+        name = f"{where}, {machine['threads']} thread a process; {packages}"
+        found.setdefault(name, []).append(record)
+    return [f"Measured on: {name}. {_rates(some)}" for name, some in found.items()]
+
+
+def _rates(records: Sequence[Record]) -> str:
+    pairs = [pair["ours"]["machine"] for record in records for pair in record["pairs"]]
+    matmul, bandwidth = ([pair[name] / 1e9 for pair in pairs] for name in ("matmul", "bandwidth"))
+    trl = sorted({pair["theirs"]["versions"]["trl"] for record in records for pair in record["pairs"]})
+    commits = sorted({record["commit"] for record in records})
+    return (
+        f"Matmul {min(matmul):.0f}–{max(matmul):.0f} GFLOP/s by the sizes of the shape, memory "
+        f"{min(bandwidth):.1f}–{max(bandwidth):.1f} GB/s. TRL {' and '.join(trl)}. Commits {', '.join(commits)}."
+    )
+
+
+def write(page: Path, lines: Sequence[str]) -> None:
+    """Put the lines between the page's markers."""
+    before, rest = page.read_text("utf-8").split(START)
+    after = rest.split(END)[1]
+    page.write_text("\n".join([f"{before}{START}", "", *lines, "", f"{END}{after}"]), encoding="utf-8")

@@ -1,0 +1,1 @@
+"""TRL's side, in an environment of its own."""
