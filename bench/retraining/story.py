@@ -23,6 +23,8 @@ from tests.test_end_to_end import SHORT, copied, sh
 
 SLOT = 20
 """Seconds between slots."""
+PATIENCE = 3600
+"""Seconds for one training; an idle machine needs 200."""
 ANSWERS = ("Promoted", "NotPromoted", "DataRefused", "RunFailed")
 """States of firings that had something to do."""
 FEW_LABELS = SHORT | {
@@ -102,7 +104,7 @@ def main(folder: Path) -> None:
         def answer(what: str) -> None:
             nonlocal told
             told += 1
-            tell(root, what, until(what, lambda: answers(root)[told - 1 : told])[0])
+            tell(root, what, until(what, lambda: answers(root)[told - 1 : told], PATIENCE)[0])
 
         answer("1200 labels")
         tell(root, "nothing new", until("idle slot", lambda: firings(root, "NothingNew"))[0])

@@ -2,7 +2,7 @@
 
 python -m bench.sentiment.compare BASE FOLDER [--write docs/verifiers.md]
 
-FOLDER holds ours-SEED, more-SEED and trl-SEED.
+FOLDER holds ours-SEED and trl-SEED.
 """
 
 import argparse
@@ -18,11 +18,6 @@ from rlhf.models import Policy, adapt_policy, load_policy
 from rlhf.statistics import bootstrap_mean
 
 START, END = "<!-- sentiment: written by `make sentiment` -->", "<!-- /sentiment -->"
-SIDES = {
-    "ours": "preflow, RLOO",
-    "more": f"preflow, RLOO, {Budget().more_updates} updates",
-    "trl": "TRL, RLOO",
-}
 SHOWN = {"rule_reward": "compound", "kl": "k1-KL (nats)", "answer_nll": "NLL under the base"}
 
 
@@ -75,16 +70,12 @@ def main() -> None:
     base = load_policy(arguments.base)
     exam = exam_of(base)
     rows = [{"name": "base"} | measured(exam, base)]
-    made = [path.parent for path in arguments.folder.glob("*/seconds.json")]
-    for path in sorted(made, key=lambda path: (list(SIDES).index(path.name.partition("-")[0]), path.name)):
+    for path in sorted(path.parent for path in arguments.folder.glob("*/seconds.json")):
         side, _, seed = path.name.rpartition("-")
-        policy = adapt_policy(path / "policy", 0, "continue", STOP) if side == "trl" else load_policy(path / "policy")
+        policy = load_policy(path / "policy") if side == "ours" else adapt_policy(path / "policy", 0, "continue", STOP)
         seconds = json.loads((path / "seconds.json").read_text("utf-8"))
-        rows.append(
-            {"name": f"{SIDES[side]}, seed {seed}"}
-            | measured(exam, policy)
-            | {key: f"{seconds[key]:.0f}" for key in seconds}
-        )
+        name = f"{'preflow' if side == 'ours' else 'TRL'}, RLOO, seed {seed}"
+        rows.append({"name": name} | measured(exam, policy) | {key: f"{seconds[key]:.0f}" for key in seconds})
     lines = table(rows)
     print("\n".join(lines))
     if arguments.write:

@@ -1,7 +1,7 @@
 """Our side: RLOO by stage `rl`, from the base that stage `base` makes of the checkpoint.
 
 python -m bench.sentiment.ours base FOLDER
-python -m bench.sentiment.ours train BASE FOLDER SEED [--more]
+python -m bench.sentiment.ours train BASE FOLDER SEED
 """
 
 from bench.sentiment.task import Budget, Clock, lexicon_path, model_folder, openings
@@ -31,10 +31,9 @@ def make_base(out: Path) -> None:
     base(config, corpus=out, checkpoint=model_folder(), out=out, scratch=out, log=Log.null())
 
 
-def train(base_policy: Path, out: Path, seed: int, more: bool) -> None:
+def train(base_policy: Path, out: Path, seed: int) -> None:
     """Write the last policy to `out`/policy."""
     budget, (texts, _) = Budget(), openings()
-    updates = budget.more_updates if more else budget.updates
     rows = [
         {"id": f"{number:04d}", "messages": [{"role": "user", "content": text}]} for number, text in enumerate(texts)
     ]
@@ -44,14 +43,14 @@ def train(base_policy: Path, out: Path, seed: int, more: bool) -> None:
         Rl(
             algorithm="rloo",
             rewards=Rewards(reward_model=0.0, sentiment=1.0),
-            num_updates=updates,
+            num_updates=budget.updates,
             kl_coef=budget.kl_coef,
             warmup_steps=budget.warmup,
             final_lr_fraction=0.0,
             beta2=budget.beta2,
             eps=budget.eps,
-            val_every=updates,
-            checkpoint_every=updates,
+            val_every=budget.updates,
+            checkpoint_every=budget.updates,
             select_best=False,
             max_batch_tokens=8192,
         ),
@@ -76,5 +75,5 @@ if __name__ == "__main__":
     if sys.argv[1] == "base":
         make_base(Path(sys.argv[2]))
     else:
-        train(Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]), "--more" in sys.argv)
+        train(Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]))
         CLOCK.write(Path(sys.argv[3]) / "seconds.json")

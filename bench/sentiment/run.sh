@@ -13,7 +13,6 @@ export OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
 for seed in 0 1 2; do
   echo "sentiment: seed $seed ..." >&2
   .venv/bin/python -m bench.sentiment.ours train "$folder/base/policy" "$folder/ours-$seed" "$seed" >"$folder/ours-$seed.log" 2>&1
-  .venv/bin/python -m bench.sentiment.ours train "$folder/base/policy" "$folder/more-$seed" "$seed" --more >"$folder/more-$seed.log" 2>&1
   .venv-trl/bin/python -m bench.sentiment.theirs "$folder/trl-$seed" "$seed" >"$folder/trl-$seed.log" 2>&1
 done
 .venv/bin/python -m bench.sentiment.compare "$folder/base/policy" "$folder" --write docs/verifiers.md

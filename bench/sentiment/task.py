@@ -22,8 +22,6 @@ class Budget:
     """The same number of completions, updates and threads for both: those of profile stories-sentiment."""
 
     updates: int = 20
-    more_updates: int = 30
-    """What ours does in less time than TRL's 20 take; shown beside."""
     prompts: int = 8
     group_size: int = 16
     new_tokens: int = 48

@@ -61,11 +61,11 @@ def firings(root: Path, state: str = "") -> list[dict[str, Any]]:
     return []  # not up yet, or busy
 
 
-def until(what: str, attempt: Callable[[], T]) -> T:
+def until(what: str, attempt: Callable[[], T], patience: int = PATIENCE) -> T:
     """The first answer that holds."""
-    deadline = time.monotonic() + PATIENCE
+    deadline = time.monotonic() + patience
     while not (found := attempt()):
-        assert time.monotonic() < deadline, f"{PATIENCE} s and no {what}"
+        assert time.monotonic() < deadline, f"{patience} s and no {what}"
         time.sleep(0.5)
     return found
 
