@@ -19,7 +19,7 @@ def link(experiment: str) -> str:
 
 
 def overview(judge: str, measure: str, policies: Sequence[str]) -> str:
-    """The tag's value: gain, promotion and time as columns; gain, what it cost in KL, and what was set as charts.
+    """The tag's value: gain, promotion and time as columns; gain, what it cost in KL, time and reward as charts.
 
     Args:
         judge: who says what is better, as in `<judge>_gain`.
@@ -36,7 +36,7 @@ def overview(judge: str, measure: str, policies: Sequence[str]) -> str:
         _chart("BAR", "gain", metricKey=gain),
         _chart("SCATTER", "cost", xaxis=_axis(f"kl/{last}"), yaxis=_axis(f"{measure}/{last}")),
         _chart("BAR", "seconds", metricKey="seconds"),
-        _chart("IMAGE", "policies", imageKeys=["plots/evaluate policies"], step=0),
+        _chart("BAR", "reward", metricKey=f"{measure}/{last}"),
     ]
     section = {"uuid": "first", "name": "At a glance", "display": True, "isReordered": False, "deleted": False}
     state = {

@@ -157,7 +157,7 @@ def test_the_prepared_view_lists_runs_by_what_was_set_and_what_came_of_it(site: 
     shows(look, "defaults r1", "rl.kl_coef=0.3 r2", "gold_gain", "promoted", "0.2")
     assert look.get_by_text("matching runs").first.inner_text().split()[0] == "2"  # not their stages
     visit(look, f"{site.url}/{views.link('1')}&compareRunsMode=CHART")
-    shows(look, "At a glance (4)", "kl/rl vs. gold_reward/rl", "plots/evaluate policies")
+    shows(look, "At a glance (4)", "kl/rl vs. gold_reward/rl", "seconds")
 
 
 def test_a_run_page_tells_the_story_and_leads_to_stages_data_and_models(site: Site, look: Any) -> None:
