@@ -161,7 +161,7 @@ def champion(root: Path, name: str = "policy") -> dict[str, Any] | None:
     Raises:
         DependencyDown: the registry did not answer, so nobody knows who the champion is.
     """
-    from tasks.tracking.versions import champion as champion_now
+    from tasks.tracking.registered import champion as champion_now
 
     return champion_now(root, name)
 
@@ -175,7 +175,7 @@ def version(root: Path, name: str, number: int | None = None, alias: str = "cham
         DependencyDown: the registry did not answer.
         PreflowError: there is no such model, version or alias; the message names those that there are.
     """
-    from tasks.tracking.versions import version as version_now
+    from tasks.tracking.registered import version as version_now
 
     return version_now(root, name, number, alias)
 
@@ -186,7 +186,7 @@ def versions(root: Path) -> list[dict[str, Any]]:
     Raises:
         DependencyDown: the registry did not answer.
     """
-    from tasks.tracking.versions import versions as versions_now
+    from tasks.tracking.registered import versions as versions_now
 
     return versions_now(root)
 
@@ -197,7 +197,7 @@ def holding(root: Path, name: str, md5: str) -> int | None:
     Raises:
         DependencyDown: the registry did not answer.
     """
-    from tasks.tracking.versions import holding as holding_now
+    from tasks.tracking.registered import holding as holding_now
 
     return holding_now(root, name, md5)
 
@@ -208,7 +208,7 @@ def knows(root: Path, name: str) -> bool:
     Raises:
         DependencyDown: the registry did not answer.
     """
-    from tasks.tracking.versions import knows as knows_now
+    from tasks.tracking.registered import knows as knows_now
 
     return knows_now(root, name)
 

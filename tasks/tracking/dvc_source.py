@@ -1,7 +1,7 @@
 """`dvc://PATH?md5=DIGEST` as a source of MLflow data sets, found by its entry point `mlflow.dataset_source`.
 
-    run = mlflow.get_run(run_id)
-    folder = mlflow.data.get_source(run.inputs.dataset_inputs[0]).load()
+run = mlflow.get_run(run_id)
+folder = mlflow.data.get_source(run.inputs.dataset_inputs[0]).load()
 """
 
 import shutil

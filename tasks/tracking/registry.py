@@ -14,9 +14,9 @@ from rlhf.errors import DependencyDown, PreflowError
 from tasks.lineage import Linker, Tree, policies_of, read_tree
 from tasks.tracking import describe
 from tasks.tracking.card import card
+from tasks.tracking.registered import ALIAS, reachable
 from tasks.tracking.runs import RunRecord
 from tasks.tracking.store import Store
-from tasks.tracking.versions import ALIAS, reachable
 
 MODEL_NOTE = """Policies that passed the gate of the pipeline. Alias `champion`: the one that serves. The description of a version is its model card: scores with intervals, the gate, limits, data, methods, licences.
 

@@ -108,5 +108,3 @@ def test_a_worker_clones_once_and_knows_the_shared_remote(tmp_path: Path) -> Non
 def test_what_a_shell_runs_can_be_run() -> None:
     for path in (DEPLOY / "worker.sh", DEPLOY / "postgres" / "databases.sh"):
         assert os.access(path, os.X_OK), path
-
-

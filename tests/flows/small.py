@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.flows.toy import REPO, git
 
-STAGE = '''
+STAGE = """
 import json, os, sys
 from pathlib import Path
 
@@ -62,7 +62,7 @@ if name == "gate":
     reason = f"quality {scores['quality']} against {scores['champion']}"
     gate = {"promote": better, "candidate": "rl", "against": "champion", "judge": "gold", "checks": []}
     write("data/13_gate/gate.json", json.dumps(gate | {"reason": reason}))
-'''
+"""
 EVALUATE = "tasks.evaluate --base data/04_base/policy --policies rl=data/10_rl/policy --champion data/champion"
 GRAPH = f"""stages:
   collect:

@@ -136,9 +136,7 @@ def test_it_says_where_a_rerun_parts_and_on_what_machine(
 
 
 @pytest.mark.slow
-def test_what_cannot_be_had_is_restored_and_the_rerun_is_of_the_rest(
-    clone: Path, pushed: Path, prefect: str
-) -> None:
+def test_what_cannot_be_had_is_restored_and_the_rerun_is_of_the_rest(clone: Path, pushed: Path, prefect: str) -> None:
     """An inbox that not even the raw data tell of: here they say that it came from elsewhere."""
     tree = copied(pushed / "story", clone.parent / "other")
     program = (tree / "collect.py").read_text().replace("inbox/preferences/{shard.name}", "hub.example/{shard.name}")

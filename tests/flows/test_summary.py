@@ -54,9 +54,7 @@ def test_a_run_that_is_done_says_where_to_look_and_ends_with_what_came_of_it(
     ]
 
 
-def test_a_run_that_failed_says_why_once_and_where_its_logs_are(
-    root: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_that_failed_says_why_once_and_where_its_logs_are(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     reason = "loss is nan at step 7; lower rl.lr"
     told = lines(
         root, capsys, exit_code=86, stages=[stage("rl", "failed", reason), stage("gate", "skipped", "needs rl")]

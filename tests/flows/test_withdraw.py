@@ -125,8 +125,8 @@ def test_a_person_vanishes_and_every_model_is_named(archive: Archive) -> None:
     [
         ("withdraw:\n  # who\n  annotators: []\n  rows: []\n", '  # who\n  annotators: ["a: b"]\n  rows: []\n'),
         ('withdraw:\n  annotators: ["x"]\nprepare: {}\n', '  annotators: ["x", "a: b"]\nprepare: {}\n'),
-        ("withdraw:\n  rows: []\n", "withdraw:\n  annotators: [\"a: b\"]\n  rows: []\n"),
-        ("seed: 0\n", "seed: 0\n\nwithdraw:\n  annotators: [\"a: b\"]\n"),
+        ("withdraw:\n  rows: []\n", 'withdraw:\n  annotators: ["a: b"]\n  rows: []\n'),
+        ("seed: 0\n", 'seed: 0\n\nwithdraw:\n  annotators: ["a: b"]\n'),
     ],
 )
 def test_one_line_of_the_settings_changes(tmp_path: Path, before: str, after: str) -> None:
@@ -172,14 +172,14 @@ def test_a_purge_leaves_no_byte_of_the_row_and_says_what_is_lost(archive: Archiv
     said = {"prompt": "question 1", "better": "the good answer to 1", "worse": "the bad answer to 1"}
     (journal / "pairs.json").write_text(json.dumps([said]))
     (journal / "others.json").write_text(json.dumps([said | {"worse": "the bad answer to 2"}]))
-    assert "the good answer to 1\"" in everything(archive.root)
+    assert 'the good answer to 1"' in everything(archive.root)
     with pytest.raises(PreflowError, match=r"1 runs can not be made again after this \(20261101-"):
         CliRunner().invoke(app, ["withdraw", "--row", ADA, "--purge"], catch_exceptions=False)
     found = withdraw("--row", ADA, "--purge", "--yes")
     left = everything(archive.root)
-    assert "the good answer to 1\"" not in left
+    assert 'the good answer to 1"' not in left
     assert ADA not in left
-    assert "the good answer to 2\"" in left  # of the new version; the models stay
+    assert 'the good answer to 2"' in left  # of the new version; the models stay
     assert found["purged"]["cached"] == found["purged"]["remote"]["here"] == 4  # raw, prepared, validated, pairs
     assert found["lost"] == {RUN: ["policy v1"]}
     assert not (journal / "pairs.json").exists()
@@ -236,12 +236,12 @@ def test_a_run_that_came_while_the_data_was_made_stops_the_purge(
     monkeypatch.setattr(work, "_make", slow)
     with pytest.raises(Busy, match="run 20261102-120000-bbbb has come while the data was made"):
         CliRunner().invoke(app, ["withdraw", "--row", ADA, "--purge", "--yes"], catch_exceptions=False)
-    assert "the good answer to 1\"" in everything(archive.root)
+    assert 'the good answer to 1"' in everything(archive.root)
 
 
 def test_copies_of_any_name_and_links_into_the_cache_go(archive: Archive) -> None:
     objects_there = [path for path in (archive.cache / "files").rglob("*") if path.is_file()]
-    raw = next(path for path in objects_there if "the good answer to 1\"" in path.read_text())
+    raw = next(path for path in objects_there if 'the good answer to 1"' in path.read_text())
     folder = archive.root / ".preflow/worktrees/r2/data/01_raw/preferences"
     folder.mkdir(parents=True)
     (folder / "pairs.jsonl.gz").write_bytes(raw.read_bytes())

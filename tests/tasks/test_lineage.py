@@ -13,7 +13,7 @@ from tasks import tracking
 from tasks.graph import load_graph
 from tasks.lineage import matches, policies_of, read_tree
 from tasks.outcome import StageResult
-from tasks.tracking import versions
+from tasks.tracking import registered
 from tasks.tracking.store import connect
 from tasks.witness import outputs
 
@@ -149,11 +149,11 @@ def test_the_file_and_mlflow_tell_the_same_of_the_registry(root: Path, monkeypat
     client = connect(root).client
     client.delete_model_version("policy", "1")
     client.create_registered_model("empty")
-    read = versions.models(root)
+    read = registered.models(root)
     assert (read["policy"].aliases, [*read["policy"].versions]) == ({"champion": 2}, [3, 2])
-    assert read["policy"].versions[2]["rollback.from"] == "3" and read["empty"] == versions.Model()
-    monkeypatch.setattr(versions, "_read", lambda _: None)
-    assert versions.models(root) == read
+    assert read["policy"].versions[2]["rollback.from"] == "3" and read["empty"] == registered.Model()
+    monkeypatch.setattr(registered, "_read", lambda _: None)
+    assert registered.models(root) == read
 
 
 def test_looking_at_the_registry_of_a_file_imports_no_mlflow(root: Path) -> None:
@@ -199,7 +199,7 @@ def test_a_registry_that_does_not_answer_is_not_an_empty_one(root: Path, monkeyp
     def refuse(_: Path) -> None:
         raise ConnectionError("refused")
 
-    monkeypatch.setattr(versions, "connect", refuse)
+    monkeypatch.setattr(registered, "connect", refuse)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     with pytest.raises(DependencyDown, match="refused"):
         tracking.champion(root)
