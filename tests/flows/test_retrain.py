@@ -33,9 +33,13 @@ def test_what_is_new_is_named_and_nothing_else_is_due(tmp_path: Path) -> None:
 
 def test_slots_before_the_last_answer_are_covered() -> None:
     memory = Memory(asked=1000.0)
-    assert "has answered for it" in retrain._covered(memory, datetime.fromtimestamp(999.0, UTC))
-    assert retrain._covered(memory, datetime.fromtimestamp(1001.0, UTC)) == ""
-    assert retrain._covered(memory, None) == ""
+
+    def goes_on(_: str) -> bool:
+        return True
+
+    assert "has answered for it" in retrain._covered(memory, datetime.fromtimestamp(999.0, UTC), goes_on)
+    assert retrain._covered(memory, datetime.fromtimestamp(1001.0, UTC), goes_on) == ""
+    assert retrain._covered(memory, None, goes_on) == ""
 
 
 def test_whole_shards_of_a_watched_folder_come_once_and_stay(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def test_what_goes_on_is_told_with_how_far_it_is(toy: Path, folder: str, name: s
     dvc_repro(toy)
     graph = (toy / "dvc.yaml").read_text().replace("python stage.py rl", "python -m tasks.rl rl")
     (toy / "dvc.yaml").write_text(graph)
-    with guards.held(home(toy) / folder / f"{name}.lock", "r1"):
+    with guards.held(home(toy) / folder / f"{name}.lock", "run r1"):
         for stage, events in (
             ("sft-1", [{"event": "start"}, {"event": "end"}]),
             ("dpo-1", [{"event": "start"}, {"event": "end"}]),

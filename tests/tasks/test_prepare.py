@@ -237,7 +237,7 @@ def test_a_group_may_be_a_number_and_is_never_passed_over(tmp_path):
     assert [row["group"] for row in rows["prompts"]] == ["7", "7"]
     assert [(row["line"], row["rule"]) for row in rows["refused"]] == [(3, "shape")]
     path = table(tmp_path / "t.csv", ("prompt", "conversation"), ("hi", "7"))
-    with pytest.raises(DataRefused, match=r"no column `convo` \(collect.columns.group\)"):
+    with pytest.raises(DataRefused, match=r"no column `convo` \(collect.columns.group; nearest: `conversation`\)"):
         prepared(tmp_path / "c", "prompts", path, columns={"group": "convo"})
 
 
