@@ -54,7 +54,7 @@ def call(root: Path, *arguments: str, patience: float = 30.0) -> subprocess.Comp
         done = subprocess.run(
             [program(), "--wait-for-lock", *arguments],
             cwd=root,
-            env=environ(),
+            env={**environ(), "COLUMNS": "9999"},  # it breaks the lines of its tables, also where nobody looks
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
