@@ -63,6 +63,7 @@ def version(toy: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         ("policy@best", ("policy", None, "best")),
         ("policy/3", ("policy", 3, "champion")),
         ("policy/v3", ("policy", 3, "champion")),
+        ("models:/policy/3", ("policy", 3, "champion")),
         ("models:/policy@champion", ("policy", None, "champion")),
     ],
 )

@@ -1,5 +1,6 @@
 """What makes a retrain due, and what a watched folder brings; without a server."""
 
+import time
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
@@ -7,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from flows import profiles, retrain, retrain_data, retrain_due
+from flows.retrain import Order
 from flows.retrain_due import Memory, Seen
 from rlhf.errors import PreflowError
 from tests.flows import small
@@ -40,6 +42,55 @@ def test_slots_before_the_last_answer_are_covered() -> None:
     assert "has answered for it" in retrain._covered(memory, datetime.fromtimestamp(999.0, UTC), goes_on)
     assert retrain._covered(memory, datetime.fromtimestamp(1001.0, UTC), goes_on) == ""
     assert retrain._covered(memory, None, goes_on) == ""
+
+
+NEVER, LATER = 0.0, time.time() + 3600
+
+
+@pytest.mark.parametrize(
+    ("flow_run", "until", "goes_on", "holds"),
+    [
+        ("f1", LATER, True, True),
+        ("f1", LATER, False, False),  # its server was wiped, or somebody deleted the flow run
+        ("f1", NEVER, True, False),
+        ("", LATER, False, True),  # of a firing by hand, which no server knows
+        ("", NEVER, False, False),
+    ],
+)
+def test_a_wait_holds_up_slots_while_there_is_somebody_to_answer(
+    flow_run: str, until: float, goes_on: bool, holds: bool
+) -> None:
+    memory = Memory(waits={"run": "r1", "flow_run": flow_run, "until": until})
+    assert ("run r1 waits for a person" in retrain._covered(memory, None, lambda _: goes_on)) == holds
+
+
+def test_an_answer_is_asked_for_until_it_is_too_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PREFLOW_HOME", raising=False)
+    for name, until in (("early", LATER), ("late", NEVER)):
+        Memory(waits={"run": name, "flow_run": f"f-{name}", "until": until}).save(tmp_path, name)
+    assert [bool(retrain.waiting(tmp_path, run=run)) for run in ("early", "late", "other")] == [True, False, False]
+    # What Prefect lets go on was answered in time.
+    assert [bool(retrain.waiting(tmp_path, flow_run=one)) for one in ("f-early", "f-late", "")] == [True, True, False]
+    retrain_due.settle(tmp_path, "early", "promoted policy v2")
+    assert retrain.waiting(tmp_path, run="early") is None
+    assert Memory.read(tmp_path, "early").outcome == "promoted policy v2"
+
+
+def test_no_two_orders_have_one_name() -> None:
+    orders = [
+        Order(),
+        Order("a"),
+        Order("a", ("b=1",)),
+        Order("a_b=1"),
+        Order("", ("x=1 2",)),
+        Order("", ("x=1_2",)),
+        Order("", ("x=[1]",)),
+        Order("", ("x=(1)",)),
+    ]
+    keys = [order.key for order in orders]
+    assert len(set(keys)) == len(keys)
+    assert keys[:3] == ["default", "a", "a+b=1"]
+    assert [Order(name=key).key for key in keys] == keys  # a firing knows its order by that name alone
 
 
 def test_whole_shards_of_a_watched_folder_come_once_and_stay(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 import psutil
 import pytest
 
-from flows import dvc, workspace, worktrees
+from flows import dvc, guards, objects, workspace, worktrees
 from flows.request import Report
 from rlhf.errors import Busy
 from tasks.graph import load_graph
@@ -207,10 +207,31 @@ def wait_until_hung(root: Path, running: subprocess.Popen[str]) -> int:
 
 
 def test_two_runs_in_one_tree_are_not_possible(toy: Path, run: Runs) -> None:
-    from flows import guards
-
     with guards.held(toy / ".preflow" / "run.lock", "run other"), pytest.raises(Busy, match="run other, process"):
         run(toy)
+
+
+def test_runs_in_trees_of_their_own_and_who_removes_data_keep_each_other_out(
+    toy: Path, run: Runs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with objects.nobody_else(toy, "prune"), pytest.raises(Busy, match="in use by prune, process"):
+        run(toy, settings=("seed=1",))
+    # One that begins after prune has looked round, and two at a time.
+    monkeypatch.setattr(objects, "refuse_if_worktree_busy", lambda _: None)
+    said: list[str] = []
+
+    def meanwhile(*_: object) -> None:
+        if not said:
+            with guards.going_on(toy, "run other"):
+                pass
+            with pytest.raises(Busy) as refused, objects.nobody_else(toy, "prune"):
+                pass
+            said.append(str(refused.value))
+
+    assert run(toy, settings=("seed=1",), on_result=meanwhile).exit_code == 0
+    assert "in use by run " in said[0]
+    with objects.nobody_else(toy, "prune"):
+        pass
 
 
 def test_a_stop_before_the_first_stage_leaves_all_waiting(toy: Path, run: Runs) -> None:
