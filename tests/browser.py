@@ -15,6 +15,10 @@ import pytest
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 # No sandbox: in containers its namespaces are forbidden, and only our own pages are opened here.
 FLAGS = ("--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu", "--disable-background-networking")
+# MLflow's assistant opens over the page on a first visit; about:blank has no storage to say so in.
+NO_ASSISTANT = (
+    "if (location.protocol === 'http:') localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')"
+)
 DESKTOP = {"width": 1440, "height": 900}
 
 

@@ -7,7 +7,6 @@ with SQLAlchemy 2.1 the server looks healthy while its scheduler fails in every 
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,14 +20,9 @@ import pytest
 
 from flows.environment import VARIABLES
 from tasks import variables
+from tests.ports import free_ports
 
 PATIENCE = 90  # seconds; an idle machine needs 10
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def until(what: str, attempt: Callable[[], Any], log: Path) -> Any:
@@ -48,7 +42,7 @@ def until(what: str, attempt: Callable[[], Any], log: Path) -> Any:
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[tuple[str, Path]]:
     """A server of its own: port, home and database belong to this test."""
-    port, log = free_port(), tmp_path / "server.log"
+    (port,), log = free_ports(1), tmp_path / "server.log"
     settings = (
         variables.VARIABLES
         | VARIABLES

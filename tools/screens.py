@@ -9,12 +9,10 @@ Look at what comes out before it is committed: pages of MLflow and Prefect chang
 
 import argparse
 import json
-import socket
 import subprocess
 import sys
 import time
 import urllib.parse
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,11 +21,12 @@ from typing import Any
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
+from flows.prefect_api import ask
 from tasks.tracking import views
-from tests.browser import FLAGS, executable, screenshot
+from tests.browser import FLAGS, NO_ASSISTANT, executable, screenshot
+from tests.ports import free_ports
 
 PICTURES = Path(__file__).parents[1] / "docs" / "img"
-NO_ASSISTANT = "localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')"
 NO_PATHS = """() => {
     const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
     while (walk.nextNode()) if (walk.currentNode.data.includes("file:/")) walk.currentNode.data = "";
@@ -52,23 +51,10 @@ class Site:
         return self.runs[-1]
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def asked(url: str, body: dict[str, Any]) -> Any:
-    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
-    with urllib.request.urlopen(request, timeout=60) as answer:
-        return json.loads(answer.read())
-
-
 @contextmanager
 def served(project: Path) -> Iterator[Site]:
     """`preflow ui` over the project."""
-    ports = free_port(), free_port()
+    ports = free_ports(2)
     words = ["ui", "--port", str(ports[0]), "--prefect-port", str(ports[1])]
     serving = subprocess.Popen(
         [sys.executable, "-m", "flows.cli", *words],
@@ -97,7 +83,7 @@ def served(project: Path) -> Iterator[Site]:
 def runs_of(mlflow: str) -> list[dict[str, Any]]:
     """Runs of pipelines, the newest first."""
     body = {"experiment_ids": ["1"], "filter": views.RUNS, "order_by": ["attributes.start_time DESC"], "max_results": 4}
-    found = asked(f"{mlflow}/ajax-api/2.0/mlflow/runs/search", body)["runs"]
+    found = ask(f"{mlflow}/ajax-api/2.0/mlflow/runs/search", body)["runs"]
     runs = []
     for run in found:
         tags = {tag["key"]: tag["value"] for tag in run["data"]["tags"]}
@@ -118,7 +104,7 @@ def mlflow_page(route: str) -> Callable[[Page, Site], None]:
 
 def prefect_run(page: Page, site: Site) -> None:
     """The newest: Prefect's server keeps no others for ever."""
-    newest = asked(f"{site.prefect}/api/flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 1})
+    newest = ask(f"{site.prefect}/api/flow_runs/filter", {"sort": "START_TIME_DESC", "limit": 1})
     page.goto(f"{site.prefect}/runs/flow-run/{newest[0]['id']}")
 
 

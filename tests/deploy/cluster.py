@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -11,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from tests.ports import free_ports
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def running(password: str) -> Iterator[Cluster]:
     with tempfile.TemporaryDirectory(prefix="preflow-postgres-") as name:
         folder = Path(name)
         own(folder)
-        cluster = Cluster(programs, folder, free_port(), password)
+        cluster = Cluster(programs, folder, *free_ports(1), password)
         cluster.make()
         cluster.start()
         try:
@@ -87,10 +88,3 @@ def installed() -> Path | None:
         return Path(found).parent
     versions = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: int(path.parts[-3]))
     return versions[-1].parent if versions else None
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from tests.deploy import cluster
-from tests.deploy.cluster import Cluster, free_port
+from tests.deploy.cluster import Cluster
 from tests.deploy.composed import DEPLOY, SECRETS, Native, sh
+from tests.ports import free_ports
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
     with cluster.running(SECRETS["POSTGRES_PASSWORD"]) as postgres:
         passwords = {name: SECRETS[name] for name in ("MLFLOW_DB_PASSWORD", "PREFECT_DB_PASSWORD")}
         sh(DEPLOY / "postgres" / "databases.sh", env=postgres.environ() | passwords)
-        native = Native(folder, postgres.port, free_port(), free_port())
+        native = Native(folder, postgres.port, *free_ports(2))
         for _ in range(2):  # an upgrade runs at every start
             native.once("mlflow-upgrade")
             native.once("prefect-upgrade")

@@ -15,18 +15,9 @@ import pytest
 
 from flows import server
 from tests.flows.toy import REPO
+from tests.ports import free_ports
 
 OWN = ("PREFECT_API_URL", "PREFLOW_HOME", "MLFLOW_TRACKING_URI", "PREFLOW_PREFECT_API_URL")
-
-
-def free_ports(number: int) -> list[int]:
-    probes = [socket.socket() for _ in range(number)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = [probe.getsockname()[1] for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
 
 
 def ui(root: Path, *ports: int, **variables: str) -> subprocess.Popen[str]:

@@ -2,7 +2,6 @@
 
 import os
 import re
-import socket
 import subprocess
 import sys
 import time
@@ -18,7 +17,8 @@ import pytest
 from tasks import tracking
 from tasks.outcome import StageResult
 from tasks.tracking import views
-from tests.browser import chromium, executable, page  # noqa: F401
+from tests.browser import NO_ASSISTANT, chromium, executable, page  # noqa: F401
+from tests.ports import free_ports
 
 sys.path.insert(0, str(Path(__file__).parent))
 import toy_runs as toy
@@ -26,9 +26,6 @@ import toy_runs as toy
 pytestmark = pytest.mark.browser
 PATIENCE = 240  # seconds; an idle machine needs 10
 TRAINING = "workflowType=machine_learning"
-CLOSE_ASSISTANT = (
-    "if (location.protocol === 'http:') localStorage.setItem('mlflow.assistant.fab.autoOpenedOnFirstLoad_v1', 'true')"
-)
 
 
 @dataclass(frozen=True)
@@ -79,9 +76,7 @@ class served:
         self.root = root
 
     def __enter__(self) -> str:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        (port,) = free_ports(1)
         store = ["--backend-store-uri", "sqlite:///mlruns/mlflow.db", "--default-artifact-root", "mlruns/artifacts"]
         command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
         self.log = (self.root / "ui.log").open("w")
@@ -118,7 +113,7 @@ class served:
 def look(page: Any) -> Iterator[Any]:  # noqa: F811
     """The page; nothing that we put there may be missing or make it complain."""
     page.set_default_timeout(60_000)
-    page.add_init_script(CLOSE_ASSISTANT)
+    page.add_init_script(NO_ASSISTANT)
     missing: list[str] = []
     page.on("response", lambda got: missing.append(got.url) if got.status >= 400 else None)
     yield page
