@@ -186,6 +186,12 @@ def test_a_purge_leaves_no_byte_of_the_row_and_says_what_is_lost(archive: Archiv
     assert (journal / "others.json").exists()
 
 
+def test_the_address_of_a_remote_is_read_whole_however_long(archive: Archive) -> None:
+    far = archive.root.parent / "/".join(["far"] * 60)  # DVC breaks lines at 80 columns where nobody says otherwise
+    (archive.root / ".dvc/config").write_text(f"['remote \"here\"']\n    url = {far}\n")
+    assert objects.remotes(archive.root) == {"here": far}
+
+
 def test_a_purge_waits_for_runs(archive: Archive) -> None:
     lock = archive.root / ".preflow/worktrees/r2.lock"
     with guards.held(lock, "run r2"), pytest.raises(Busy, match="run r2, process"):
