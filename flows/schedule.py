@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from flows.prefect_api import ask
 from flows.project import project_id
@@ -95,33 +96,28 @@ def create(root: Path, order: "Order", slots: Slots, notify: str) -> dict[str, A
 
 def listed(root: Path, url: str) -> list[dict[str, Any]]:
     """This project's schedules on the server at this address, by name; Prefect itself is not imported for that."""
-    wanted = {"flows": {"name": {"any_": [FLOW]}}, "deployments": {"tags": {"all_": [pool_of(root)]}}}
-    try:
-        found = ask(f"{url}/deployments/filter", wanted)
-    except (OSError, ValueError) as error:
-        raise DependencyDown(f"the Prefect server did not do it: {error}") from None
-    return sorted(map(_told, found), key=lambda one: str(one["name"]))
+    return sorted(map(_told, _ours(root, url)), key=lambda one: str(one["name"]))
 
 
 def pause(root: Path, name: str, paused: bool) -> dict[str, Any]:
     """Hold it, or let it go on; slots of the meantime do not fire later."""
     with connected() as client:
-        found = _found(client, root, name)
-        (client.pause_deployment if paused else client.resume_deployment)(found.id)
-        return _told(client.read_deployment(found.id).model_dump(mode="json"))
+        deployment = _id_of(client, root, name)
+        (client.pause_deployment if paused else client.resume_deployment)(deployment)
+        return _told(client.read_deployment(deployment).model_dump(mode="json"))
 
 
 def run_now(root: Path, name: str) -> dict[str, Any]:
     """A firing at once, besides its slots; `preflow schedule serve` takes it."""
     with connected() as client:
-        made = client.create_flow_run_from_deployment(_found(client, root, name).id)
+        made = client.create_flow_run_from_deployment(_id_of(client, root, name))
         return {"name": name, "flow_run": str(made.id)}
 
 
 def delete(root: Path, name: str) -> None:
     """Take it away; what was retrained stays."""
     with connected() as client:
-        client.delete_deployment(_found(client, root, name).id)
+        client.delete_deployment(_id_of(client, root, name))
 
 
 @contextmanager
@@ -138,16 +134,17 @@ def connected() -> Iterator[Any]:
         raise DependencyDown(f"the Prefect server did not do it: {str(error).splitlines()[0]}") from None
 
 
-def _ours(client: Any, root: Path) -> list[Any]:
-    from prefect.client.schemas.filters import DeploymentFilter, DeploymentFilterTags, FlowFilter, FlowFilterName
+def _ours(root: Path, url: str) -> list[dict[str, Any]]:
+    """This project's deployments, as Prefect's API writes them."""
+    wanted = {"flows": {"name": {"any_": [FLOW]}}, "deployments": {"tags": {"all_": [pool_of(root)]}}}
+    try:
+        return list(ask(f"{url}/deployments/filter", wanted))
+    except (OSError, ValueError) as error:
+        raise DependencyDown(f"the Prefect server did not do it: {error}") from None
 
-    of_flow = FlowFilter(name=FlowFilterName(any_=[FLOW]))
-    of_project = DeploymentFilter(tags=DeploymentFilterTags(all_=[pool_of(root)]))
-    return list(client.read_deployments(flow_filter=of_flow, deployment_filter=of_project))
 
-
-def _found(client: Any, root: Path, name: str) -> Any:
-    there = {name_of(one.name): one for one in _ours(client, root)}
+def _id_of(client: Any, root: Path, name: str) -> UUID:
+    there = {name_of(one["name"]): UUID(one["id"]) for one in _ours(root, str(client.api_url).rstrip("/"))}
     if name not in there:
         raise PreflowError(f"there is no schedule {name}; there are: {', '.join(sorted(there)) or 'none'}")
     return there[name]
