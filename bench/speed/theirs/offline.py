@@ -28,14 +28,7 @@ def sft(inputs: Inputs, rows: list[dict[str, list[int]]]) -> Any:
         {"input_ids": row["prompt"] + row["chosen"], "labels": [-100] * len(row["prompt"]) + row["chosen"]}
         for row in rows
     ]
-    return trl.SFTTrainer(
-        model=inputs.policy(),
-        args=inputs.settings(trl.SFTConfig, **ORDERED),
-        train_dataset=Dataset.from_list(masked),
-        processing_class=inputs.tokenizer,
-        peft_config=inputs.adapter(),
-        callbacks=[Ticks(inputs.clock)],
-    )
+    return _made(trl.SFTTrainer, inputs, inputs.policy(), trl.SFTConfig, masked)
 
 
 def reward(inputs: Inputs, rows: list[dict[str, list[int]]]) -> Any:
@@ -43,14 +36,7 @@ def reward(inputs: Inputs, rows: list[dict[str, list[int]]]) -> Any:
     sides = [
         {"chosen_ids": row["prompt"] + row["chosen"], "rejected_ids": row["prompt"] + row["rejected"]} for row in rows
     ]
-    return trl.RewardTrainer(
-        model=inputs.scorer(),
-        args=inputs.settings(trl.RewardConfig, **ORDERED),
-        train_dataset=Dataset.from_list(sides),
-        processing_class=inputs.tokenizer,
-        peft_config=inputs.adapter(),
-        callbacks=[Ticks(inputs.clock)],
-    )
+    return _made(trl.RewardTrainer, inputs, inputs.scorer(), trl.RewardConfig, sides)
 
 
 def dpo(inputs: Inputs, rows: list[dict[str, list[int]]]) -> Any:
@@ -63,18 +49,23 @@ def dpo(inputs: Inputs, rows: list[dict[str, list[int]]]) -> Any:
         {"prompt": text(row["prompt"])} | {side: " " + text(row[side][:-1]) for side in ("chosen", "rejected")}
         for row in rows
     ]
-    trainer = trl.DPOTrainer(
-        model=inputs.policy(),
-        args=inputs.settings(trl.DPOConfig, beta=0.1, precompute_ref_log_probs=True, **ORDERED),
-        train_dataset=Dataset.from_list(written),
-        processing_class=inputs.tokenizer,
-        peft_config=inputs.adapter(),
-        callbacks=[Ticks(inputs.clock)],
-    )
+    knobs = {"beta": 0.1, "precompute_ref_log_probs": True}
+    trainer = _made(trl.DPOTrainer, inputs, inputs.policy(), trl.DPOConfig, written, **knobs)
     read = trainer.train_dataset
     for side in ("prompt", "chosen", "rejected"):
         assert list(read[f"{side}_ids"]) == [row[side] for row in rows], f"TRL reads another {side}"
     return trainer
+
+
+def _made(kind: Any, inputs: Inputs, model: Any, config: Any, rows: list[dict[str, Any]], **knobs: Any) -> Any:
+    return kind(
+        model=model,
+        args=inputs.settings(config, **ORDERED, **knobs),
+        train_dataset=Dataset.from_list(rows),
+        processing_class=inputs.tokenizer,
+        peft_config=inputs.adapter(),
+        callbacks=[Ticks(inputs.clock)],
+    )
 
 
 if __name__ == "__main__":
