@@ -66,7 +66,7 @@ def told_in_lines(facts: Facts) -> list[str]:
 
 def _about(facts: Facts) -> str:
     if len(facts.rows) != 1:
-        return f"[bold]{escape(facts.wanted.text)}[/]  {len(facts.rows)} rows"
+        return f"[bold]{escape(facts.wanted.text)}[/]  {len(facts.rows)} rows, over all runs that are kept here"
     row = next(iter(facts.rows.values()))
     about = [f"{key} {row[key]}" for key in ("source", "split", "group", "origin") if row.get(key)]
     return f"[bold]{escape(facts.wanted.text)}[/]  {escape(facts.title)}; {escape(', '.join(about))}"

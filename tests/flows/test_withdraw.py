@@ -173,7 +173,7 @@ def test_a_purge_leaves_no_byte_of_the_row_and_says_what_is_lost(archive: Archiv
     (journal / "pairs.json").write_text(json.dumps([said]))
     (journal / "others.json").write_text(json.dumps([said | {"worse": "the bad answer to 2"}]))
     assert 'the good answer to 1"' in everything(archive.root)
-    with pytest.raises(PreflowError, match=r"1 runs can not be made again after this \(20261101-"):
+    with pytest.raises(PreflowError, match=r"1 run can not be made again after this \(20261101-"):
         CliRunner().invoke(app, ["withdraw", "--row", ADA, "--purge"], catch_exceptions=False)
     found = withdraw("--row", ADA, "--purge", "--yes")
     left = everything(archive.root)
@@ -207,8 +207,25 @@ def test_one_thing_at_a_time(archive: Archive, words: tuple[str, ...]) -> None:
 
 def test_what_people_read(archive: Archive) -> None:
     done = CliRunner().invoke(app, ["withdraw", "--annotator", "ada", "--dry-run"], catch_exceptions=False)
-    for line in ("to retire: 6 models", "  policy v1 (champion)  data/10_rl/policy, built on them"):
+    for line in (
+        "annotator:ada  2 rows, over all runs that are kept here",
+        "to retire, as trained on them or built on what was: 6 models and 1 registered version",
+        "  policy v1 (champion)  data/10_rl/policy, built on them",
+    ):
         assert line in done.stdout.splitlines(), done.stdout
+
+
+def test_each_number_says_what_it_counts(archive: Archive) -> None:
+    (archive.root / ".preflow/journal/r/validate-1/files").mkdir(parents=True)
+    (archive.root / ".preflow/journal/r/validate-1/files/pairs.json").write_text(json.dumps([{"id": ADA}]))
+    (archive.root / "data/03_validated").mkdir(parents=True)
+    (archive.root / "data/03_validated/metrics.json").write_text('{"preferences": {"clean": 3}}')
+    words = ["withdraw", "--row", ADA, "--purge", "--yes"]
+    told = CliRunner().invoke(app, words, catch_exceptions=False).stdout.splitlines()
+    assert any(line.endswith("that the gate let through, to train and to measure on: preferences 3") for line in told)
+    assert "deleted from the DVC cache: 4 files of data with the rows in it" in told
+    assert "deleted outside of them: 1 file with the rows in it " in "\n".join(told)
+    assert any(line.startswith(f"can not be made again: run {RUN}, policy v1") for line in told)
 
 
 def test_a_run_that_came_after_the_question_is_purged_too(archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
