@@ -3,9 +3,9 @@
 Only the command line and the file formats of DVC are used, never its Python modules.
 """
 
-import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from ruamel.yaml import YAML
 
 from rlhf.errors import Busy, PreflowError
 from tasks.graph import Graph
 
+_ENTRY = re.compile(r"^  (\S+):\n(?: {3,}.*\n|\n)*", re.MULTILINE)  # of a stage, as DVC writes dvc.lock
 BUSY = ("is busy, it is being blocked by", "Unable to acquire lock")
 
 
@@ -103,17 +103,13 @@ def order_lock(root: Path, graph: Graph) -> bool:
     if not path.exists():
         return False
     text = path.read_text(encoding="utf-8")
-    yaml = YAML()  # as DVC writes: round trip, block style
-    yaml.default_flow_style = False
-    lock = yaml.load(text)
-    stages = lock.get("stages") or {}
-    lock["stages"] = {name: stages[name] for name in graph.stages if name in stages}
-    stream = io.StringIO()
-    yaml.dump(lock, stream)
-    if stream.getvalue() == text:
+    entries = {match[1]: match[0] for match in _ENTRY.finditer(text)}
+    ordered = "".join(entries[name] for name in graph.stages if name in entries)
+    sorted_ = text.replace("".join(entries.values()), ordered) if entries else text
+    if sorted_ == text:
         return False
     fresh = path.with_suffix(".lock.tmp")
-    fresh.write_text(stream.getvalue(), encoding="utf-8")
+    fresh.write_text(sorted_, encoding="utf-8")
     fresh.replace(path)
     return True
 

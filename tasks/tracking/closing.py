@@ -42,6 +42,11 @@ def log_page(run: RunRecord, page: Path) -> None:
 class _Closing(Shipment):
     """A shipment's last trip."""
 
+    def __init__(self, run: RunRecord) -> None:
+        super().__init__(run)
+        self._shown_by: dict[str, str] = {}
+        """Of cached stages the pipeline run that ran them."""
+
     def close(self) -> None:
         self.live()
         for kept in self.state["children"].values():
@@ -53,6 +58,7 @@ class _Closing(Shipment):
             self._end_parent(told["results"] if told else {}, told["status"] if told else "KILLED")
             return
         tree = read_tree(self.run.tree)
+        self.graph = tree.graph
         status, given = self._outcome(tree)
         linker = Linker(self.client, self.experiment, self.run.run_id, tree)
         for stage in tree.graph.stages:
@@ -107,7 +113,7 @@ class _Closing(Shipment):
         """A light child run, linked to the one that made the bytes and comparable with it."""
         origin = linker.producer(stage)
         tags = {"preflow.stage": stage, "preflow.state": "cached", "cached": "true"}
-        tags |= describe.child_tags(self.run, stage)
+        tags |= describe.child_tags(self.graph, stage)
         if origin:
             tags["cached_from"] = origin
         link = f"[run {origin[:8]}]({self._link(origin)})" if origin else None
@@ -115,14 +121,14 @@ class _Closing(Shipment):
         child = self.child(f"{stage} cached", f"{stage} (cached)", time.time(), tags)
         self.log(child, self._final_metrics(tree, stage), params_of(tree.params(stage)))
         linker.link(child, stage)
-        if origin:
-            copy_shown(self.client, origin, child)
+        if origin and (parent := copy_shown(self.store, origin, child)):
+            self._shown_by[stage] = parent
         self.client.set_terminated(child, "FINISHED")
         return child
 
     def _failed(self, stage: str, reason: str) -> str:
         tags = {"preflow.stage": stage, "preflow.state": "failed", "preflow.reason": reason}
-        child = self.child(f"{stage} failed", stage, time.time(), tags | describe.child_tags(self.run, stage))
+        child = self.child(f"{stage} failed", stage, time.time(), tags | describe.child_tags(self.graph, stage))
         self.client.set_terminated(child, "FAILED")
         return child
 
@@ -147,7 +153,7 @@ class _Closing(Shipment):
         """The parent run: headline numbers, lineage, tables, plots, configuration, reports, description, end."""
         children, when = self._children(), int(float(self.run.facts["begun"]) * 1000)
         linker.sum_up(self.parent)
-        gather(self.client, children, self.parent)
+        gather(self.client, children, self.parent, self._shown_by)
         if status == "FINISHED":
             self.log(self.parent, headlines(tree, when))
             self._prepare_view(tree)

@@ -6,8 +6,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from rlhf.errors import PreflowError
-from tasks.graph import digest, load_graph
+from tasks.graph import Graph, digest
 from tasks.lineage import Tree
 from tasks.outcome import in_story_order
 from tasks.tracking.runs import RunRecord
@@ -46,12 +45,9 @@ def parent_tags(run: RunRecord) -> dict[str, str]:
     return {name: str(value) for name, value in (known | dict(info.get("tags") or {})).items() if value}
 
 
-def child_tags(run: RunRecord, stage: str) -> dict[str, str]:
-    """A sentence and the command, for the page of one stage's run."""
-    try:
-        node = load_graph(run.tree).stages.get(stage)
-    except (PreflowError, OSError):  # a worktree that is gone took its graph with it
-        node = None
+def child_tags(graph: Graph | None, stage: str) -> dict[str, str]:
+    """A sentence and the command, for the page of one stage's run; nothing where the graph is not known any more."""
+    node = graph.stages.get(stage) if graph else None
     if node is None:
         return {}
     sentence = node.desc[:1].upper() + node.desc[1:]

@@ -7,11 +7,12 @@ metric point carries the time of its event, and MLflow's database keeps one of e
 import json
 import platform
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Any
 
 from rlhf.errors import PreflowError
 from tasks.config import read_yaml
-from tasks.graph import load_graph, lookup
+from tasks.graph import Graph, GraphError, load_graph, lookup
 from tasks.journal import alive
 from tasks.tracking import comparisons, describe
 from tasks.tracking.runs import Journal, RunRecord
@@ -52,6 +53,14 @@ class Shipment:
     @property
     def parent(self) -> str:
         return str(self.state["run"])
+
+    @cached_property
+    def graph(self) -> Graph | None:
+        """None where it cannot be read: a worktree that is gone took its graph with it."""
+        try:
+            return load_graph(self.run.tree)
+        except (PreflowError, OSError):
+            return None
 
     def live(self) -> None:
         """Parent run, then each journal from its cursor on."""
@@ -118,10 +127,11 @@ class Shipment:
     def _params(self) -> dict[str, Any]:
         """What some stage of the graph reads: settings of methods that do not run would only hide what differs."""
         params = self.run.info.get("params") or read_yaml(self.run.tree / "params.yaml")
+        if self.graph is None:
+            return dict(params)
         try:
-            stages = load_graph(self.run.tree).stages.values()
-            return {name: lookup(params, name) for stage in stages for name in stage.params}
-        except (PreflowError, OSError):
+            return {name: lookup(params, name) for stage in self.graph.stages.values() for name in stage.params}
+        except GraphError:
             return dict(params)
 
     def _tags(self) -> dict[str, str]:
@@ -178,7 +188,8 @@ class Shipment:
     def _start(self, journal: Journal, kept: dict[str, Any], event: Mapping[str, Any]) -> None:
         name = journal.stage if journal.attempt == 1 else f"{journal.stage} (attempt {journal.attempt})"
         tags = {"preflow.stage": journal.stage, "preflow.state": "ran", "preflow.key": str(event.get("key", ""))}
-        kept["run"] = self.child(journal.name, name, event["time"], tags | describe.child_tags(self.run, journal.stage))
+        tags |= describe.child_tags(self.graph, journal.stage)
+        kept["run"] = self.child(journal.name, name, event["time"], tags)
         kept["pid"], kept["started"], kept["begun"] = event["pid"], event["process_started"], event["time"]
         kept["host"] = event.get("owner", {}).get("host", platform.node())
         self.log(kept["run"], params=params_of(event.get("config") or {}))

@@ -31,14 +31,15 @@ class Store:
 
     uri: str
     client: Any
-    artifacts: Path | None
+    database: Path | None
+    """The file, where it is an SQLite database; the artifacts of runs are beside it then."""
 
     def experiment(self, name: str) -> str:
         """Id of the experiment, made with a description where there is none."""
         found = self.client.get_experiment_by_name(name)
         if found is not None:
             return str(found.experiment_id)
-        location = self.artifacts.as_uri() if self.artifacts else None
+        location = (self.database.parent / "artifacts").as_uri() if self.database else None
         tags = {"mlflow.experimentKind": "custom_model_development"}
         made = str(self.client.create_experiment(name, artifact_location=location, tags=tags))
         self.client.set_experiment_tag(made, views.TAG, views.overview("gold", "gold_reward", ["rl"]))
@@ -87,7 +88,7 @@ def _open(uri: str) -> Store:
     from mlflow import MlflowClient
 
     client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-    return Store(uri, client, database.parent / "artifacts" if database else None)
+    return Store(uri, client, database)
 
 
 def _is_whole(database: Path) -> bool:

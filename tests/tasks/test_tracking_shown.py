@@ -1,16 +1,18 @@
 """What a reader of MLflow sees first: headline numbers, params that differ, plots, the prepared view, model cards."""
 
 import json
+import math
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from mlflow.entities import Metric
 
 from tasks import tracking
 from tasks.lineage import read_tree
 from tasks.outcome import StageResult
-from tasks.tracking import views
+from tasks.tracking import curves, pictures, views
 from tasks.tracking.card import LIMIT, card
 from tasks.tracking.headlines import gain
 from tasks.tracking.store import connect
@@ -96,6 +98,39 @@ def test_a_cached_stage_shows_the_curves_tables_and_plots_of_the_run_that_made_i
     assert [(point.step, point.value) for point in curve] == [(0, 1.0), (1, 0.5), (2, 1 / 3)]
     assert not any(name.startswith("system/") for name in other.data.metrics)  # it used no machine
     assert files(client, light["run"], "plots") == ["plots/policies.png"]
+
+
+def test_what_a_cached_stage_shows_is_copied_and_not_drawn_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, client = run(root, "r1"), connect(root).client
+    monkeypatch.setattr(pictures, "_draw", None)
+    light = run(root, "r2", "cached")
+    images = files(client, light["run"], "images")
+    assert images == files(client, made["run"], "images") and len(images) == 2
+    assert client.get_run(light["run"]).data.tags["mlflow.loggedImages"] == "True"
+    for path in ("samples.json", "plots/policies.png"):
+        one, other = (Path(client.download_artifacts(ids["stages"]["evaluate"], path)) for ids in (made, light))
+        assert one.read_bytes() == other.read_bytes() and not other.samefile(one)
+
+
+@pytest.mark.parametrize("within", [True, False])
+def test_curves_are_copied_whole_within_the_file_and_by_mlflow(
+    root: Path, monkeypatch: pytest.MonkeyPatch, within: bool
+) -> None:
+    made, store = run(root, "r1"), connect(root)
+    light, client = run(root, "r2", "cached"), store.client
+    if not within:
+        monkeypatch.setattr(curves, "_within_the_file", lambda *_: False)
+    origin, child = (ids["stages"]["sft"] for ids in (made, light))
+    client.log_batch(origin, [Metric("sft/other", value, 7, step) for step, value in enumerate((1.0, math.nan, -2.0))])
+    for _ in range(2):  # twice is once
+        curves.copy_curves(store, origin, child, ["sft/loss", "sft/other"])
+    for name in ("sft/loss", "sft/other"):
+        one, other = (
+            [(point.step, str(point.value), point.timestamp) for point in client.get_metric_history(each, name)]
+            for each in (origin, child)
+        )
+        assert one == other and len(one) == 3
+    assert client.get_run(child).data.metrics["sft/other"] == -2.0
 
 
 def test_a_plot_that_somebody_deleted_fails_no_record(root: Path) -> None:
