@@ -1,11 +1,12 @@
 """A whole run, from the command line to the last line: where it works, what it brings along, what it then does."""
 
+import importlib
 import math
 import secrets
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -65,6 +66,7 @@ def run(
         stack.enter_context(guards.held(lock, f"run {report.run}"))
         with busy(f"run {report.run}: getting ready"):
             prefect = server.start(root)
+            threading.Thread(target=_import_prefect, daemon=True).start()
             place, taken, whole = _place(root, resolved, wish.start, report, say)
             on_tree(place.tree)
             this = Run(wish, resolved, report, place, load_graph(place.tree), cancel, taken)
@@ -103,6 +105,12 @@ def _as_begun(start: Start) -> profiles.Resolved:
         label=start.label,
         own_sources=start.own_sources,
     )
+
+
+def _import_prefect() -> None:
+    """It takes seconds, in which git and dvc are waited for; what goes wrong shows where it is used."""
+    with suppress(Exception):
+        importlib.import_module("flows.pipeline")
 
 
 def _place(

@@ -3,46 +3,38 @@
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from functools import cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
-from urllib.parse import unquote, urlsplit
+
+from tasks.tracking.store import Store, folder_of
 
 
 @contextmanager
-def files(client: Any, run: str, folder: str, wanted: Callable[[str], bool] = bool) -> Iterator[list[Path]]:
+def files(store: Store, run: str, folder: str, wanted: Callable[[str], bool] = bool) -> Iterator[list[Path]]:
     """The files in one folder of a run ("" for the top) whose names are wanted; they are only to be read.
 
     Those that somebody has deleted since are left out.
     """
-    local = _local(client, run)
+    local = folder_of(store.database, run)
     if local is not None:
         there = sorted((local / folder).iterdir()) if (local / folder).is_dir() else []
         yield [path for path in there if path.is_file() and wanted(path.name)]
         return
     with TemporaryDirectory() as place:
         found = []
-        for file in client.list_artifacts(run, folder or None):
+        for file in store.client.list_artifacts(run, folder or None):
             if not file.is_dir and wanted(file.path.rpartition("/")[2]):
                 with suppress(Exception):  # stores raise what their libraries raise; a plot is worth no failed record
-                    found.append(Path(client.download_artifacts(run, file.path, place)))
+                    found.append(Path(store.client.download_artifacts(run, file.path, place)))
         yield found
 
 
-def add(client: Any, run: str, paths: Iterable[Path], folder: str = "") -> None:
+def add(store: Store, run: str, paths: Iterable[Path], folder: str = "") -> None:
     """Copies of these files into one folder of a run, over what has their names."""
-    local = _local(client, run)
+    local = folder_of(store.database, run)
     for path in paths:
         if local is None:
-            client.log_artifact(run, str(path), folder or None)
+            store.client.log_artifact(run, str(path), folder or None)
         else:
             (local / folder).mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, local / folder / path.name)
-
-
-@cache
-def _local(client: Any, run: str) -> Path | None:
-    """The folder of a run, where the store has it in a folder of this machine."""
-    uri = urlsplit(str(client.get_run(run).info.artifact_uri))
-    return Path(unquote(uri.path)) if uri.scheme == "file" and not uri.netloc else None

@@ -10,6 +10,7 @@ from rlhf.comparison import JUDGED_BY
 from tasks.lineage import Linker, Tree, matches, policies_of, read_tree
 from tasks.redact import redacted
 from tasks.tracking import describe, views
+from tasks.tracking.artifacts import add
 from tasks.tracking.headlines import headlines, judged_policies, summary, tables
 from tasks.tracking.pictures import copy_shown, gather
 from tasks.tracking.runs import RunRecord
@@ -36,7 +37,7 @@ def log_page(run: RunRecord, page: Path) -> None:
     """Give a closed run its page. One that is not closed yet finds the page itself when it is."""
     with run.exclusive(wait=True):
         if (run.folder / "shipped").exists():
-            connect(run.root).client.log_artifact(run.state()["run"], str(page), "report")
+            add(connect(run.root), run.state()["run"], [page], "report")
 
 
 class _Closing(Shipment):
@@ -153,7 +154,7 @@ class _Closing(Shipment):
         """The parent run: headline numbers, lineage, tables, plots, configuration, reports, description, end."""
         children, when = self._children(), int(float(self.run.facts["begun"]) * 1000)
         linker.sum_up(self.parent)
-        gather(self.client, children, self.parent, self._shown_by)
+        gather(self.store, children, self.parent, self._shown_by)
         if status == "FINISHED":
             self.log(self.parent, headlines(tree, when))
             self._prepare_view(tree)

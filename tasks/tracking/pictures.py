@@ -5,7 +5,6 @@ Nothing is drawn twice: what the run shows that made the bytes is copied.
 
 from collections.abc import Mapping, Set
 from pathlib import Path
-from typing import Any
 
 from tasks.tracking.artifacts import add, files
 from tasks.tracking.curves import copy_curves
@@ -21,51 +20,51 @@ def copy_shown(store: Store, origin: str, child: str) -> str | None:
     client = store.client
     made = client.get_run(origin)
     copy_curves(store, origin, child, [name for name in made.data.metrics if not name.startswith(_OF_THAT_RUN)])
-    with files(client, origin, "", lambda name: name.endswith(".json")) as tables:
-        add(client, child, tables)
+    with files(store, origin, "", lambda name: name.endswith(".json")) as tables:
+        add(store, child, tables)
         if tables and _TABLES in made.data.tags:
             client.set_tag(child, _TABLES, made.data.tags[_TABLES])
-    with files(client, origin, PLOTS) as plots:
-        add(client, child, plots, PLOTS)
+    with files(store, origin, PLOTS) as plots:
+        add(store, child, plots, PLOTS)
     parent: str | None = made.data.tags.get(_PARENT)
     return parent
 
 
-def gather(client: Any, children: Mapping[str, str], parent: str, shown_by: Mapping[str, str]) -> None:
+def gather(store: Store, children: Mapping[str, str], parent: str, shown_by: Mapping[str, str]) -> None:
     """Plots of all stages on the parent: as files, and as images, which MLflow lays side by side over runs.
 
     Args:
         children: the run of each stage.
         shown_by: of a cached stage the parent that may have its images already.
     """
-    with files(client, parent, IMAGES) as images:
+    with files(store, parent, IMAGES) as images:
         shown = {_key(path.name) for path in images}
     for stage, child in children.items():
-        with files(client, child, PLOTS) as plots:
-            add(client, parent, plots, PLOTS)
+        with files(store, child, PLOTS) as plots:
+            add(store, parent, plots, PLOTS)
             fresh = {f"{PLOTS}~{stage} {path.stem.replace('_', ' ')}": path for path in plots}
             missing = fresh.keys() - shown  # by key, as an image has a name of its own each time
             if missing and stage in shown_by:
-                missing -= _copy_images(client, shown_by[stage], parent, missing)
+                missing -= _copy_images(store, shown_by[stage], parent, missing)
             for key in sorted(missing):
-                _draw(client, parent, key.replace("~", "/", 1), fresh[key])
+                _draw(store, parent, key.replace("~", "/", 1), fresh[key])
 
 
-def _copy_images(client: Any, other: str, parent: str, wanted: Set[str]) -> set[str]:
+def _copy_images(store: Store, other: str, parent: str, wanted: Set[str]) -> set[str]:
     """Give a run the images of these keys that another has; the keys that it had."""
-    with files(client, other, IMAGES, lambda name: _key(name) in wanted) as images:
-        add(client, parent, images, IMAGES)
+    with files(store, other, IMAGES, lambda name: _key(name) in wanted) as images:
+        add(store, parent, images, IMAGES)
         found = {_key(path.name) for path in images}
     if found:
-        client.set_tag(parent, _LOGGED, True)  # as `log_image` says it
+        store.client.set_tag(parent, _LOGGED, True)  # as `log_image` says it
     return found
 
 
-def _draw(client: Any, parent: str, key: str, path: Path) -> None:
+def _draw(store: Store, parent: str, key: str, path: Path) -> None:
     from PIL import Image
 
     with Image.open(path) as image:
-        client.log_image(parent, image, key=key, step=0, synchronous=True)
+        store.client.log_image(parent, image, key=key, step=0, synchronous=True)
 
 
 def _key(name: str) -> str:

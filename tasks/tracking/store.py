@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 from tasks.tracking import views
 
@@ -62,6 +63,15 @@ def database_of(root: Path) -> Path | None:
     """The file of the store, where that is an SQLite database."""
     uri = uri_of(root)
     return Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None
+
+
+def folder_of(database: Path | None, run: str) -> Path | None:
+    """Where the artifacts of a run are, where that is a folder of this machine; asks the file, and not MLflow."""
+    if database is None or not database.exists():
+        return None
+    with closing(sqlite3.connect(database, timeout=20.0)) as there:
+        uri = urlsplit(str(_first(there, "select artifact_uri from runs where run_uuid = ?", run)))
+    return Path(unquote(uri.path)) if uri.scheme == "file" and not uri.netloc else None
 
 
 def connect(root: Path) -> Store:
@@ -141,10 +151,10 @@ def _alone(database: Path) -> Iterator[Path]:
         yield part
 
 
-def _first(database: sqlite3.Connection, query: str) -> Any:
+def _first(database: sqlite3.Connection, query: str, *values: str) -> Any:
     """The first value that a query finds; None also where there is no such table."""
     try:
-        return next((row[0] for row in database.execute(query)), None)
+        return next((row[0] for row in database.execute(query, values)), None)
     except sqlite3.OperationalError as error:
         if "no such table" in str(error):
             return None
