@@ -64,6 +64,9 @@ def run(
             worktrees.sweep(root)
         lock = home(root) / ("worktrees" if resolved.label else ".") / f"{report.run if resolved.label else 'run'}.lock"
         stack.enter_context(guards.held(lock, f"run {report.run}"))
+        if not wish.start:  # the cells of a comparison are many, and have the processors already
+            tracking.keep(root, report.run)
+            stack.callback(tracking.let_go, report.run)
         with busy(f"run {report.run}: getting ready"):
             prefect = server.start(root)
             threading.Thread(target=_import_prefect, daemon=True).start()
@@ -248,11 +251,12 @@ def _about(this: Run) -> dict[str, Any]:
 
 
 def _keep_books(this: Run, prefect: server.Server, done: threading.Event) -> None:
-    """Tell MLflow what happens, while it happens, from a thread that may be slow; and keep our server awake."""
+    """Keep our server awake; tell MLflow of a cell while it happens, from a thread that may be slow."""
     if not this.wish.start:  # a cell leaves what is old to others
         leftovers.mark_crashed(this.owner, prefect.url)
-        tracking.reconcile(this.owner)
-    tracking.replay(this.owner, this.report.run)
-    while not done.wait(2.0):
-        tracking.replay(this.owner, this.report.run)
+    while True:
+        if this.wish.start:
+            tracking.replay(this.owner, this.report.run)
+        if done.wait(2.0):
+            return
         server.touch(this.owner)

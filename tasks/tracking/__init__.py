@@ -9,6 +9,7 @@ command ships it. Nothing here imports MLflow before there is something to ship.
 
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -21,8 +22,10 @@ from tasks.tracking.runs import RunRecord, begin, owner_of_this_process, runs_of
 
 __all__ = [
     *("announce", "attach", "begin_comparison", "begin_run", "bytes_of", "champion", "crown", "finish_comparison"),
-    *("finish_run", "holding", "knows", "promote", "reconcile", "replay", "version", "versions"),
+    *("finish_run", "holding", "keep", "knows", "let_go", "promote", "reconcile", "replay", "version", "versions"),
 ]
+
+_keepers: dict[str, "subprocess.Popen[bytes]"] = {}
 
 
 def announce(root: Path, run_id: str, info: Mapping[str, Any]) -> None:
@@ -40,6 +43,30 @@ def begin_run(root: Path, run_id: str, info: Mapping[str, Any]) -> None:
     """Announce a run and open its parent run in MLflow."""
     announce(root, run_id, info)
     replay(root, run_id)
+
+
+def keep(root: Path, run_id: str) -> None:
+    """Have a process of its own tell MLflow of a run that this one will announce: opening MLflow takes seconds.
+
+    `finish_run` waits for it, `let_go` ends it without.
+    """
+    keeper = _keepers[run_id] = subprocess.Popen(
+        [sys.executable, "-m", "tasks.tracking", "keep", run_id],
+        cwd=root,
+        stdin=subprocess.PIPE,  # its end says that the run has ended, however that came about
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    threading.Thread(target=_pass_on, args=(keeper,), daemon=True).start()
+
+
+def let_go(run_id: str) -> subprocess.Popen[bytes] | None:
+    """Tell the process of `keep` that all is said, if there is one; returns it."""
+    keeper = _keepers.pop(run_id, None)
+    if keeper and keeper.stdin:
+        keeper.stdin.close()
+    return keeper
 
 
 def replay(root: Path, run_id: str) -> None:
@@ -73,9 +100,13 @@ def finish_run(
 
     run = RunRecord.read(root, run_id)
     run.finish({name: asdict(result) for name, result in results.items()}, status, commit)
+    keeper = let_go(run_id)
     if status == "KILLED":
-        _reconcile_in_background(root)
+        if keeper is None:
+            _reconcile_in_background(root)
         return {}
+    if keeper and keeper.wait() == 0:
+        return _close(run) if (run.folder / "shipped").exists() else {}
     return guarded(root, lambda: _close(run), patient=True) or {}
 
 
@@ -242,6 +273,12 @@ def _answers(root: Path) -> bool:
 
     connect(root).client.search_experiments(max_results=1)
     return True
+
+
+def _pass_on(keeper: "subprocess.Popen[bytes]") -> None:
+    """What it says becomes ours, which a table that moves makes room for."""
+    for line in keeper.stderr or ():
+        print(line.decode("utf-8", "replace"), end="", file=sys.stderr, flush=True)
 
 
 def _reconcile_in_background(root: Path) -> None:

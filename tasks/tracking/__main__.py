@@ -3,24 +3,42 @@
 import argparse
 import fcntl
 import os
+import select
+import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from tasks import tracking
+from tasks.journal import home
 from tasks.tracking.runs import RunRecord
+from tasks.tracking.store import connect
 
 EVERY = 2.0  # seconds
 
 
 def main() -> None:
-    """Also `python -m tasks.tracking reconcile`: what every `preflow` command does first."""
+    """Also `reconcile`: what every `preflow` command does first; and `keep RUN`: see `tasks.tracking.keep`."""
     parser = argparse.ArgumentParser(prog="python -m tasks.tracking", description=main.__doc__)
-    parser.add_argument("action", choices=("follow", "reconcile"))
+    parser.add_argument("action", choices=("follow", "keep", "reconcile"))
     parser.add_argument("run", nargs="?", help="name of the run to follow")
     given = parser.parse_args()
     if given.action == "follow":
         follow(Path.cwd(), given.run)
+    if given.action == "keep":
+        keep(Path.cwd(), given.run)
     tracking.reconcile(Path.cwd())
+
+
+def keep(root: Path, run_id: str) -> None:
+    """Return when standard input ends, with all of the run told; an end that nobody tells is left to `reconcile`."""
+    with suppress(Exception):  # said where it matters
+        connect(root)
+    tracking.reconcile(root)
+    folder = home(root) / "journal" / run_id
+    while not select.select([sys.stdin], [], [], EVERY)[0]:
+        if (folder / "run.json").exists():
+            tracking.replay(root, run_id)
 
 
 def follow(root: Path, run_id: str) -> None:

@@ -32,9 +32,15 @@ def files(store: Store, run: str, folder: str, wanted: Callable[[str], bool] = b
 def add(store: Store, run: str, paths: Iterable[Path], folder: str = "") -> None:
     """Copies of these files into one folder of a run, over what has their names."""
     local = folder_of(store.database, run)
+    if local is not None:
+        copy(paths, local / folder)
+        return
     for path in paths:
-        if local is None:
-            store.client.log_artifact(run, str(path), folder or None)
-        else:
-            (local / folder).mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(path, local / folder / path.name)
+        store.client.log_artifact(run, str(path), folder or None)
+
+
+def copy(paths: Iterable[Path], folder: Path) -> None:
+    """As they are, whatever had their names."""
+    for path in paths:
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, folder / path.name)

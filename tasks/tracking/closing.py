@@ -9,13 +9,12 @@ from typing import Any
 from rlhf.comparison import JUDGED_BY
 from tasks.lineage import Linker, Tree, matches, policies_of, read_tree
 from tasks.redact import redacted
-from tasks.tracking import describe, views
-from tasks.tracking.artifacts import add
+from tasks.tracking import artifacts, describe, views
 from tasks.tracking.headlines import headlines, judged_policies, summary, tables
 from tasks.tracking.pictures import copy_shown, gather
 from tasks.tracking.runs import RunRecord
 from tasks.tracking.shipping import Shipment
-from tasks.tracking.store import connect
+from tasks.tracking.store import connect, database_of, folder_of
 from tasks.tracking.values import numbers_of, params_of
 
 Results = dict[str, dict[str, Any]]
@@ -37,7 +36,11 @@ def log_page(run: RunRecord, page: Path) -> None:
     """Give a closed run its page. One that is not closed yet finds the page itself when it is."""
     with run.exclusive(wait=True):
         if (run.folder / "shipped").exists():
-            add(connect(run.root), run.state()["run"], [page], "report")
+            made = run.state()["run"]
+            if local := folder_of(database_of(run.root), made):  # then MLflow need not be imported
+                artifacts.copy([page], local / "report")
+            else:
+                artifacts.add(connect(run.root), made, [page], "report")
 
 
 class _Closing(Shipment):

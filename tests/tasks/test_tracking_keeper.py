@@ -1,0 +1,83 @@
+"""The process that tells MLflow of a run beside the flow: all is told when it has ended, however the run ended."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tasks import tracking
+from tasks.outcome import StageResult
+from tasks.tracking.runs import RunRecord
+from tasks.tracking.store import connect
+
+sys.path.insert(0, str(Path(__file__).parent))
+import toy_runs as toy
+
+REPO = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def root(store_root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("PYTHONPATH", str(REPO))
+    return toy.write_tree(store_root)
+
+
+def told(state: str = "ran") -> dict[str, Any]:
+    return {stage: StageResult(stage, state, 1.5) for stage in toy.STAGES}  # type: ignore[arg-type]
+
+
+def test_it_tells_all_and_the_flow_imports_no_mlflow(root: Path) -> None:
+    """Two runs, the second all cached, each with its page; what MLflow then has is what it has without the process."""
+    program = f"""
+import sys
+from pathlib import Path
+sys.path[:0] = [{str(REPO)!r}, {str(REPO / "tests/tasks")!r}]
+import toy_runs as toy
+from tasks import tracking
+from tasks.outcome import StageResult
+root, page = Path(sys.argv[1]), Path(sys.argv[1], "report.html")
+page.write_text("a page")
+for run, state in (("r1", "ran"), ("r2", "cached")):
+    tracking.keep(root, run)
+    tracking.announce(root, run, {{"command": "preflow run"}})
+    if state == "ran":
+        toy.run_all(root, run)
+    ids = tracking.finish_run(root, run, {{one: StageResult(one, state, 1.0) for one in toy.STAGES}}, "FINISHED")
+    assert set(ids["stages"]) == set(toy.STAGES)
+    tracking.attach(root, run, page)
+assert "mlflow" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", program, root], check=True)
+    client = connect(root).client
+    runs = {run: RunRecord.read(root, run).state()["run"] for run in ("r1", "r2")}
+    assert [client.get_run(run).info.status for run in runs.values()] == ["FINISHED", "FINISHED"]
+    assert [client.get_run(run).data.metrics["stages_cached"] for run in runs.values()] == [0.0, 5.0]
+    for run in runs.values():
+        assert Path(client.download_artifacts(run, "report/report.html")).read_text() == "a page"
+
+
+def test_a_run_that_is_stopped_is_told_of_without_waiting(root: Path) -> None:
+    tracking.keep(root, "r1")
+    keeper = tracking._keepers["r1"]
+    tracking.announce(root, "r1", {})
+    assert tracking.finish_run(root, "r1", told("skipped"), "KILLED") == {}
+    assert keeper.wait() == 0 and not tracking._keepers
+    assert connect(root).client.get_run(RunRecord.read(root, "r1").state()["run"]).info.status == "KILLED"
+
+
+def test_a_run_that_never_began_leaves_nothing(root: Path) -> None:
+    tracking.keep(root, "r1")
+    keeper = tracking.let_go("r1")
+    assert keeper is not None and keeper.wait() == 0
+    assert not (root / ".preflow/journal/r1").exists()
+
+
+def test_one_that_was_killed_is_stood_in_for(root: Path) -> None:
+    tracking.keep(root, "r1")
+    tracking._keepers["r1"].kill()
+    tracking.announce(root, "r1", {})
+    toy.run_all(root, "r1")
+    ids = tracking.finish_run(root, "r1", told(), "FINISHED")
+    assert connect(root).client.get_run(ids["run"]).info.status == "FINISHED"
