@@ -98,6 +98,8 @@ def promote(
     from tasks.config import ConfigError
 
     root = workspace.find_root(Path.cwd())
+    if refuse and (force or candidate):
+        raise ConfigError("--refuse promotes nothing; leave out --force and --candidate")
     waits = retrain.waiting(root, run=run)
     if refuse and not waits:
         raise ConfigError(f"--refuse: run {run} does not wait for an answer")

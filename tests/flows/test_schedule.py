@@ -119,3 +119,11 @@ def test_an_answer_to_a_firing_that_is_gone_is_taken_all_the_same(server: str, t
     assert json.loads(out)["reason"] == "refused by hand (too short)"
     left = Memory.read(toy, "nightly")
     assert (left.waits, left.outcome) == ({}, "refused by hand (too short)")
+
+
+@pytest.mark.parametrize("also", [("--force", "by hand"), ("--candidate", "dpo")])
+def test_no_is_not_taken_together_with_what_promotes(toy: Path, also: tuple[str, str]) -> None:
+    Memory(waits={"run": "r1", "flow_run": NOBODY, "until": time.time() + 3600}).save(toy, "nightly")
+    with pytest.raises(AssertionError, match="--refuse promotes nothing; leave out --force and --candidate"):
+        preflow(toy, "promote", "r1", "--refuse", *also)
+    assert Memory.read(toy, "nightly").waits["run"] == "r1"
