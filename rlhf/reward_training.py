@@ -54,10 +54,10 @@ def fit_reward_model(
         )
 
     def loss(part: ComparisonBatch) -> tuple[Tensor, Metrics]:
-        scores, logprobs = reward_model.scores_and_logprobs(part.batch)
+        scores, logprobs = reward_model.scores_and_logprobs(part.batch) if lm_coef else (reward_model(part.batch), None)
         margin = margin_coef * part.margin if margin_coef else None
         losses, metrics = bradley_terry(scores[part.chosen], scores[part.rejected], margin, centring)
-        if lm_coef:
+        if logprobs is not None:
             nll = -(logprobs.sum(dim=1) / part.batch.loss_mask.sum(dim=1))[part.chosen]
             losses = losses + lm_coef * nll
             metrics["chosen_nll"] = nll.detach()
@@ -79,7 +79,8 @@ def fit_reward_model(
 
 def _trained(reward_model: RewardModel, optimizer: OptimizerSettings, lm_coef: float) -> dict[str, nn.Module]:
     """What the optimiser has; of a backbone at rate 0 no gradient is computed, a third of the work is left."""
-    heads = {"heads": nn.ModuleList([reward_model.head, reward_model.token_head])}
+    readers = filter(None, (reward_model.head, reward_model.token_head))
+    heads: dict[str, nn.Module] = {"heads": nn.ModuleList(readers)}
     rate = optimizer.lr["backbone"] if isinstance(optimizer.lr, Mapping) else optimizer.lr
     if rate:
         return {"backbone": reward_model.model} | heads

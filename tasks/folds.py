@@ -67,7 +67,7 @@ def folds(
 
     def trained(name: str, learnt: Sequence[Row]) -> tuple[RewardModel, int]:
         begun = trainable(policy, training, seed, name, start)
-        model, prompts = RewardModel(begun, derive(seed, name)), by_prompt(begun.chat, learnt)
+        model, prompts = RewardModel(begun, derive(seed, name), reward_model.reads), by_prompt(begun.chat, learnt)
         return model, fit_member(
             reward_model, model, prompts, seed=seed, name=name, scratch=scratch, log=log, training=training
         ).steps

@@ -70,7 +70,7 @@ def reward_model(
 
     def member(name: str, rows: Sequence[Row]) -> RewardModel:
         begun = trainable(policy, training, seed, name, start)
-        model = RewardModel(begun, derive(seed, name))  # heads of their own, so that no two err alike
+        model = RewardModel(begun, derive(seed, name), config.reads)  # heads of their own, so that no two err alike
         compared = by_prompt(begun.chat, rows)
         fit_member(config, model, compared, seed=seed, name=name, scratch=scratch, log=log, training=training)
         normalise_on(model, samples, config.max_batch_tokens)

@@ -3,8 +3,8 @@
     python -m bench.retraining.story FOLDER
 
 FOLDER is made: a checkout of the present tree below it, with a git remote and a DVC remote beside it, and a schedule of
-20 s that a real Prefect server fires. The first firing has 1200 preferences. Then come a shard of 1500 good pairs, one
-of 2800 pairs whose sides are swapped, one with a secret in it, and, after three slots without a server and with those
+20 s that a real Prefect server fires. The first firing has 600 preferences. Then come a shard of 3600 good pairs, one
+of 4200 pairs whose sides are swapped, one with a secret in it, and, after three slots without a server and with those
 two taken away, another 1500 good ones. A row for each of these: stages that ran, seconds, the reward model's accuracy,
 gold rewards, and the outcome. Four of them train; the caches spare what no preference reaches.
 """
@@ -28,12 +28,12 @@ PATIENCE = 3600
 ANSWERS = ("Promoted", "NotPromoted", "DataRefused", "RunFailed")
 """States of firings that had something to do."""
 FEW_LABELS = SHORT | {
-    "collect.world.num_offline_pairs": 1200,
+    "collect.world.num_offline_pairs": 600,
     "annotate.train_on": "offline",  # the shards, rather than a panel that is asked anew
     "annotate.num_prompts": 1,
     "rl.allow_untrusted": True,
     "reward_model.epochs": 4,
-    "evaluate.num_prompts": 200,
+    "evaluate.num_prompts": 400,
 }
 
 
@@ -106,12 +106,12 @@ def main(folder: Path) -> None:
             told += 1
             tell(root, what, until(what, lambda: answers(root)[told - 1 : told], PATIENCE)[0])
 
-        answer("1200 labels")
+        answer("600 labels")
         tell(root, "nothing new", until("idle slot", lambda: firings(root, "NothingNew"))[0])
-        shard(root, "good", 7, 1500)
-        answer("1500 good ones")
-        swapped = shard(root, "swapped", 8, 2800, swapped=True)
-        answer("2800 swapped ones")
+        shard(root, "good", 7, 3600)
+        answer("3600 good ones")
+        swapped = shard(root, "swapped", 8, 4200, swapped=True)
+        answer("4200 swapped ones")
         swapped.unlink()
         leaking = shard(root, "leaking", 10, 50, leaking=True)
         answer("a secret in a row")

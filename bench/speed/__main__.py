@@ -2,7 +2,7 @@
 
     make bench [ARGS="--quick"] [ARGS="--only sft"] [ARGS="--only grpo-m60"] [ARGS="--show"]
 
-Every cell is measured in pairs, our process and TRL's in turns. It can be stopped at any time and goes on where it was;
+Every cell is measured in rounds: our process, TRL's with its fast settings, and TRL's as it comes, in turns. It can be stopped at any time and goes on where it was;
 a cell is measured again when code that it runs has changed.
 """
 
@@ -16,7 +16,7 @@ from bench.speed.cell import Cell
 from bench.speed.cells import CPU, CUDA, chosen
 from bench.speed.rows import lengths_of_steps
 from bench.speed.same import differences
-from bench.speed.sides import prepare, run
+from bench.speed.sides import SIDES, prepare, run
 from bench.speed.table import line, machines, ratios, table, write
 
 BUILD = store.ROOT / "build/speed"
@@ -64,9 +64,9 @@ def measure(cell: Cell, pairs: int, until: float) -> None:
     timed = [length for step in lengths_of_steps(cell, folder)[cell.warmup :] for length in step]
     record |= {"flops": needs.flops(cell, timed), "bytes": needs.bytes_moved(cell)}
     while store.missing(record, pairs) and time.monotonic() < until:
-        # In turns, and each first in turn: what the one leaves behind in caches is met by the other.
-        order = ("ours", "theirs") if len(record["pairs"]) % 2 == 0 else ("theirs", "ours")
-        pair = {side: run(cell, side, folder) for side in order}
+        # In turns, and each first in turn: what the one leaves behind in caches is met by the next.
+        first = len(record["pairs"]) % len(SIDES)
+        pair = {side: run(cell, side, folder) for side in (*SIDES[first:], *SIDES[:first])}
         record["not_same"] = differences(cell, pair["ours"], pair["theirs"])
         if not record["not_same"]:
             record["pairs"].append(pair)

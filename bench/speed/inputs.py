@@ -59,7 +59,7 @@ def _model(folder: Path, cell: Cell, chat: Chat) -> Path:
         model.config.architectures = [type(model).__name__]  # by which TRL makes its reference model
         policy = Policy(model.eval(), chat)
         save_policy(policy, path / "policy")
-        RewardModel(policy, SEED).save(path / "policy_rm")
+        RewardModel(policy, SEED, "last_token").save(path / "policy_rm")
         (path / "done").touch()
     return path / "policy"
 

@@ -1,4 +1,4 @@
-"""The two sides of a pair, each in a process and an environment of its own, never both at once."""
+"""The sides of a comparison, ours, TRL tuned and TRL as it comes, each in a process of its own, never two at once."""
 
 import json
 import os
@@ -17,12 +17,14 @@ SURROUNDINGS = {
     "TRL_EXPERIMENTAL_SILENCE": "1",
     "TOKENIZERS_PARALLELISM": "false",
 }
+SIDES = ("ours", "theirs", "as_it_comes")
 TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def environments(cell: Cell) -> dict[str, str]:
     """The folder of each side's environment."""
-    return {"ours": ".venv", "theirs": ".venv-trl-ppo" if cell.stage == "ppo" else ".venv-trl"}
+    theirs = ".venv-trl-ppo" if cell.stage == "ppo" else ".venv-trl"
+    return {"ours": ".venv", "theirs": theirs, "as_it_comes": theirs}
 
 
 def prepare(cell: Cell, build: Path) -> Path:
@@ -38,9 +40,10 @@ def run(cell: Cell, side: str, folder: Path) -> dict[str, Any]:
     """What a side measured. Raises SystemExit with the end of its log where it failed."""
     result = folder / f"{side}.json"
     result.unlink(missing_ok=True)
-    module = modules(cell)[side == "theirs"]
+    module = modules(cell)[side != "ours"]
+    further = ["--as-it-comes"] if side == "as_it_comes" else []
     began, busy, own = time.perf_counter(), _busy(), _children()
-    _python(environments(cell)[side], [module, str(folder), str(result)], folder / f"{side}.log")
+    _python(environments(cell)[side], [module, str(folder), str(result), *further], folder / f"{side}.log")
     took = time.perf_counter() - began
     now = _busy()
     others = None if busy is None or now is None else max(0.0, (now - busy - (_children() - own)) / took)

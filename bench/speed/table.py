@@ -11,6 +11,7 @@ from bench.speed.store import Record
 START, END = "<!-- speed: written by `make bench` -->", "<!-- /speed -->"
 HEADER = [
     "stage", "setting", "ours, tokens/s", "TRL, tokens/s", "ours ÷ TRL, median (least–most)", "by processor time",
+    "ours ÷ TRL as it comes",
     "pairs",
     "peak memory, MB: ours", "peak memory, MB: TRL", "peak memory: ours ÷ TRL",
     "share of matmul rate: ours", "share of matmul rate: TRL",
@@ -25,9 +26,9 @@ def rate(side: Mapping[str, Any], by: str = "seconds") -> float:
     return float(side["tokens"] / side[by])
 
 
-def ratios(record: Record, by: str = "seconds") -> list[float]:
-    """Ours over TRL's tokens a second, of each pair by itself: what slows the machine down slows both."""
-    return [rate(pair["ours"], by) / rate(pair["theirs"], by) for pair in record["pairs"]]
+def ratios(record: Record, by: str = "seconds", beside: str = "theirs") -> list[float]:
+    """Ours over TRL's tokens a second, of each round by itself: what slows the machine down slows both."""
+    return [rate(pair["ours"], by) / rate(pair[beside], by) for pair in record["pairs"]]
 
 
 def of(record: Record, side: str, name: str) -> float:
@@ -77,6 +78,7 @@ def line(cell: Cell, record: Record | None, fresh: bool = True) -> list[str]:
         *(f"{median(rate(pair[side]) for pair in record['pairs']):,.0f}" for side in ("ours", "theirs")),
         f"**{median(found):.2f}** ({min(found):.2f}–{max(found):.2f})",
         f"{median(ratios(record, 'processor_seconds')):.2f}",
+        f"{median(ratios(record, beside='as_it_comes')):.2f}",
         str(len(found)),
         *(f"{value:,.0f}" for value in memory),
         f"{memory[0] / memory[1]:.2f}",

@@ -2,7 +2,7 @@
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -14,13 +14,14 @@ from rlhf.models.policy import Policy, load_policy, save_policy
 from rlhf.records import write_json
 from rlhf.seeding import generator
 
+Reads = Literal["tokens", "last_token"]
 TOKEN_HEAD_SIZE = 32
 TOKEN_WEIGHT = 10.0
 """Weight of the mean over tokens, so that both readers learn about as fast; answers here have ten words and more."""
 
 
 class RewardModel(nn.Module):
-    """A causal language model with two readers, one of its last real token and one of every token it judges.
+    """A causal language model with a reader of its last real token, and another of every token it judges.
 
     score = (w · h_last + b + 10/|y| Σ_t g(h_t, log π(x_t | x_<t)) − mean) / std, Σ over the completion's |y| tokens
 
@@ -28,24 +29,26 @@ class RewardModel(nn.Module):
     zero and also sees how likely the model itself finds each token. A small model cannot check an answer when it has
     read it, but it is surprised where a word is wrong. The LM head this needs also serves a language-model loss.
     Tokens are averaged, since a sum pays for every further token that is liked, and policies find that out.
+    With `reads="last_token"` there is the first term alone: with a large vocabulary the LM head is a third of the work.
     """
 
     mean: Tensor
     std: Tensor
+    token_head: nn.Module | None
 
-    def __init__(self, policy: Policy, seed: int) -> None:
+    def __init__(self, policy: Policy, seed: int, reads: Reads = "tokens") -> None:
         """Take over the policy's model (not a copy) and draw heads: w ~ N(0, 1/√(H + 1)), b = 0, g = 0."""
         super().__init__()
         self.model: Any = policy.model
         self.chat = policy.chat
         size = self.model.config.hidden_size
-        self.head = nn.Linear(size, 1)
-        self.token_head = nn.Sequential(nn.Linear(size + 1, TOKEN_HEAD_SIZE), nn.GELU(), nn.Linear(TOKEN_HEAD_SIZE, 1))
-        for number, layer in enumerate((self.head, self.token_head[0])):
-            nn.init.normal_(layer.weight, std=1 / math.sqrt(size + 1), generator=generator(seed, "heads", number))
-            nn.init.zeros_(layer.bias)
-        nn.init.zeros_(self.token_head[2].weight)
-        nn.init.zeros_(self.token_head[2].bias)
+        self.head = _drawn(nn.Linear(size, 1), size, seed, 0)
+        self.token_head = None
+        if reads == "tokens":
+            first, last = _drawn(nn.Linear(size + 1, TOKEN_HEAD_SIZE), size, seed, 1), nn.Linear(TOKEN_HEAD_SIZE, 1)
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+            self.token_head = nn.Sequential(first, nn.GELU(), last)
         self.register_buffer("mean", torch.zeros(()))
         self.register_buffer("std", torch.ones(()))
         self.to(self.model.device)
@@ -57,22 +60,26 @@ class RewardModel(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Scores [B], normalised once `normalise` was called."""
-        return self.scores_and_logprobs(batch)[0]
+        return self._read(batch, with_logprobs=self.token_head is not None)[0]
 
     def scores_and_logprobs(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Scores [B] and the token log-probabilities [B, T] that entered them, 0 outside the loss mask."""
+        """Scores [B] and the language model's own log-probabilities [B, T], 0 outside the loss mask; in one pass."""
+        return self._read(batch, with_logprobs=True)
+
+    def _read(self, batch: Batch, with_logprobs: bool) -> tuple[Tensor, Tensor]:
         home = batch.input_ids.device
         hidden = hidden_states(self.model, batch.input_ids, batch.attention_mask)
         batch = batch.to(hidden.device)
-        logprobs = logprobs_from_hidden(self.model, hidden, batch)
+        logprobs = logprobs_from_hidden(self.model, hidden, batch) if with_logprobs else hidden.new_zeros(())
         hidden = at_least_float32(hidden)
         last = batch.attention_mask.sum(-1) - 1
         read = hidden[torch.arange(len(last), device=last.device), last]  # [B, H]
-        judged = torch.cat([hidden, logprobs[..., None]], dim=-1)  # [B, T, H + 1]
-        liked = self.token_head(judged).squeeze(-1) * batch.loss_mask  # [B, T]
-        by_token = TOKEN_WEIGHT * liked.sum(dim=1) / batch.loss_mask.sum(dim=1).clamp(min=1)
-        scores = (self.head(read).squeeze(-1) + by_token - self.mean) / self.std
-        return scores.to(home), logprobs.to(home)
+        scores = self.head(read).squeeze(-1)
+        if self.token_head is not None:
+            judged = torch.cat([hidden, logprobs[..., None]], dim=-1)  # [B, T, H + 1]
+            liked = self.token_head(judged).squeeze(-1) * batch.loss_mask  # [B, T]
+            scores = scores + TOKEN_WEIGHT * liked.sum(dim=1) / batch.loss_mask.sum(dim=1).clamp(min=1)
+        return ((scores - self.mean) / self.std).to(home), logprobs.to(home)
 
     @torch.no_grad()
     def normalise(self, mean: float, std: float) -> None:
@@ -90,7 +97,8 @@ class RewardModel(nn.Module):
         save_policy(self.policy, folder)
         own = {name: tensor for name, tensor in self.state_dict().items() if not name.startswith("model.")}
         save_file({name: tensor.cpu() for name, tensor in own.items()}, folder / "head.safetensors")
-        about = {"kind": "reward_model", "read_at": ["last_token", "completion_tokens"]}
+        read_at = ["last_token", *(["completion_tokens"] if self.token_head else [])]
+        about = {"kind": "reward_model", "read_at": read_at}
         write_json(folder / "head.json", about)
 
     @classmethod
@@ -98,14 +106,21 @@ class RewardModel(nn.Module):
         """Read what `save` wrote; `over` as in `load_policy`. Raises ValueError where the folder has no head."""
         if not (folder / "head.safetensors").is_file():
             raise ValueError(f"{folder.name} holds no head.safetensors: expected a reward model, not a policy")
-        model = cls(load_policy(folder, over), seed=0)
         head = load_file(folder / "head.safetensors")
+        reads: Reads = "tokens" if any(name.startswith("token_head.") for name in head) else "last_token"
+        model = cls(load_policy(folder, over), seed=0, reads=reads)
         missing, unexpected = model.load_state_dict(head, strict=False)
         if unexpected or any(not name.startswith("model.") for name in missing):
             raise ValueError(
                 f"{folder.name}/head.safetensors holds {sorted(head)}, expected head.*, token_head.*, mean and std"
             )
         return model.eval()
+
+
+def _drawn(layer: nn.Linear, size: int, seed: int, number: int) -> nn.Linear:
+    nn.init.normal_(layer.weight, std=1 / math.sqrt(size + 1), generator=generator(seed, "heads", number))
+    nn.init.zeros_(layer.bias)
+    return layer
 
 
 class ValueModel(nn.Module):

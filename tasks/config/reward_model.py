@@ -16,6 +16,11 @@ class RewardModel(Section):
         1e-3, ge=0, description="peak learning rate of the language model below the heads; 0 trains the heads alone"
     )
     head_lr: float = Field(5e-3, gt=0, description="peak learning rate of the heads, which start from nothing")
+    reads: Literal["tokens", "last_token"] = Field(
+        "tokens",
+        description="what a score is read from: the last token and every token of the answer, or the last alone, which "
+        "with a large vocabulary is much less work",
+    )
     warmup_steps: int = Field(5, ge=0, description="optimiser steps of linear rise to the peak")
     weight_decay: float = Field(0.01, ge=0, description="pull of the weights towards 0")
     max_grad_norm: float = Field(1.0, gt=0, description="limit of the gradient's length")

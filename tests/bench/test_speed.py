@@ -31,7 +31,7 @@ def side(seconds: float, tokens: int = 1000, net: float = 100.0, others: float |
 def record(*pairs: tuple[dict[str, Any], dict[str, Any]], **other: Any) -> dict[str, Any]:
     return {
         "digest": "d", "machine": "m", "commit": "c", "flops": 2e9, "bytes": 1e9, "not_same": [],
-        "pairs": [{"ours": ours, "theirs": theirs} for ours, theirs in pairs], **other,
+        "pairs": [{"ours": ours, "theirs": theirs, "as_it_comes": side(20.0)} for ours, theirs in pairs], **other,
     }  # fmt: skip
 
 
@@ -42,6 +42,7 @@ def test_the_ratio_is_of_each_pair_and_the_table_has_its_median_and_range() -> N
     cells = dict(zip(HEADER, line(SFT, kept), strict=True))
     assert cells["ours ÷ TRL, median (least–most)"] == "**1.50** (1.00–4.00)"
     assert (cells["ours, tokens/s"], cells["TRL, tokens/s"], cells["pairs"]) == ("500", "250", "3")
+    assert cells["ours ÷ TRL as it comes"] == "10.00"  # the median of 20, 2 and 10
 
 
 def test_the_share_is_of_the_operations_needed_over_the_rate_measured() -> None:

@@ -9,6 +9,7 @@ import torch
 
 from rlhf.batching import collate
 from rlhf.models import Policy, RewardModel, ValueModel, save_policy, token_logprobs
+from rlhf.models.heads import Reads
 
 SEQUENCES = [
     ([2, 3, 6, 7, 4, 8, 5], [False] * 5 + [True] * 2),
@@ -63,8 +64,20 @@ def test_token_head_adds_what_it_sees_on_completions(policy: Policy) -> None:
     torch.testing.assert_close(reward_model(batch) - before, 10.0 * mean)
 
 
-def test_save_load_and_bytes(policy: Policy, tmp_path: Path) -> None:
-    reward_model, batch = RewardModel(policy, seed=4), collate(SEQUENCES, pad_id=0)
+def test_the_last_token_alone_is_read_without_the_lm_head(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    both, alone = RewardModel(policy, seed=3), RewardModel(policy, seed=3, reads="last_token")
+    batch = collate(SEQUENCES, pad_id=0)
+    expected = both(batch)  # the other reader starts at zero
+    scores, logprobs = alone.scores_and_logprobs(batch)
+    assert torch.equal(logprobs, token_logprobs(policy.model, batch))
+    monkeypatch.setattr(policy.model.get_output_embeddings(), "forward", None)
+    for found in (alone(batch), scores):
+        torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("reads", ["tokens", "last_token"])
+def test_save_load_and_bytes(policy: Policy, tmp_path: Path, reads: Reads) -> None:
+    reward_model, batch = RewardModel(policy, seed=4, reads=reads), collate(SEQUENCES, pad_id=0)
     reward_model.normalise(0.3, 1.7)
     reward_model.save(tmp_path / "a")
     loaded = RewardModel.load(tmp_path / "a")

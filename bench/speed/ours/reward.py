@@ -18,10 +18,11 @@ from tasks.reward_fits import fit_member
 def run(cell: Cell, inputs: Path, policy: Path, clock: Clock, log: Log) -> None:
     settings = training(cell)
     begun = trainable(policy, settings, SEED, "policy_rm")
-    model = RewardModel(begun, SEED)
+    config = Config(batch_size=cell.rows, lr=LR, head_lr=LR, lm_coef=0.0, reads="last_token", checkpoint_every=NEVER)
+    model = RewardModel(begun, SEED, config.reads)
     model.head.weight.data.copy_(load_file(inputs / "head.safetensors")["head"][None])
     fit_member(
-        Config(batch_size=cell.rows, lr=LR, head_lr=LR, lm_coef=0.0, checkpoint_every=NEVER),
+        config,
         model,
         by_prompt(begun.chat, read_rows(inputs / "pairs/train.jsonl")),
         seed=SEED,

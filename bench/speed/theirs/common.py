@@ -2,13 +2,16 @@
 
 Settings are its fast ones for this machine: no recomputed activations, no half precision that a processor emulates, no
 saving, no logging but of the first step. On a GPU weights are bfloat16 too, without the float32 copies that ours keeps.
+With --as-it-comes it keeps its defaults in all that is not work: recomputation, the order of rows, when the reference
+is asked.
 """
 
 import json
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -24,8 +27,9 @@ LR = 1e-5
 class Inputs:
     """A cell's inputs, and its clock."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, as_it_comes: bool) -> None:
         self.cell = Cell.read(folder)
+        self.as_it_comes = as_it_comes
         self.folder = folder
         self.clock = Clock(self.cell.warmup, self.cell.steps, self.cell.device)
         self.path = Path(json.loads((folder / "models.json").read_text("utf-8"))["policy"])
@@ -54,9 +58,10 @@ class Inputs:
 
         return LoraConfig(r=16, lora_alpha=32, target_modules="all-linear")
 
-    def settings(self, kind: Any, **knobs: Any) -> Any:
-        """A configuration with what all trainers share."""
+    def settings(self, kind: Any, tuned: Mapping[str, Any] = MappingProxyType({}), **knobs: Any) -> Any:
+        """A configuration with what all trainers share; what is `tuned` is left out where it runs as it comes."""
         cell = self.cell
+        faster = {"gradient_checkpointing": False, "dataloader_pin_memory": cell.device == "cuda"} | dict(tuned)
         shared = {
             "output_dir": tempfile.mkdtemp(dir=self.folder),
             "max_steps": cell.warmup + cell.steps,
@@ -65,15 +70,13 @@ class Inputs:
             "report_to": "none",
             "bf16": cell.dtype == "bfloat16",
             "use_cpu": cell.device == "cpu",
-            "gradient_checkpointing": False,
-            "dataloader_pin_memory": cell.device == "cuda",
             "disable_tqdm": True,
             "save_strategy": "no",
             "logging_first_step": True,
             "logging_steps": 10**6,
             "seed": 0,
         }
-        return kind(**shared | knobs)
+        return kind(**shared | ({} if self.as_it_comes else faster) | knobs)
 
 
 class Ticks(TrainerCallback):
@@ -99,8 +102,8 @@ def count_rows(trainer: Any, clock: Clock) -> None:
 
 
 def main(run: Callable[[Inputs], Any]) -> None:
-    """python -m bench.speed.theirs.STAGE INPUTS RESULT; `run` gives the trainer that it has run."""
-    inputs = Inputs(Path(sys.argv[1]))
+    """python -m bench.speed.theirs.STAGE INPUTS RESULT [--as-it-comes]; `run` gives the trainer that it has run."""
+    inputs = Inputs(Path(sys.argv[1]), as_it_comes="--as-it-comes" in sys.argv[3:])
     trainer = run(inputs)
     first = trainer.state.log_history[0]
     for name in ("loss", "grad_norm", "kl"):

@@ -8,7 +8,7 @@ from datasets import Dataset
 from bench.speed.rows import steps_of
 from bench.speed.theirs.common import Inputs, Ticks, count_rows, main
 
-ORDERED = {"max_length": None, "train_sampling_strategy": "sequential"}
+ORDERED = {"train_sampling_strategy": "sequential"}
 
 
 def run(inputs: Inputs) -> Any:
@@ -49,18 +49,20 @@ def dpo(inputs: Inputs, rows: list[dict[str, list[int]]]) -> Any:
         {"prompt": text(row["prompt"])} | {side: " " + text(row[side][:-1]) for side in ("chosen", "rejected")}
         for row in rows
     ]
-    knobs = {"beta": 0.1, "precompute_ref_log_probs": True}
-    trainer = _made(trl.DPOTrainer, inputs, inputs.policy(), trl.DPOConfig, written, **knobs)
+    beforehand = {"precompute_ref_log_probs": True}
+    trainer = _made(trl.DPOTrainer, inputs, inputs.policy(), trl.DPOConfig, written, beforehand, beta=0.1)
     read = trainer.train_dataset
     for side in ("prompt", "chosen", "rejected"):
         assert list(read[f"{side}_ids"]) == [row[side] for row in rows], f"TRL reads another {side}"
     return trainer
 
 
-def _made(kind: Any, inputs: Inputs, model: Any, config: Any, rows: list[dict[str, Any]], **knobs: Any) -> Any:
+def _made(
+    kind: Any, inputs: Inputs, model: Any, config: Any, rows: list[dict[str, Any]], tuned: Any = None, **knobs: Any
+) -> Any:
     return kind(
         model=model,
-        args=inputs.settings(config, **ORDERED, **knobs),
+        args=inputs.settings(config, ORDERED | (tuned or {}), max_length=None, **knobs),
         train_dataset=Dataset.from_list(rows),
         processing_class=inputs.tokenizer,
         peft_config=inputs.adapter(),
