@@ -2,8 +2,8 @@
 
     make bench [ARGS="--quick"] [ARGS="--only sft"] [ARGS="--only grpo-m60"] [ARGS="--show"]
 
-Every cell is measured in rounds: our process, TRL's with its fast settings, and TRL's as it comes, in turns. It can be stopped at any time and goes on where it was;
-a cell is measured again when code that it runs has changed.
+Every cell is measured in rounds: our process, TRL's with its fast settings, and TRL's as it comes, in turns. It can be
+stopped at any time and goes on where it was; a cell is measured again when code that it runs has changed.
 """
 
 import argparse
