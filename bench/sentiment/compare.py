@@ -2,7 +2,7 @@
 
 python -m bench.sentiment.compare BASE FOLDER [--write docs/verifiers.md]
 
-FOLDER holds ours-SEED and trl-SEED.
+FOLDER holds ours-SEED, wide-SEED and trl-SEED.
 """
 
 import argparse
@@ -18,6 +18,7 @@ from rlhf.models import Policy, adapt_policy, load_policy
 from rlhf.statistics import bootstrap_mean
 
 START, END = "<!-- sentiment: written by `make sentiment` -->", "<!-- /sentiment -->"
+NAMES = {"ours": "preflow, RLOO", "wide": "preflow, RLOO, 14 openings an update", "trl": "TRL, RLOO"}
 SHOWN = {"rule_reward": "compound", "kl": "k1-KL (nats)", "answer_nll": "NLL under the base"}
 
 
@@ -70,11 +71,12 @@ def main() -> None:
     base = load_policy(arguments.base)
     exam = exam_of(base)
     rows = [{"name": "base"} | measured(exam, base)]
-    for path in sorted(path.parent for path in arguments.folder.glob("*/seconds.json")):
+    found = (path.parent for path in arguments.folder.glob("*/seconds.json"))
+    for path in sorted(found, key=lambda path: (list(NAMES).index(path.name.rpartition("-")[0]), path.name)):
         side, _, seed = path.name.rpartition("-")
-        policy = load_policy(path / "policy") if side == "ours" else adapt_policy(path / "policy", 0, "continue", STOP)
+        policy = load_policy(path / "policy") if side != "trl" else adapt_policy(path / "policy", 0, "continue", STOP)
         seconds = json.loads((path / "seconds.json").read_text("utf-8"))
-        name = f"{'preflow' if side == 'ours' else 'TRL'}, RLOO, seed {seed}"
+        name = f"{NAMES[side]}, seed {seed}"
         rows.append({"name": name} | measured(exam, policy) | {key: f"{seconds[key]:.0f}" for key in seconds})
     lines = table(rows)
     print("\n".join(lines))

@@ -1,7 +1,9 @@
 """Our side: RLOO by stage `rl`, from the base that stage `base` makes of the checkpoint.
 
 python -m bench.sentiment.ours base FOLDER
-python -m bench.sentiment.ours train BASE FOLDER SEED
+python -m bench.sentiment.ours train BASE FOLDER SEED [OPENINGS]
+
+OPENINGS of an update: the budget's for as many completions as TRL, more for as many seconds.
 """
 
 from bench.sentiment.task import Budget, Clock, lexicon_path, model_folder, openings
@@ -31,8 +33,8 @@ def make_base(out: Path) -> None:
     base(config, corpus=out, checkpoint=model_folder(), out=out, scratch=out, log=Log.null())
 
 
-def train(base_policy: Path, out: Path, seed: int) -> None:
-    """Write the last policy to `out`/policy."""
+def train(base_policy: Path, out: Path, seed: int, prompts: int) -> None:
+    """Write the last policy to `out`/policy; an update samples for so many openings."""
     budget, (texts, _) = Budget(), openings()
     rows = [
         {"id": f"{number:04d}", "messages": [{"role": "user", "content": text}]} for number, text in enumerate(texts)
@@ -57,7 +59,7 @@ def train(base_policy: Path, out: Path, seed: int) -> None:
         generation=Generation(max_new_tokens=budget.new_tokens),
         training=Training(),
         algorithm=Rloo(
-            lr=budget.lr, prompts_per_update=budget.prompts, group_size=budget.group_size, inner_steps=1, normalise=True
+            lr=budget.lr, prompts_per_update=prompts, group_size=budget.group_size, inner_steps=1, normalise=True
         ),
         seed=seed,
         policy=base_policy,
@@ -75,5 +77,5 @@ if __name__ == "__main__":
     if sys.argv[1] == "base":
         make_base(Path(sys.argv[2]))
     else:
-        train(Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]))
+        train(Path(sys.argv[2]), Path(sys.argv[3]), int(sys.argv[4]), int((sys.argv[5:] or [Budget.prompts])[0]))
         CLOCK.write(Path(sys.argv[3]) / "seconds.json")
