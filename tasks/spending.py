@@ -28,25 +28,27 @@ def figures(home: Path | None = None) -> dict[str, float]:
 
 def matmul_rate(home: Path, precision: str) -> float:
     """FLOP/s of a square matrix product on this machine, as it was measured here first."""
-    facts = used()
-    key = f"{platform.node()}, {facts['device']}, {facts['cpu_capability']}, {facts['threads']} threads, {precision}"
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    name = torch.cuda.get_device_name() if device == "cuda" else torch.backends.cpu.get_cpu_capability()
+    key = f"{platform.node()}, {name}, {torch.get_num_threads()} threads, {precision}"
     path = home / "matmul.json"
     try:
         known: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         known = {}
     if key not in known:
-        known[key] = _measured(precision)
+        known[key] = _measured(precision, device)
         draft = path.with_suffix(f".{time.monotonic_ns()}.tmp")
         draft.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         draft.replace(path)
     return known[key]
 
 
-def _measured(precision: str) -> float:
+def _measured(precision: str, device: str) -> float:
     import torch
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
     size = 4096 if device == "cuda" else 1024
     left = torch.ones(size, size, dtype=getattr(torch, precision), device=device)
     result = torch.empty_like(left)
