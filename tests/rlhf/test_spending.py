@@ -69,6 +69,20 @@ def test_time_is_charged_where_something_fails_too() -> None:
     assert account.seconds["score"] == 1.0 and account.seconds["other"] == 2.0
 
 
+def test_an_accelerator_is_waited_for_and_its_failures_are_for_others_to_tell(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits = []
+
+    def fails() -> None:
+        waits.append(1)
+        raise RuntimeError("an illegal memory access")
+
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "synchronize", fails)
+    with Account().spent("train"):
+        pass
+    assert len(waits) == 2
+
+
 def test_sizes_of_a_small_llama(policy: Policy) -> None:
     assert (sizes_of(policy.model).weights, sizes_of(policy.model).per_pair) == (BODY, PAIR)
 
