@@ -29,10 +29,11 @@ def table(report: "Report", plain: bool, width: int) -> "Table | None":
     """A row a stage, of a cached one what it cost when it ran; None where nothing is known."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
+    from rich.text import Text
 
     if not report.costs:
         return None
-    title = "cost, in seconds; in brackets: cached, as it was when they ran"
+    title = Text("cost, in seconds; in brackets: cached, as it was when they ran", no_wrap=True, overflow="ignore")
     made = Table(title=title, title_justify="left", box=None if plain else SIMPLE_HEAD, pad_edge=False)
     left_out = ("tokens_trained", "tokens_sampled")
     shown = [name for name in COLUMNS if name not in left_out] if width >= WIDE else list(NARROW)
