@@ -11,7 +11,9 @@ from flows.request import Run
 from flows.runner import last_event
 from rlhf.errors import DependencyDown, Preempted, PreflowError
 from tasks import tracking
+from tasks.costs import costs_of
 from tasks.journal import home
+from tasks.lineage import read_tree
 from tasks.outcome import StageResult
 
 NOT_PROMOTED = 4
@@ -46,6 +48,8 @@ def judge(this: Run, results: Results) -> None:
     """Close the record, promote, and settle the exit code."""
     report = this.report
     report.stages = [asdict(result) for result in results.values()]
+    told = {stage["name"]: stage for stage in report.stages}
+    report.costs = costs_of(this.owner, report.run, read_tree(this.tree), told)
     failed = [result for result in results.values() if result.state == "failed"]
     whole = all(result.state in ("ran", "cached") for result in results.values())
     stopped = this.cancel.is_set() and not whole

@@ -7,7 +7,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
-from flows import page_charts, page_graph, page_story, page_tables
+from flows import costs, page_charts, page_graph, page_story, page_tables
 from flows.page_facts import Facts, Numbers
 from rlhf.comparison import JUDGED_BY
 from tasks.outcome import in_story_order
@@ -70,7 +70,8 @@ def _told(facts: Facts) -> dict[str, Any]:
         "samples": _samples(facts),
         "data": _data(facts),
         "lineage": page_tables.lineage(facts),
-        "tokens": any(one["tokens"] for one in page_story.stages(facts)),
+        "cost_rows": list(costs.rows(facts.about.report)) if facts.about.report.costs else [],
+        "cost_columns": costs.COLUMNS,
         "total": page_story.duration(facts.about.report.seconds),
     }
 

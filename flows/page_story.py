@@ -83,7 +83,6 @@ def stages(facts: Facts) -> list[dict[str, Any]]:
             "share": round(100 * (one.get("seconds") or 0.0) / longest, 1) if longest else 0,
             "desc": facts.graph.stages[name].desc,
             "says": (one.get("reason") or "").partition("\n")[0] or key_figure(facts, name),
-            "tokens": tokens(facts.metrics.get(name, {})),
         }
         for name, one in facts.results.items()
     ]
@@ -110,12 +109,6 @@ def key_figure(facts: Facts, stage: str) -> str:
         return told(metrics) if told and metrics else ""
     except (KeyError, TypeError, ValueError):  # of another version of the stage: nothing to say is no error
         return ""
-
-
-def tokens(metrics: Numbers) -> str:
-    """Tokens that a stage was trained on, where it counted them."""
-    count = metrics.get("tokens") or (metrics.get("budget") or {}).get("tokens")
-    return f"{count:,.0f}" if count else ""
 
 
 def duration(seconds: float) -> str:

@@ -79,6 +79,8 @@ class Report:
     """`run` (parent), `experiment` and `stages`: ids in MLflow; empty where it did not answer."""
     prefect: str = ""
     stages: list[dict[str, Any]] = field(default_factory=list)
+    costs: dict[str, dict[str, float]] = field(default_factory=dict)
+    """By stage, as `tasks.costs` has it; of a cached one what it cost when it ran."""
     gate: Mapping[str, Any] | None = None
     promotion: dict[str, Any] | None = None
     left_out: tuple[str, ...] = ()

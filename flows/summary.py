@@ -22,7 +22,7 @@ def summary(root: Path, report: "Report", tree: Path, *, to_stdout: bool) -> Non
 
     out: Callable[[str], Any] = print if to_stdout else say
     if report.exit_code in DONE:
-        _tables(tree / "data", to_stdout)
+        _tables(report, tree / "data", to_stdout)
     counts = Counter(str(stage["state"]) for stage in report.stages)
     told = ", ".join(f"{counts[state]} {state}" for state in get_args(State) if counts[state])
     out(f"run {report.run}: {told}, {clock(report.seconds)}")
@@ -76,13 +76,17 @@ def _page(report: "Report") -> Iterator[str]:
         yield f"  http://127.0.0.1:5000/#/experiments/{report.mlflow['experiment']}/runs/{report.mlflow['run']}"
 
 
-def _tables(data: Path, to_stdout: bool) -> None:
+def _tables(report: "Report", data: Path, to_stdout: bool) -> None:
     from rich.console import Console
 
+    from flows import costs
     from flows.report import print_report
 
     console = Console(stderr=not to_stdout)
-    print_report(data, console if console.is_terminal else Console(stderr=not to_stdout, width=120, no_color=True))
+    console = console if console.is_terminal else Console(stderr=not to_stdout, width=120, no_color=True)
+    print_report(data, console)
+    if table := costs.table(report, plain=not console.is_terminal, width=console.width):
+        console.print(table, "")
 
 
 def say(text: str) -> None:

@@ -17,6 +17,7 @@ from rlhf.chat import Chat, Message
 from rlhf.models import Policy, token_logprobs
 from rlhf.sampler import sample
 from rlhf.scoring import Scorer, by_batch, rewards_of
+from rlhf.spending import spent
 from rlhf.world.gold import gold_reward
 from rlhf.world.kinds import KINDS
 
@@ -110,6 +111,7 @@ def answer_golds(metas: Sequence[Mapping[str, Any]], answers: Answers) -> NDArra
     return np.array([[gold_reward(meta, one.text, one.stopped) for one in group] for meta, group in judged])
 
 
+@spent("score")
 @torch.no_grad()
 def demonstration_nll(
     policy: Policy, demonstrations: Sequence[Sequence[Message]], max_batch_tokens: int

@@ -20,6 +20,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from rlhf.errors import NumericsError
+from rlhf.spending import spent
 
 _TENSORS, _STATE, _MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
 
@@ -58,6 +59,7 @@ class Checkpoints:
             return Checkpoint(state["step"], load_file(path / _TENSORS), state["state"])
         return None
 
+    @spent("save")
     def save(self, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
         """Write the checkpoint of `step`, then remove verified ones beyond the newest `keep`.
 

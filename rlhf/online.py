@@ -20,6 +20,7 @@ from rlhf.losses.policy_gradient import truncated_importance
 from rlhf.masks import denominator, masked_mean, masked_var
 from rlhf.ptx import Demonstrations
 from rlhf.sampler import Completion
+from rlhf.spending import spent
 from rlhf.trainer import Metrics, Progress, StepBatch
 
 MAX_SAMPLER_GAP = 0.05
@@ -39,6 +40,7 @@ def to_batch(prompts: Sequence[Sequence[int]], completions: Sequence[Completion]
     return batch, placed
 
 
+@spent("score")
 @torch.no_grad()
 def in_micro_batches(function: Callable[[Batch], Tensor], batch: Batch, max_tokens: int) -> Tensor:
     """`function` of the whole batch, [B] or [B, T], computed without gradient in micro-batches of similar length."""

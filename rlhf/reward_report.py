@@ -11,6 +11,7 @@ from torch.nn.functional import pad
 from rlhf.batching import Batch, collate
 from rlhf.pairs import encode_pairs
 from rlhf.scoring import Ids, Scorer, by_batch, rewards_of
+from rlhf.spending import spent
 from rlhf.statistics import Floats, clustered_bootstrap, correlation, expected_calibration_error, reliability_bins
 
 Rows = Sequence[Mapping[str, Any]]
@@ -84,6 +85,7 @@ def word_counts(rows: Rows) -> Floats:
     return np.array([[len(row[side].split()) for side in ("chosen", "rejected")] for row in rows], dtype=float)
 
 
+@spent("score")
 @torch.no_grad()
 def padding_gap(reward_model: Scorer, texts: Sequence[tuple[Ids, Ids]], max_tokens: int) -> float:
     """Largest |difference| of a score between a text in its batch, the text alone, and the text with more padding.

@@ -14,8 +14,10 @@ from torch import Tensor
 
 from rlhf.errors import NumericsError
 from rlhf.models import Policy, room
+from rlhf.models.needs import charge_sampling
 from rlhf.models.pretrained import limits
 from rlhf.seeding import derive
+from rlhf.spending import spent
 
 KEEP_SHARE = 3 / 4
 """Finished rows stay in the cache until the running ones are under this share: dropping copies the cache."""
@@ -35,6 +37,7 @@ class Completion:
     """"stop" or "length"."""
 
 
+@spent("sample")
 def sample(
     policy: Policy,
     prompts: Sequence[Sequence[int]],
@@ -118,7 +121,10 @@ def _sample_chunk(
             use_cache=True,
         )
         logits = head(output.last_hidden_state[:, -1]).float()
-    return _completions(chunk, group_size, ids.cpu().numpy(), logprobs.cpu().numpy(), stop_id)
+    groups = _completions(chunk, group_size, ids.cpu().numpy(), logprobs.cpu().numpy(), stop_id)
+    drawn = [len(one.ids) for index in chunk for one in groups[index]]
+    charge_sampling(model, [len(prompts[index]) for index in chunk], drawn)
+    return groups
 
 
 def draw(logits: Tensor, temperature: float, uniforms: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from rlhf.batching import Batch, collate, micro_batches
 from rlhf.chat import Chat
+from rlhf.spending import spent
 
 Ids = Sequence[int]
 
@@ -22,6 +23,7 @@ class Scorer(Protocol):
         ...
 
 
+@spent("score")
 @torch.no_grad()
 def by_batch(
     function: Callable[[Batch], Tensor], texts: Sequence[tuple[Ids, Ids]], pad_id: int, max_tokens: int

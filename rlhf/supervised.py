@@ -12,6 +12,7 @@ from rlhf.epochs import epoch_batches, num_steps
 from rlhf.losses.supervised import completion_nll
 from rlhf.models import Policy, token_logprobs
 from rlhf.optimizer import OptimizerSettings
+from rlhf.spending import spent
 from rlhf.trainer import FitResult, Metrics, Progress, StepBatch, fit
 
 Sequences = Sequence[tuple[Sequence[int], Sequence[bool]]]
@@ -68,6 +69,7 @@ def fit_supervised(
     )
 
 
+@spent("score")
 @torch.no_grad()
 def mean_nll(policy: Policy, sequences: Sequences, max_batch_tokens: int) -> float:
     """Mean −log π of all trained tokens of held-out sequences, in nats."""

@@ -24,6 +24,7 @@ from rlhf.optimizer import Copies, OptimizerSettings, clip, float32_copies, foll
 from rlhf.optimizer import adamw as make_adamw
 from rlhf.optimizer import step as update
 from rlhf.seeding import derive
+from rlhf.spending import spent
 
 M = TypeVar("M")
 Metrics = dict[str, Tensor]
@@ -65,6 +66,7 @@ class Progress(Protocol):
     def __call__(self, done: int, total: int, **figures: float) -> None: ...
 
 
+@spent("train")
 def fit(
     modules: Mapping[str, nn.Module],
     *,

@@ -31,6 +31,7 @@ from rlhf.models import Policy, room, save_policy, token_logprobs, trainable
 from rlhf.preferences import Example, Labelled, encode_example, example_batch, example_micro_batches, mismatched
 from rlhf.records import Row, read_rows, write_json
 from rlhf.seeding import derive
+from rlhf.spending import spent
 from rlhf.trainer import Metrics, OptimizerSettings, StepBatch, fit
 from tasks.config.algorithms.direct import DirectAlgorithm, Kto
 from tasks.config.dpo import DirectAlignment
@@ -198,6 +199,7 @@ def _reference(
     return dict(zip(asked, load_file(path)["logprobs"].tolist(), strict=True))
 
 
+@spent("score")
 @torch.no_grad()
 def _summed_logprobs(config: DirectAlignment, policy: Policy, judged: Sequence[Labelled]) -> Tensor:
     """log π(completion|prompt) of each, [len(judged)]."""
@@ -228,6 +230,7 @@ def _step(
     return StepBatch(micro_batches, denominator=len(lesson.examples), metrics=metrics)
 
 
+@spent("score")
 @torch.no_grad()
 def _measure(algorithm: DirectAlgorithm, policy: Policy, step: StepBatch[MicroBatch]) -> dict[str, float]:
     """Means over the examples of the loss and of everything that training logs."""

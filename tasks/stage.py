@@ -26,11 +26,13 @@ from typing import Any
 import psutil
 
 from rlhf.errors import Busy, PreflowError
+from rlhf.spending import spent
 from tasks import environment
 from tasks.arguments import inputs_of, parser
 from tasks.config import Section, read_yaml
 from tasks.graph import digest, load_graph, stage_key
 from tasks.journal import Log, home, new_folder
+from tasks.spending import figures
 from tasks.witness import by_hand, follow, origin, outputs, used
 
 _PR_SET_PDEATHSIG = 1
@@ -85,9 +87,11 @@ def _run(function: Callable[..., None], arguments: argparse.Namespace) -> int:
             _work(function, inputs, Path(arguments.out), place, log)
         except BaseException as error:
             code = error.exit_code if isinstance(error, PreflowError) else 1
-            log.event("end", status="FAILED", exit_code=code, reason=str(error) or type(error).__name__)
+            reason = str(error) or type(error).__name__
+            log.event("end", status="FAILED", exit_code=code, reason=reason, cost=figures())
             raise
-        log.event("end", status="FINISHED", exit_code=0, reason="", outs=outputs(root, place.outs), used=used())
+        left = {"outs": outputs(root, place.outs), "used": used(), "cost": figures(home(root))}
+        log.event("end", status="FINISHED", exit_code=0, reason="", **left)
         if not _under_dvc():  # under a flow the scratch stays until the run is closed
             shutil.rmtree(place.scratch)
     return 0
@@ -100,7 +104,8 @@ def _work(function: Callable[..., None], inputs: dict[str, Any], out: Path, plac
     staging.mkdir(parents=True)
     extra = {"scratch": place.scratch, "shared": place.shared, "log": log, "out": staging}
     wanted = inspect.signature(function).parameters
-    function(**inputs, **{key: value for key, value in extra.items() if key in wanted})
+    with spent("other"):
+        function(**inputs, **{key: value for key, value in extra.items() if key in wanted})
     out.mkdir(parents=True, exist_ok=True)
     for child in sorted(staging.iterdir()):
         target = out / child.name

@@ -88,6 +88,8 @@ def used() -> dict[str, Any]:
         facts["device"] = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
         facts["cpu_capability"] = torch.backends.cpu.get_cpu_capability()
         facts["threads"] = torch.get_num_threads()
+        if torch.cuda.is_initialized():
+            facts["peak_cuda_gib"] = torch.cuda.max_memory_allocated() / 2**30
     return facts
 
 

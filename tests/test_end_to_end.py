@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from tasks.costs import KINDS
 from tasks.graph import load_graph
 
 REPO = Path(__file__).parents[1]
@@ -37,6 +38,7 @@ SHORT: dict[str, Any] = {
     "reward_model.min_length_bin_accuracy": 0.0,
 }
 STAGES = list(load_graph(REPO).stages)
+TRAINED = ("base", "sft", "reward_model", "rejection_sampling", "dpo", "rl")
 
 
 def sh(root: Path, *command: str) -> str:
@@ -137,6 +139,11 @@ def test_files_for_programs(checkout: Path, first: dict[str, Any]) -> None:
     assert gate["candidate"] in ("rejection_sampling", "rl", "dpo")
     assert first["promotion"]["promoted"] is gate["promote"]
     assert set(first["mlflow"]["stages"]) == set(STAGES)
+    assert set(first["costs"]) == set(STAGES)
+    for name, cost in first["costs"].items():
+        assert sum(cost[f"seconds_{kind}"] for kind in KINDS) == pytest.approx(cost["seconds"]), name
+        assert bool(cost["tokens_trained"]) == (name in TRAINED), name
+        assert not cost["flops"] or cost["matmul_share"] > 0, name
 
 
 @pytest.mark.e2e

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from rlhf.batching import Batch
+from rlhf.models.needs import charge_head, charge_pass
 
 LOGITS_AT_ONCE = 2**27
 """Most logits alive at a time (half a gigabyte of float32): beyond it the head runs in slices, recomputed backward."""
@@ -29,6 +30,7 @@ def hidden_states(model: Any, input_ids: Tensor, attention_mask: Tensor) -> Tens
         raise ValueError("a sequence starts with padding, expected it on the right (as rlhf.batching.collate does)")
     ids = input_ids.to(model.get_output_embeddings().weight.device)
     hidden: Tensor = model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
+    charge_pass(model, attention_mask, hidden)
     return hidden
 
 
@@ -72,6 +74,7 @@ def _masked_logprobs(
     targets = batch.input_ids[:, 1:][trained]  # [N]
     states = hidden[:, :-1][trained]  # [N, H]; the state at t - 1 predicts token t
     head = model.get_output_embeddings()
+    charge_head(head, states)
     rows = max(1, LOGITS_AT_ONCE // head.weight.shape[0])
     if len(targets) <= rows:
         return _head_logprobs(head, states, targets, temperature, with_entropy)

@@ -18,6 +18,7 @@ from rlhf.models.pretrained import load_model, use_chat_ids
 from rlhf.models.remote_code import save_code
 from rlhf.records import write_json
 from rlhf.seeding import derive
+from rlhf.spending import spent
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -111,6 +112,7 @@ def device() -> torch.device:
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
+@spent("save")
 def save_policy(policy: Policy, folder: Path) -> None:
     """Write config.json, generation_config.json, model.safetensors and the chat's files.
 

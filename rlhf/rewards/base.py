@@ -13,6 +13,7 @@ from torch import Tensor
 from rlhf.errors import NumericsError
 from rlhf.records import Row
 from rlhf.sampler import Completion
+from rlhf.spending import spent
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +64,7 @@ def compose(parts: Mapping[str, tuple[float, Component]]) -> Score:
     if not parts:
         raise ValueError("0 reward components, expected at least 1: give one a weight other than 0")
 
+    @spent("score")
     def score(prompts: Sequence[Asked], completions: Sequence[Completion]) -> Scored:
         components = {name: component(prompts, completions) for name, (_, component) in parts.items()}
         for name, values in components.items():

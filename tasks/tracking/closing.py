@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.comparison import JUDGED_BY
+from tasks.costs import costs_of
 from tasks.lineage import Linker, Tree, matches, policies_of, read_tree
 from tasks.redact import redacted
 from tasks.tracking import artifacts, describe, views
-from tasks.tracking.headlines import headlines, judged_policies, summary, tables
+from tasks.tracking.headlines import headlines, judged_policies, spending, spent, summary, tables
 from tasks.tracking.pictures import copy_shown, gather
 from tasks.tracking.runs import RunRecord
 from tasks.tracking.shipping import Shipment
@@ -167,6 +168,10 @@ class _Closing(Shipment):
             for name, rows in tables(tree).items():
                 self.table(self.parent, name, rows, self.state.setdefault("tables", []))
         self.log(self.parent, summary(results, self._ended() - when / 1000, when))
+        costs = costs_of(self.run.root, self.run.run_id, tree, results)
+        self.log(self.parent, spending(costs, results, when))
+        for stage, cost in costs.items():
+            self.log(children[stage], spent(cost, when, cached=results[stage]["state"] == "cached"))
         for name in CONFIG:
             if (tree.root / name).exists():
                 self.client.log_text(self.parent, redacted((tree.root / name).read_text("utf-8")), f"config/{name}")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.comparison import JUDGED_BY
+from tasks.costs import SUMMED, total
 from tasks.lineage import Linker, Tree, policies_of
 from tasks.tracking.describe import MEASURES, read_out
 
@@ -25,6 +26,26 @@ def summary(results: Mapping[str, Mapping[str, Any]], seconds: float, when: int)
     states = [result["state"] for result in results.values()]
     found = {"seconds": round(seconds, 1), "stages_ran": states.count("ran"), "stages_cached": states.count("cached")}
     return [Metric(name, float(value), when, 0) for name, value in found.items()]
+
+
+def spending(
+    costs: Mapping[str, Mapping[str, float]], results: Mapping[str, Mapping[str, Any]], when: int
+) -> list[Any]:
+    """What all stages of a run cost together, as section `cost`; `[]` where nothing is known of any."""
+    from mlflow.entities import Metric
+
+    summed = total(costs, results) if costs else {}
+    return [Metric(f"cost/{name}", value, when, 0) for name, value in summed.items()]
+
+
+def spent(cost: Mapping[str, float], when: int, *, cached: bool) -> list[Any]:
+    """What a stage cost, as section `cost`; of a cached one nothing, and as `cost_then` what it cost when it ran."""
+    from mlflow.entities import Metric
+
+    now = [Metric(f"cost/{name}", 0.0, when, 0) for name in SUMMED] if cached and cost else []
+    return now + [
+        Metric(f"cost_then/{name}" if cached else f"cost/{name}", value, when, 0) for name, value in cost.items()
+    ]
 
 
 def gain(scores: Mapping[str, Any] | None, gate: Mapping[str, Any] | None) -> dict[str, float]:

@@ -22,6 +22,7 @@ from tasks.tracking.values import chunks, params_of, plottable, text
 
 METRICS_A_CALL = 1000
 PARAMS_A_CALL = 100
+USED = ("cpu_seconds", "peak_memory_gib", "peak_cuda_gib")
 
 
 def ship_run(run: RunRecord) -> None:
@@ -176,7 +177,7 @@ class Shipment:
                 self.client.log_artifact(kept["run"], str(files / event["file"]), event["folder"] or None)
             case "end":
                 used = event.get("used") or {}
-                numbers = {name: used[name] for name in ("cpu_seconds", "peak_memory_gib") if name in used}
+                numbers = {name: used[name] for name in USED if name in used}
                 numbers["seconds"] = event["time"] - kept["begun"]
                 points.extend(Metric(f"system/{name}", value, when, 0) for name, value in numbers.items())
                 words = {f"system.{name}": str(value) for name, value in used.items() if name not in numbers}

@@ -74,6 +74,21 @@ def test_a_run_becomes_a_parent_with_one_child_a_stage(root: Path) -> None:
     assert [(point.step, point.value) for point in history] == [(0, 1.0), (1, 0.5), (2, 1 / 3)]
 
 
+def test_stages_say_what_they_cost_and_the_run_what_they_cost_together(root: Path) -> None:
+    """A second of their own each, and half a second around it."""
+    ids = whole_run(root)
+    rl = children(root, ids["run"])["rl"].data.metrics
+    assert (rl["cost/seconds"], rl["cost/seconds_train"], rl["cost/seconds_orchestration"]) == (1.5, 0.25, 0.5)
+    assert (rl["cost/flops"], rl["cost/tokens_trained"], rl["cost/matmul_share"]) == (2e9, 300.0, 0.4)
+    parent = client(root).get_run(ids["run"]).data.metrics
+    assert (parent["cost/seconds"], parent["cost/flops"], parent["cost/tokens_processed"]) == (7.5, 1e10, 2000.0)
+    tracking.begin_run(root, "r2", {})
+    again = tracking.finish_run(root, "r2", told("cached"), "FINISHED")
+    cached = children(root, again["run"])["rl (cached)"].data.metrics
+    assert (cached["cost/flops"], cached["cost_then/flops"], cached["cost_then/seconds"]) == (0.0, 2e9, 1.5)
+    assert client(root).get_run(again["run"]).data.metrics["cost/seconds"] == 0.0
+
+
 def test_tables_are_those_of_mlflow(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ids = whole_run(root)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri_of(root))

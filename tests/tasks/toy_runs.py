@@ -164,6 +164,12 @@ OUTS = {
     "gate": ["data/13_gate/gate.json"],
 }
 STAGES = tuple(OUTS)
+COST = {
+    **{"seconds_sample": 0.125, "seconds_score": 0.125, "seconds_train": 0.25, "seconds_save": 0.25},
+    **{"seconds_other": 0.25, "tokens_processed": 400.0, "tokens_trained": 300.0, "tokens_sampled": 100.0},
+    **{"flops": 2e9, "matmul_rate": 1e10, "peak_memory_gib": 0.5},
+}
+"""Of each stage: a second in all."""
 
 
 def start(root: Path, run_id: str, stage: str, **owner: Any) -> Log:
@@ -177,7 +183,8 @@ def start(root: Path, run_id: str, stage: str, **owner: Any) -> Log:
 def end(log: Log, root: Path, stage: str) -> None:
     """The last line of a stage that went well."""
     used = {"cpu_seconds": 1.0, "peak_memory_gib": 0.5, "device": "cpu"}
-    log.event("end", status="FINISHED", exit_code=0, reason="", outs=outputs(root, OUTS[stage]), used=used)
+    left = {"outs": outputs(root, OUTS[stage]), "used": used, "cost": COST}
+    log.event("end", status="FINISHED", exit_code=0, reason="", **left)
 
 
 def run_all(root: Path, run_id: str, gold: float = 0.5, steps: int = 3) -> None:

@@ -1,0 +1,63 @@
+"""What this process spends: seconds by kind of work, tokens, and the floating-point operations that its models need.
+
+`with spent("sample"):`, or the same as a decorator, charges the time inside to `sample` and to nothing around it, so
+that the kinds add up to the whole. Models charge tokens and operations (`rlhf.models.needs`). One account a process:
+its main thread alone works with models.
+"""
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, Literal, get_args
+
+Kind = Literal["sample", "score", "train", "save", "other"]
+Count = Literal["tokens_processed", "tokens_trained", "tokens_sampled", "flops"]
+
+
+class Account:
+    """Seconds by kind and counts by name, from 0 on."""
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.seconds: dict[Kind, float] = dict.fromkeys(get_args(Kind), 0.0)
+        self.counts: dict[Count, float] = dict.fromkeys(get_args(Count), 0.0)
+        self.precision = ""
+        """Of the newest pass through a model: "float32", …"""
+        self._clock, self._since = clock, 0.0
+        self._open: list[Kind] = []
+
+    @contextmanager
+    def spent(self, kind: Kind) -> Iterator[None]:
+        """Charge the time inside to `kind`; what is opened inside pauses it."""
+        self._settle()
+        self._open.append(kind)
+        try:
+            yield
+        finally:
+            self._settle()
+            self._open.pop()
+
+    def add(self, **counts: float) -> None:
+        """Add to counts."""
+        for name, value in counts.items():
+            self.counts[name] += value  # type: ignore[index]
+
+    def _settle(self) -> None:
+        _await_accelerator()
+        now = self._clock()
+        if self._open:
+            self.seconds[self._open[-1]] += now - self._since
+        self._since = now
+
+
+ACCOUNT = Account()
+"""Of this process."""
+spent = ACCOUNT.spent
+
+
+def _await_accelerator() -> None:
+    """What was only handed to it belongs to who handed it over."""
+    torch: Any = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        with suppress(RuntimeError):  # of a kernel that failed: whoever reads its result is told
+            torch.cuda.synchronize()

@@ -1,0 +1,61 @@
+"""What a stage's function cost, for the `end` of its journal: no figure of it reaches an output.
+
+The share of the machine that was used needs its rate, which is measured once a machine, number of threads and
+precision, and kept in `<home>/matmul.json`.
+"""
+
+import json
+import platform
+import time
+from pathlib import Path
+
+from rlhf.spending import ACCOUNT
+from tasks.witness import used
+
+AT_LEAST, TIMES = 0.2, 3
+"""Seconds and products that are measured; the fastest counts."""
+
+
+def figures(home: Path | None = None) -> dict[str, float]:
+    """Seconds by kind, tokens, FLOPs and peak memory; with `home`, and where models were used, the rate of a matmul."""
+    found: dict[str, float] = {f"seconds_{kind}": seconds for kind, seconds in ACCOUNT.seconds.items()}
+    found |= {str(name): count for name, count in ACCOUNT.counts.items()}
+    found |= {name: value for name, value in used().items() if name.startswith("peak_")}
+    if home is not None and found["flops"]:
+        found["matmul_rate"] = matmul_rate(home, ACCOUNT.precision)
+    return found
+
+
+def matmul_rate(home: Path, precision: str) -> float:
+    """FLOP/s of a square matrix product on this machine, as it was measured here first."""
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    name = torch.cuda.get_device_name() if device == "cuda" else torch.backends.cpu.get_cpu_capability()
+    key = f"{platform.node()}, {name}, {torch.get_num_threads()} threads, {precision}"
+    path = home / "matmul.json"
+    try:
+        known: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        known = {}
+    if key not in known:
+        known[key] = _measured(precision, device)
+        draft = path.with_suffix(f".{time.monotonic_ns()}.tmp")
+        draft.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        draft.replace(path)
+    return known[key]
+
+
+def _measured(precision: str, device: str) -> float:
+    import torch
+
+    size = 4096 if device == "cuda" else 1024
+    left = torch.ones(size, size, dtype=getattr(torch, precision), device=device)
+    result = torch.empty_like(left)
+    spent: list[float] = []
+    while len(spent) < TIMES or sum(spent) < AT_LEAST:
+        began = time.perf_counter()
+        torch.mm(left, left, out=result)
+        result[0, 0].item()  # waits for an accelerator
+        spent.append(time.perf_counter() - began)
+    return 2.0 * size**3 / min(spent)

@@ -1,0 +1,94 @@
+"""What stages cost, from journals: those that ran, those that were cached, and what is not known."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rlhf.spending import ACCOUNT
+from tasks import spending
+from tasks.costs import KINDS, costs_of, total
+from tasks.journal import home
+from tasks.lineage import read_tree
+from tasks.tracking.runs import begin, owner_of_this_process, write_json_atomically
+
+sys.path.insert(0, str(Path(__file__).parent))
+import toy_runs as toy
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.delenv("PREFLOW_HOME", raising=False)
+    return toy.write_tree(tmp_path)
+
+
+def told(state: str, seconds: float) -> dict[str, dict[str, Any]]:
+    return {stage: {"state": state, "seconds": seconds} for stage in toy.STAGES}
+
+
+def run(root: Path, run_id: str = "r1", seconds: float = 1.5) -> None:
+    begin(root, run_id, {}, owner_of_this_process())
+    toy.run_all(root, run_id)
+    results = told("ran", seconds)
+    write_json_atomically(home(root) / "journal" / run_id / "finish.json", {"results": results})
+
+
+def test_the_parts_of_a_stage_add_up_to_what_the_flow_waited(root: Path) -> None:
+    """Half a second in models: 2e9 FLOPs of the 5e9 that the machine does in that time; 400 tokens in its second."""
+    run(root)
+    costs = costs_of(root, "r1", read_tree(root), told("ran", 1.5))
+    assert list(costs) == list(toy.STAGES)
+    rl = costs["rl"]
+    assert (rl["seconds"], rl["seconds_orchestration"]) == (1.5, 0.5)
+    assert sum(rl[f"seconds_{kind}"] for kind in KINDS) == rl["seconds"]
+    assert (rl["matmul_share"], rl["tokens_per_second"]) == (0.4, 400.0)
+
+
+def test_a_cached_stage_costs_nothing_and_says_what_it_cost_when_it_ran(root: Path) -> None:
+    run(root)
+    results = told("cached", 0.0) | {"gate": {"state": "ran", "seconds": 2.0}}
+    log = toy.start(root, "r2", "gate")
+    toy.end(log, root, "gate")
+    costs = costs_of(root, "r2", read_tree(root), results)
+    assert (costs["rl"]["seconds"], costs["gate"]["seconds"]) == (1.5, 2.0)
+    summed = total(costs, results)
+    assert (summed["seconds"], summed["seconds_train"], summed["flops"]) == (2.0, 0.25, 2e9)
+
+
+def test_the_cost_of_other_bytes_is_not_told(root: Path) -> None:
+    run(root)
+    toy.make_outputs(root, "sft", gold=0.9)
+    toy.lock_everything(root)
+    costs = costs_of(root, "r2", read_tree(root), told("cached", 0.0))
+    assert "sft" not in costs and "rl" in costs
+
+
+def test_a_stage_that_was_killed_said_nothing(root: Path) -> None:
+    run(root)
+    toy.start(root, "r2", "rl")
+    results = {"rl": {"state": "failed", "seconds": 3.0}, "gate": {"state": "skipped", "seconds": 0.0}}
+    assert costs_of(root, "r2", read_tree(root), results) == {}
+
+
+def test_a_run_by_hand_has_no_orchestration(root: Path) -> None:
+    run(root)
+    (home(root) / "journal" / "r1" / "finish.json").unlink()
+    cost = costs_of(root, "r2", read_tree(root), told("cached", 0.0))["rl"]
+    assert cost["seconds"] == 1.0 and "seconds_orchestration" not in cost
+
+
+def test_the_machine_is_measured_once(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home(root).mkdir(parents=True, exist_ok=True)
+    first = spending.matmul_rate(home(root), "float32")
+    monkeypatch.setattr(spending, "_measured", lambda *_: 2 * first)
+    assert spending.matmul_rate(home(root), "float32") == first > 0
+    assert spending.matmul_rate(home(root), "bfloat16") == 2 * first  # another precision has a rate of its own
+    (home(root) / "matmul.json").write_text("{ torn")
+    assert spending.matmul_rate(home(root), "float32") == 2 * first
+
+
+def test_without_models_no_machine_is_measured(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ACCOUNT.counts, "flops", 0.0)
+    assert "matmul_rate" not in spending.figures(home(root))
+    assert not (home(root) / "matmul.json").exists()
