@@ -5,8 +5,9 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
+from urllib.error import HTTPError
 
-from flows import champion, dvc, guards, machine, promotion, workspace
+from flows import champion, dvc, guards, machine, promotion, unchanged, workspace
 from flows.request import Run
 from flows.runner import last_event
 from rlhf.errors import DependencyDown, Preempted, PreflowError
@@ -82,9 +83,19 @@ def tell(this: Run, say: Callable[[str], None]) -> None:
         return
     tracking.attach(this.owner, this.report.run, this.place.reports / page.PAGE)
     if this.report.prefect:
+        _show(this.report.prefect, short, say)
+
+
+def _show(page: str, short: str, say: Callable[[str], None]) -> None:
+    server, _, flow_run = page.partition("/runs/flow-run/")
+    try:
+        unchanged.show_report(f"{server}/api", flow_run, short)
+    except HTTPError:  # it wants more of who asks than we know: its own client knows it
         from flows.pipeline import show_report  # imports Prefect
 
-        show_report(this.report.prefect.rsplit("/", 1)[1], short, say)
+        show_report(flow_run, short, say)
+    except (OSError, ValueError) as error:
+        say(f"Prefect did not take the run's report: {type(error).__name__}: {error}")
 
 
 def _close_record(this: Run, results: Results, status: str) -> None:

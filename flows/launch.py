@@ -13,15 +13,28 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from flows import champion, closing, dvc, given, guards, leftovers, profiles, server, sources, workspace, worktrees
+from flows import (
+    champion,
+    closing,
+    dvc,
+    given,
+    guards,
+    leftovers,
+    placing,
+    profiles,
+    server,
+    unchanged,
+    workspace,
+    worktrees,
+)
 from flows.busy import busy
 from flows.history import seconds_before
-from flows.request import Report, Run, Start, Wish, commit_message
-from flows.runner import SIDE_BY_SIDE, Place
+from flows.request import Report, Run, Start, Wish
+from flows.runner import SIDE_BY_SIDE
 from flows.view import View
+from flows.work import Work
 from rlhf.errors import DependencyDown
 from tasks import tracking
-from tasks.config.sources import Source
 from tasks.graph import load_graph
 from tasks.journal import home
 from tasks.outcome import StageResult
@@ -68,15 +81,16 @@ def run(
             tracking.keep(root, report.run)
             stack.callback(tracking.let_go, report.run)
         with busy(f"run {report.run}: getting ready"):
-            prefect = server.start(root)
-            threading.Thread(target=_import_prefect, daemon=True).start()
-            place, taken, whole = _place(root, resolved, wish.start, report, say)
+            prefect = _prefect(root) if _surely_runs(root, wish, resolved) else server.there(root)
+            place, taken, whole = placing.place(root, resolved, wish.start, report, say)
             on_tree(place.tree)
             this = Run(wish, resolved, report, place, load_graph(place.tree), cancel, taken)
             this, todo = _todo(this, whole, say)
             if todo:
                 guards.check_disk(root)
-            server.wait(prefect, root, cancel)
+                prefect = _prefect(root)
+            if prefect:
+                server.wait(prefect, root, cancel)
         results = _stages(this, todo, prefect, say, on_begin, on_result)
         with busy(f"run {report.run}: keeping what it was"):
             closing.keep(this, results, say)
@@ -110,57 +124,24 @@ def _as_begun(start: Start) -> profiles.Resolved:
     )
 
 
+def _surely_runs(root: Path, wish: Wish, resolved: profiles.Resolved) -> bool:
+    """Whether something has to run, as far as that can be told in a moment."""
+    if wish.start:
+        return bool(wish.start.todo)
+    before = workspace.runs(root, resolved.label) if resolved.label else (root / "dvc.lock").exists()
+    return wish.rerun or bool(wish.retrain) or not before
+
+
+def _prefect(root: Path) -> server.Server:
+    """The server, started where none is up, for a flow that will be run."""
+    threading.Thread(target=_import_prefect, daemon=True).start()
+    return server.start(root)
+
+
 def _import_prefect() -> None:
     """It takes seconds, in which git and dvc are waited for; what goes wrong shows where it is used."""
     with suppress(Exception):
         importlib.import_module("flows.pipeline")
-
-
-def _place(
-    root: Path, resolved: profiles.Resolved, start: Start | None, report: Report, say: Callable[[str], None]
-) -> tuple[Place, workspace.Snapshot, bool]:
-    """The tree that the run works in, with its sources, snapshotted on its ref; False: not all outputs are there."""
-    whole = True
-    message = commit_message(report.run, resolved.label)
-    wanted = [Source.model_validate(source) for source in resolved.values.get("sources") or ()]
-    shared = sources.shared_folder(root)
-    if not resolved.label:
-        tree = root
-        dvc.mend_rwlock(root)
-        sources.bring(wanted, root / "data" / "inbox", shared)
-        taken = workspace.snapshot(root, report.run, message)
-    else:
-        extra: dict[str, bytes | None] = {"params.yaml": resolved.text.encode()}
-        if start:
-            extra["dvc.yaml"] = start.graph.encode()
-            begin_with: dict[str, bytes | None] = {"dvc.lock": start.lock.encode() or None}
-        else:
-            if resolved.dvc_yaml:
-                extra["dvc.yaml"] = resolved.dvc_yaml.read_bytes()
-            begin_with = _begin_with(root, resolved.label)
-        base = start.commit if start else "HEAD"
-        taken = workspace.snapshot(root, report.run, message, base=base, parent=base, extra=extra)
-        cache = Path(start.cache) if start else dvc.cache(root)
-        with_inbox, replaced = not resolved.own_sources, [source.target for source in wanted]
-        tree = worktrees.add(root, report.run, taken.commit, with_inbox=with_inbox, replaced=replaced, cache=cache)
-        sources.bring(wanted, tree / "data" / "inbox", shared)
-        whole = worktrees.seed(tree, begin_with)
-    report.ref, report.commit, report.left_out = taken.ref, taken.commit, taken.left_out
-    if taken.left_out:
-        say(f"not kept with this run, as they look like secrets or git ignores them: {', '.join(taken.left_out)}")
-    return Place(root, tree, report.run), taken, whole
-
-
-def _begin_with(root: Path, label: str) -> dict[str, bytes | None]:
-    """What a worktree starts from, so that as little as possible runs.
-
-    That is the lock file, and the champion that goes with it, of the last run of its label; else the checkout's lock.
-    """
-    for commit in workspace.runs(root, label):
-        if workspace.file_at(root, commit, "dvc.lock"):
-            return {path: workspace.file_at(root, commit, path) for path in ("dvc.lock", *champion.FILES)}
-    present = root / "dvc.lock"
-    return {"dvc.lock": present.read_bytes() if present.exists() else None}
 
 
 def _todo(this: Run, whole: bool, say: Callable[[str], None]) -> tuple[Run, set[str]]:
@@ -184,17 +165,16 @@ def _todo(this: Run, whole: bool, say: Callable[[str], None]) -> tuple[Run, set[
 def _stages(
     this: Run,
     todo: set[str],
-    prefect: server.Server,
+    prefect: server.Server | None,
     say: Callable[[str], None],
     on_begin: Callable[[], None],
     on_result: Callable[[StageResult, Path], None],
 ) -> Mapping[str, StageResult]:
-    from flows.pipeline import Work, execute  # imports Prefect, which reads its settings then
-
     done = threading.Event()
     keepers: list[threading.Thread] = []
 
     def begin(flow_run: str) -> None:
+        assert prefect
         this.report.prefect = f"{prefect.page}/runs/flow-run/{flow_run}"
         tracking.announce(this.owner, this.report.run, _about(this) | {"flow_run_id": flow_run})
         keepers.append(threading.Thread(target=_keep_books, args=(this, prefect, done), daemon=True))
@@ -225,12 +205,22 @@ def _stages(
         )
         on_begin()
         try:
-            return execute(work)
+            return _execute(work, prefect, bool(this.wish.retrain))
         finally:
             done.set()
             tracking.announce(this.owner, this.report.run, _about(this))  # where Prefect never began the flow
             for keeper in keepers:
                 keeper.join(timeout=0.5 if this.cancel.is_set() else 60.0)
+
+
+def _execute(work: Work, prefect: server.Server | None, below_a_flow: bool) -> Mapping[str, StageResult]:
+    """By Prefect's flow; where nothing has to run, Prefect is only told so, and nothing of it imported."""
+    if not (work.todo or below_a_flow):
+        with suppress(OSError):  # it wants more of who asks than we know: its own client knows it
+            return unchanged.execute(work, prefect.url if prefect else "")
+    from flows.pipeline import execute  # imports Prefect, which reads its settings then
+
+    return execute(work)
 
 
 def _about(this: Run) -> dict[str, Any]:

@@ -5,8 +5,7 @@ Import this after `flows.server.start`, which tells Prefect where its server is.
 
 import signal
 import threading
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
 from typing import Any, get_args
 from uuid import UUID
 
@@ -21,40 +20,11 @@ from prefect.states import Cancelled, Completed, Failed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows import inputs
-from flows.runner import GO_ON, SIDE_BY_SIDE, STOPPED, Place, run_stage
+from flows.runner import GO_ON, STOPPED, run_stage
+from flows.work import Work
 from rlhf.errors import DependencyDown, Preempted, PreflowError
 from tasks import outcome
-from tasks.graph import Graph
 from tasks.outcome import StageResult
-
-
-def nothing(*_: Any) -> None:
-    """For callbacks that nobody wants."""
-
-
-@dataclass(frozen=True)
-class Work:
-    """One run: what to bring up to date, and who wants to hear of it."""
-
-    place: Place
-    graph: Graph
-    todo: Collection[str]
-    """Stages to hand to DVC; the others are known to be unchanged and cost nothing."""
-    force: bool = False
-    cancel: threading.Event = field(default_factory=threading.Event)
-    slots: int = SIDE_BY_SIDE
-    """Stages side by side."""
-    patience: float = 120.0
-    """Seconds to wait for a stage that another process holds."""
-    before: Callable[[str], None] = nothing
-    """Called in a stage's turn, before DVC looks at it; its PreflowError fails the stage."""
-    on_start: Callable[[str], None] = nothing
-    on_line: Callable[[str, str], None] = nothing
-    on_result: Callable[[StageResult], None] = nothing
-    on_flow: Callable[[str], None] = nothing
-    """Gets the id of the flow run before the first stage starts."""
-    on_trouble: Callable[[str], None] = nothing
-    """Gets a line when Prefect itself failed."""
 
 
 def execute(work: Work) -> Mapping[str, StageResult]:

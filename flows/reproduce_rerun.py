@@ -14,6 +14,7 @@ from flows.again import md5_of
 from flows.reproduce_restore import Locked, outs_of
 from flows.runner import Place
 from flows.view import View
+from flows.work import Work
 from tasks.graph import Graph
 from tasks.lineage import read_tree
 from tasks.outcome import StageResult
@@ -94,7 +95,7 @@ def run(
     """
     prefect = server.start(root)
     server.wait(prefect, root, cancel)
-    from flows.pipeline import Work, execute  # imports Prefect, which reads its settings then
+    from flows.pipeline import execute  # imports Prefect, which reads its settings then
 
     graph = read_tree(tree).graph
     (tree / "dvc.lock").unlink(missing_ok=True)

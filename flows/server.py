@@ -75,6 +75,17 @@ def start(root: Path, idle_seconds: float = IDLE_SECONDS, port: int = 0) -> Serv
     return server
 
 
+def there(root: Path) -> Server | None:
+    """The server to use where there is one, also one that is still starting; none is started."""
+    if named := configured():
+        return Server(named)
+    server = running(root)
+    if server:
+        touch(root)
+        os.environ.update(environ(root, server.url))
+    return server
+
+
 def environ(root: Path, url: str) -> dict[str, str]:
     """What makes Prefect, client or server, live in this project and quietly."""
     folder = home(root) / "prefect"

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from flows import pipeline
-from flows.pipeline import Work, execute
+from flows.pipeline import execute
 from flows.runner import Place
+from flows.work import Work
 from tasks.graph import load_graph
 from tasks.outcome import StageResult
 

@@ -1,0 +1,114 @@
+"""A run in which nothing has to run: no Prefect is imported or started for it, and one that is up hears all of it."""
+
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, ClassVar
+from urllib.error import HTTPError
+
+import pytest
+
+from flows import unchanged
+from flows.runner import Place
+from flows.work import Work
+from tasks.graph import load_graph
+from tests.flows.test_run import STAGES, ask
+from tests.flows.toy import PROGRAM, REPO, dvc_repro
+
+WITHOUT_PREFECT = (
+    PROGRAM.rstrip().removesuffix("main()")
+    + """
+import sys
+try:
+    main()
+finally:
+    assert "prefect" not in sys.modules
+"""
+)
+
+
+def run(root: Path, **env: str) -> dict[str, Any]:
+    """`preflow run --json` in a process that fails where it has imported Prefect."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith("PREFECT_")}
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_PREFECT, "run", "--json"],
+        cwd=root,
+        env=own | {"PYTHONPATH": str(REPO), "PREFECT_HOME": str(root.parent / "nobody"), **env},
+        text=True,
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    report: dict[str, Any] = json.loads(done.stdout)
+    assert [(stage["name"], stage["state"]) for stage in report["stages"]] == [(name, "cached") for name in STAGES]
+    return report
+
+
+@pytest.mark.e2e
+def test_without_a_server_none_is_started_and_with_one_it_is_told(toy: Path, api: str) -> None:
+    dvc_repro(toy)
+    assert run(toy)["prefect"] == ""
+    assert not (toy / ".preflow" / "server.json").exists()
+    report = run(toy, PREFECT_API_URL=api)
+    flow_run = report["prefect"].rsplit("/", 1)[1]
+    (found,) = ask(api, "flow_runs/filter", {"flow_runs": {"id": {"any_": [flow_run]}}})
+    assert (found["name"], found["state"]["type"]) == (report["run"], "COMPLETED")
+    assert found["state"]["message"] == f"0 ran, {len(STAGES)} cached"
+    (page,) = ask(api, "artifacts/filter", {"artifacts": {"flow_run_id": {"any_": [flow_run]}}})
+    assert page["type"] == "markdown"
+
+
+class Answers(BaseHTTPRequestHandler):
+    """A server that answers as it is told, and with success afterwards."""
+
+    codes: ClassVar[list[int]] = []
+    paths: ClassVar[list[str]] = []
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.paths.append(self.path)
+        self.send_response(self.codes.pop(0) if self.codes else 201)
+        self.end_headers()
+        self.wfile.write(b'{"id": "7"}')
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def fake() -> Iterator[str]:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
+    Answers.codes, Answers.paths = [], []
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+
+
+def work(root: Path, flows: list[str], said: list[str]) -> Work:
+    return Work(Place(root, root, "r"), load_graph(root), todo=(), on_flow=flows.append, on_trouble=said.append)
+
+
+def test_a_busy_server_is_asked_again(toy: Path, fake: str) -> None:
+    flows, said = list[str](), list[str]()
+    Answers.codes = [503, 201, 503]
+    assert {one.state for one in unchanged.execute(work(toy, flows, said), fake).values()} == {"cached"}
+    asked = ["/flows/", "/flows/", "/flow_runs/", "/flow_runs/", *["/task_runs/"] * len(STAGES)]
+    assert Answers.paths == [*asked, "/flow_runs/7/set_state"]
+    assert (flows, said) == (["7"], [])
+
+
+def test_one_that_knows_us_not_hears_nothing_and_one_that_stops_listening_costs_a_line(toy: Path, fake: str) -> None:
+    flows, said = list[str](), list[str]()
+    Answers.codes = [401]
+    with pytest.raises(HTTPError):
+        unchanged.execute(work(toy, flows, said), fake)
+    assert (Answers.paths, flows) == (["/flows/"], [])
+    Answers.codes = [201, 201, 500]
+    assert list(unchanged.execute(work(toy, flows, said), fake)) == STAGES
+    assert len(said) == 1 and "may be incomplete" in said[0]
