@@ -65,7 +65,7 @@ def _measure(stage: str, again: bool) -> None:
 def _point(stage: str, times: int) -> Record:
     if not (BUILD / "policy_rm").exists():
         _python("bench.growth.inputs", str(BUILD))
-    result = BUILD / "point.json"
+    result = BUILD / f"{stage}.json"
     _python("bench.growth.point", str(BUILD), stage, str(BASE[stage] * times), str(result))
     found: Record = json.loads(result.read_text("utf-8"))
     return found

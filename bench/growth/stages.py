@@ -1,5 +1,6 @@
 """The stages whose growth is measured, each as a function of a folder of rows; light until one is called."""
 
+import shutil
 from pathlib import Path
 
 TIMES = (1, 3, 10, 30)
@@ -11,7 +12,8 @@ SEED = 0
 
 
 def run(stage: str, folder: Path, rows: Path) -> None:
-    """The stage on the rows of one size; `folder` holds the models."""
+    """The stage on the rows of one size, from its beginning; `folder` holds the models."""
+    shutil.rmtree(rows / "scratch", ignore_errors=True)  # a finished training would be taken up at its end
     {
         "prepare": _prepare, "validate": _validate, "sft": _sft, "reward model": _reward_model, "sampling": _sampling,
     }[stage](folder, rows)  # fmt: skip
