@@ -101,6 +101,7 @@ def page_lines() -> list[str]:
         "rows",
         *(f"{times}×, CPU s" for times in TIMES),
         "slope",
+        "10×–30×",
         "peak at 1×, MB",
         "at 30×, MB",
         "growth",
@@ -125,11 +126,13 @@ def page_lines() -> list[str]:
 
 def _line(stage: str, points: Record) -> list[str]:
     last = points[str(TIMES[-1])]
+    found = [(one["rows"], one["processor_seconds"]) for one in (points[str(times)] for times in TIMES)]
     return [
         stage,
         f"{BASE[stage]:,}–{last['rows']:,}",
         *(f"{points[str(times)]['processor_seconds']:.2f}" for times in TIMES),
-        f"**{slope([(one['rows'], one['processor_seconds']) for one in points.values()]):.2f}**",
+        f"**{slope(found):.2f}**",
+        f"{slope(found[-2:]):.2f}",
         f"{last['before']:,.0f}",
         f"{last['peak']:,.0f}",
         f"{100 * (last['peak'] / last['before'] - 1):.1f}%",
