@@ -1,5 +1,6 @@
 """A key-value cache with room ahead: a step writes one slice in place where a growing cache copies all of it."""
 
+import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicLayer
 
@@ -24,8 +25,8 @@ class RoomyLayer(DynamicLayer):
         return self._show()
 
     def batch_select_indices(self, indices: Tensor) -> None:
-        """Keep these rows."""
-        self._buffers = [buffer.index_select(0, indices) for buffer in self._buffers]
+        """Keep these rows; of the room ahead nothing is copied."""
+        self._buffers = [_rows(buffer, indices, self._length) for buffer in self._buffers]
         self._show()
 
     def _show(self) -> tuple[Tensor, Tensor]:
@@ -39,3 +40,10 @@ def _with_room(states: Tensor, group_size: int, room: int) -> Tensor:
     buffer = states.new_empty((prompts * group_size, heads, length + room, size))
     buffer.view(prompts, group_size, heads, length + room, size)[:, :, :, :length] = states[:, None]
     return buffer
+
+
+def _rows(buffer: Tensor, indices: Tensor, length: int) -> Tensor:
+    """A buffer of these rows alone, its first `length` positions filled."""
+    kept = buffer.new_empty((len(indices), *buffer.shape[1:]))
+    torch.index_select(buffer[:, :, :length], 0, indices, out=kept[:, :, :length])
+    return kept

@@ -136,8 +136,8 @@ def draw(logits: Tensor, temperature: float, uniforms: Tensor | None) -> tuple[T
     if uniforms is None:
         chosen = logits.argmax(-1, keepdim=True)
         return chosen.squeeze(-1), logits.log_softmax(-1).gather(-1, chosen).squeeze(-1)
-    logprobs = (logits / temperature).log_softmax(-1)
-    cumulative = logprobs.exp().cumsum(-1, dtype=torch.float64)
+    logprobs = (logits if temperature == 1 else logits / temperature).log_softmax(-1)
+    cumulative = logprobs.exp().double().cumsum_(-1)
     total = cumulative[:, -1:]
     point = torch.minimum(uniforms[:, None] * total, torch.nextafter(total, torch.zeros_like(total)))
     # The first index whose cumulative sum exceeds the point; the clamp is for NaN, which the caller reports.

@@ -1,0 +1,179 @@
+"""How time and memory of the stages grow with their rows, and what doubling the groups or prompts of RL costs.
+
+    python -m bench.growth                     # measure what is missing, the table and plot of docs/speed.md
+    python -m bench.growth --only sft          # one of prepare, validate, sft, "reward model", sampling, rl
+    python -m bench.growth --show              # the table of what is kept
+
+Every point is a process of its own with one thread, and is kept in bench/growth/results; --again measures anew.
+"""
+
+import argparse
+import json
+import math
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from bench.growth.stages import BASE, TIMES
+from bench.page import table, write_between
+from bench.speed.cell import Cell
+from bench.speed.cells import TINY
+from bench.speed.sides import SURROUNDINGS, prepare, run
+from bench.speed.store import ROOT, commit, machine
+
+RESULTS = Path(__file__).parent / "results"
+BUILD = ROOT / "build/growth"
+PAGE, PLOT = ROOT / "docs/speed.md", ROOT / "docs/img/growth.svg"
+RL = Cell("grpo", TINY, "short", 8, 2, warmup=1, group=8, new_tokens=48)
+DOUBLED = {"once": RL, "groups twice as large": replace(RL, group=16), "twice the prompts": replace(RL, rows=16)}
+Record = dict[str, Any]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.growth", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--only", action="append", default=[], help="stages, or rl")
+    parser.add_argument("--again", action="store_true", help="measure what is kept, too")
+    parser.add_argument("--show", action="store_true", help="nothing is measured")
+    arguments = parser.parse_args()
+    if unknown := set(arguments.only) - {*BASE, "rl"}:
+        sys.exit(f"no stage is called {', '.join(sorted(unknown))}: expected {', '.join([*BASE, 'rl'])}")
+    if not arguments.show:
+        for stage in arguments.only or [*BASE, "rl"]:
+            _measure(stage, arguments.again)
+        write_between(PAGE, "growth", page_lines())
+        _plot()
+    print("\n".join(page_lines()))
+
+
+def _measure(stage: str, again: bool) -> None:
+    record = {} if again else _load(stage)
+    record |= {"machine": machine(), "commit": record.get("commit", commit())}
+    points: Record = record.setdefault("points", {})
+    for name in DOUBLED if stage == "rl" else map(str, TIMES):
+        if name not in points:
+            points[name] = _doubled(name) if stage == "rl" else _point(stage, int(name))
+            RESULTS.mkdir(exist_ok=True)
+            _path(stage).write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+            print(f"{stage}, {name}: {points[name]['processor_seconds']:.2f} s", file=sys.stderr, flush=True)
+
+
+def _point(stage: str, times: int) -> Record:
+    if not (BUILD / "policy_rm").exists():
+        _python("bench.growth.inputs", str(BUILD))
+    result = BUILD / f"{stage}.json"
+    _python("bench.growth.point", str(BUILD), stage, str(BASE[stage] * times), str(result))
+    found: Record = json.loads(result.read_text("utf-8"))
+    return found
+
+
+def _doubled(name: str) -> Record:
+    """Two updates of GRPO after one of warm-up, as `make bench` measures them."""
+    cell = DOUBLED[name]
+    found = run(cell, "ours", prepare(cell, BUILD / name.replace(" ", "-")))
+    return {kept: found[kept] for kept in ("seconds", "processor_seconds", "tokens", "peak_gross")}
+
+
+def _python(module: str, *arguments: str) -> None:
+    kept = os.environ | SURROUNDINGS | {"PREFLOW_REPORTS": str(BUILD / "reports")}
+    command = [str(ROOT / ".venv/bin/python"), "-m", module, *arguments]
+    done = subprocess.run(command, cwd=ROOT, env=kept, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{module} {' '.join(arguments[1:3])} ended with {done.returncode}:\n{done.stderr[-2000:]}")
+
+
+def slope(points: list[tuple[float, float]]) -> float:
+    """Of the straight line through the logarithms, by least squares: 1 where twice the rows take twice the time."""
+    xs, ys = ([math.log(point[axis]) for point in points] for axis in (0, 1))
+    middle_x, middle_y = sum(xs) / len(xs), sum(ys) / len(ys)
+    above = sum((x - middle_x) * (y - middle_y) for x, y in zip(xs, ys, strict=True))
+    return above / sum((x - middle_x) ** 2 for x in xs)
+
+
+def page_lines() -> list[str]:
+    """Both tables and the plot."""
+    header = [
+        "stage",
+        "rows",
+        *(f"{times}×, CPU s" for times in TIMES),
+        "slope",
+        "10×–30×",
+        "peak at 1×, MB",
+        "at 30×, MB",
+        "growth",
+    ]
+    kept = {stage: _load(stage) for stage in [*BASE, "rl"]}
+    whole = [stage for stage in BASE if len(kept[stage].get("points", {})) == len(TIMES)]
+    lines = table(header, [_line(stage, kept[stage]["points"]) for stage in whole])
+    if len(points := kept["rl"].get("points", {})) == len(DOUBLED):
+        once = points["once"]
+        rows = [
+            [
+                name, f"{one['processor_seconds']:.2f}", f"{one['processor_seconds'] / once['processor_seconds']:.2f}",
+                f"{one['tokens']:,}", f"{one['peak_gross']:,.0f}",
+            ]
+            for name, one in points.items()
+        ]  # fmt: skip
+        lines += ["", *table(["RL (GRPO, 8 prompts, groups of 8)", "CPU s", "× once", "tokens", "peak, MB"], rows)]
+    lines += ["", "![time and memory of five stages against their rows](img/growth.svg)"] if whole else []
+    commits = sorted({record["commit"] for record in kept.values() if "commit" in record})
+    return [*lines, "", f"Measured on: {machine()}, one thread. Commits {', '.join(commits)}."]
+
+
+def _line(stage: str, points: Record) -> list[str]:
+    last = points[str(TIMES[-1])]
+    found = [(one["rows"], one["processor_seconds"]) for one in (points[str(times)] for times in TIMES)]
+    return [
+        stage,
+        f"{BASE[stage]:,}–{last['rows']:,}",
+        *(f"{points[str(times)]['processor_seconds']:.2f}" for times in TIMES),
+        f"**{slope(found):.2f}**",
+        f"{slope(found[-2:]):.2f}",
+        f"{last['before']:,.0f}",
+        f"{last['peak']:,.0f}",
+        f"{100 * (last['peak'] / last['before'] - 1):.1f}%",
+    ]
+
+
+def _plot() -> None:
+    import matplotlib
+
+    matplotlib.rcParams["svg.hashsalt"] = "growth"
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 3.2), layout="constrained")
+    time, memory = figure.subplots(1, 2)
+    for stage in BASE:
+        points = _load(stage).get("points", {})
+        if len(points) != len(TIMES):
+            continue
+        base = points["1"]["processor_seconds"]
+        time.loglog(TIMES, [points[str(n)]["processor_seconds"] / base for n in TIMES], "o-", ms=4, label=stage)
+        memory.semilogx(TIMES, [points[str(n)]["peak"] / points[str(n)]["before"] for n in TIMES], "o-", ms=4)
+    time.loglog(TIMES, TIMES, ":", color="#8a8a8a", label="in proportion")
+    memory.axhline(1.1, color="#8a8a8a", linestyle=":")
+    memory.set_ylim(bottom=0.95)
+    for axes, title in ((time, "processor time, × smallest size"), (memory, "peak memory, × smallest size")):
+        axes.set_title(title, fontsize=10)
+        axes.set_xlabel("rows, × smallest size", fontsize=9)
+        axes.set_xticks(TIMES, [str(n) for n in TIMES])
+        axes.minorticks_off()
+    figure.legend(loc="outside right center", fontsize=9)
+    figure.savefig(PLOT, metadata={"Date": None})
+
+
+def _path(stage: str) -> Path:
+    return RESULTS / f"{stage.replace(' ', '-')}.json"
+
+
+def _load(stage: str) -> Record:
+    found: Record = json.loads(_path(stage).read_text("utf-8")) if _path(stage).exists() else {}
+    return found
+
+
+if __name__ == "__main__":
+    main()
