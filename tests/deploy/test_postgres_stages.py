@@ -1,4 +1,4 @@
-"""Three whole pipelines at once with real stages and other params each, told to MLflow and Prefect on a real Postgres."""
+"""Three whole pipelines at once, real stages and other params each, told to MLflow and Prefect on a real Postgres."""
 
 import json
 import subprocess
