@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,6 +25,22 @@ class Servers:
         """Variables of whoever runs preflow: those of the worker."""
         own = self.native.environ("worker")
         return {name: value for name, value in own.items() if name.startswith(("MLFLOW_", "PREFECT_"))}
+
+
+    def rows(self, database: str, query: str) -> list[tuple[Any, ...]]:
+        """What a query finds, asked as the owner of the database, past all servers."""
+        import psycopg2
+
+        password = SECRETS[f"{database.upper()}_DB_PASSWORD"]
+        where = {"host": "127.0.0.1", "port": self.postgres.port, "dbname": database, "user": database}
+        connection = psycopg2.connect(**where, password=password)
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(query)
+                found: list[tuple[Any, ...]] = cursor.fetchall()
+                return found
+        finally:
+            connection.close()
 
 
 @pytest.fixture(scope="session")

@@ -9,41 +9,26 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.deploy.composed import SECRETS, sh
+from tests.deploy.composed import sh
 from tests.deploy.conftest import Servers
 from tests.deploy.project import STAGES, STEPS, Point, make_project, points_of, preflow, report
 from tests.flows.toy import dvc_repro, git
 
 INSTALL = "absent; pip install -e '.[postgres,auth]' -c constraints.txt"
-psycopg2 = pytest.importorskip("psycopg2", reason=f"Postgres' driver is {INSTALL}")
+pytest.importorskip("psycopg2", reason=f"Postgres' driver is {INSTALL}")
 pytest.importorskip("flask_wtf", reason=f"what MLflow's access control needs is {INSTALL}")
 pytestmark = [pytest.mark.postgres, pytest.mark.slow]
 SEEDS = (0, 1, 2)
 POINTS = len(SEEDS) * len(STAGES) * STEPS * 3
 
 
-def rows(servers: Servers, database: str, query: str) -> list[tuple[Any, ...]]:
-    """What a query finds, asked as the owner of the database, past all servers."""
-    password = SECRETS[f"{database.upper()}_DB_PASSWORD"]
-    where = {"host": "127.0.0.1", "port": servers.postgres.port, "dbname": database, "user": database}
-    connection = psycopg2.connect(**where, password=password)
-    try:
-        with connection.cursor() as cursor:
-            cursor.execute(query)
-            return cursor.fetchall()
-    finally:
-        connection.close()
-
-
 def kept_points(servers: Servers, runs: list[str]) -> Counter[Point]:
     """Every number of the stages of these runs in MLflow's database."""
     names = ", ".join(f"'{run}'" for run in runs)
-    found = rows(
-        servers,
+    found = servers.rows(
         "mlflow",
         f"""select t.value, m.key, m.step, m.timestamp, case when m.is_nan then null else m.value end
         from metrics m join tags t on t.run_uuid = m.run_uuid and t.key = 'preflow.run'
@@ -57,7 +42,7 @@ def ended(servers: Servers, runs: list[str]) -> dict[str, int]:
     names = ", ".join(f"'{run}'" for run in runs)
     query = f"""select r.status, count(*) from runs r join tags t on t.run_uuid = r.run_uuid
         where t.key = 'preflow.run' and t.value in ({names}) group by r.status"""
-    return dict(rows(servers, "mlflow", query))
+    return dict(servers.rows("mlflow", query))
 
 
 def test_three_runs_at_once_lose_nothing_and_can_be_done_again(servers: Servers, tmp_path: Path) -> None:
@@ -69,7 +54,7 @@ def test_three_runs_at_once_lose_nothing_and_can_be_done_again(servers: Servers,
 
     assert len(points_of(root)) == POINTS
     all_is_told(root, servers, runs)
-    flows = rows(servers, "prefect", f"select name, state_name from flow_run where name in {tuple(runs)}")
+    flows = servers.rows("prefect", f"select name, state_name from flow_run where name in {tuple(runs)}")
     assert dict(flows) == dict.fromkeys(runs, "Completed")
 
     for one, seed in zip(reports, SEEDS):

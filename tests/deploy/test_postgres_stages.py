@@ -11,10 +11,12 @@ import pytest
 
 from tests.deploy.conftest import Servers
 from tests.deploy.project import Point, points_of, report
-from tests.deploy.test_postgres import rows
 from tests.test_end_to_end import STAGES, copied, environ
 from tests.test_reproduce import TINY
 
+INSTALL = "absent; pip install -e '.[postgres,auth]' -c constraints.txt"
+pytest.importorskip("psycopg2", reason=f"Postgres' driver is {INSTALL}")
+pytest.importorskip("flask_wtf", reason=f"what MLflow's access control needs is {INSTALL}")
 pytestmark = [pytest.mark.postgres, pytest.mark.slow]
 SETTINGS = ("seed=1", "seed=2", "rl.algorithm=grpo")
 
@@ -29,8 +31,7 @@ def preflow(root: Path, servers: Servers, *words: str) -> "subprocess.Popen[str]
 def kept_points(servers: Servers, wanted: Counter[Point]) -> Counter[Point]:
     """What MLflow's database has of these runs under these names."""
     runs = ", ".join(f"'{run}'" for run in {point[0] for point in wanted})
-    found = rows(
-        servers,
+    found = servers.rows(
         "mlflow",
         f"""select t.value, m.key, m.step, m.timestamp, case when m.is_nan then null else m.value end
         from metrics m

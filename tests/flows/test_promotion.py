@@ -21,6 +21,11 @@ from tasks.outcome import StageResult
 from tests.flows.toy import git
 
 
+def lock(word: str) -> str:
+    """A lock of no stages, told from others by its first letter."""
+    return f"# {word}\nschema: '2.0'\n"
+
+
 class Registry:
     """One model: the champion is what was promoted last."""
 
@@ -45,7 +50,7 @@ class Registry:
         return self.present | {"run": "r1", "path": "data/rl", "profile": "", "scores": {}}
 
     def bytes_of(self, tree: Path, candidate: str) -> str:
-        return (tree / "dvc.lock").read_text()[:1]
+        return (tree / "dvc.lock").read_text()[2:3]
 
     def promote(self, root: Path, run: str, candidate: str, name: str) -> int:
         version = (self.present or {"version": 0})["version"] + 1
@@ -83,7 +88,7 @@ def judged(root: Path, gate_says: bool, registry_down: str = "", **wish: Any) ->
 
 
 def test_the_gate_decides_and_the_ref_is_kept(toy: Path, registry: Registry) -> None:
-    (toy / "dvc.lock").write_text("one")
+    (toy / "dvc.lock").write_text(lock("one"))
     refused = judged(toy, gate_says=False, require_promotion=True)
     outcome = {"promoted": False, "name": "policy", "version": None, "reason": "not promoted: no gain"}
     assert refused.promotion == outcome
@@ -96,26 +101,26 @@ def test_the_gate_decides_and_the_ref_is_kept(toy: Path, registry: Registry) -> 
         assert git(toy, "rev-parse", f"refs/preflow/policy/{ref}^1").strip() == promoted.commit
     # The same result again is no new version, and a gate that compared with nobody does not unseat v1.
     assert judged(toy, gate_says=True).promotion["version"] == 1  # type: ignore[index]
-    (toy / "dvc.lock").write_text("two")
+    (toy / "dvc.lock").write_text(lock("two"))
     late = judged(toy, gate_says=True).promotion
     assert late is not None
     assert late["reason"] == "not promoted: the champion is v1 by now; run again"
 
 
 def test_the_same_bytes_are_the_champion_already_whatever_the_gate_says(toy: Path, registry: Registry) -> None:
-    (toy / "dvc.lock").write_text("one")
+    (toy / "dvc.lock").write_text(lock("one"))
     judged(toy, gate_says=True)
-    (toy / "dvc.lock").write_text("other lock, same first letter: same policy")
+    (toy / "dvc.lock").write_text(lock("other lock, same first letter: same policy"))
     again = judged(toy, gate_says=False, require_promotion=True)
     assert (again.exit_code, again.promotion["promoted"]) == (0, True)  # type: ignore[index]
     assert again.promotion["reason"] == "policy v1 is already the champion (same bytes)"  # type: ignore[index]
 
 
 def test_a_rollback_holds_until_somebody_says_otherwise(toy: Path, registry: Registry) -> None:
-    (toy / "dvc.lock").write_text("one")
+    (toy / "dvc.lock").write_text(lock("one"))
     judged(toy, gate_says=True)
     first = registry.present
-    (toy / "dvc.lock").write_text("two")
+    (toy / "dvc.lock").write_text(lock("two"))
     champions.write_champion(toy / champion.FOLDER, Champion(version=1, ref="", digests={}), toy / "dvc.lock")
     assert judged(toy, gate_says=True).promotion["version"] == 2  # type: ignore[index]
     registry.present = first
@@ -128,7 +133,7 @@ def test_a_rollback_holds_until_somebody_says_otherwise(toy: Path, registry: Reg
 
 
 def test_a_registry_that_is_down_costs_the_promotion_and_no_more(toy: Path, registry: Registry) -> None:
-    (toy / "dvc.lock").write_text("one")
+    (toy / "dvc.lock").write_text(lock("one"))
     registry.down = True
     late = judged(toy, gate_says=True)
     assert (late.exit_code, late.promotion["promoted"]) == (87, False)  # type: ignore[index]
@@ -164,7 +169,7 @@ def put(cache: Path, content: str) -> str:
 def test_the_next_run_is_told_unless_it_is_the_champions_own(toy: Path, registry: Registry) -> None:
     graph = Graph({"evaluate": Stage("evaluate", "", ("data/champion",), (), ("data/12_evaluation",))})
     folder = toy / "data" / "champion"
-    (toy / "dvc.lock").write_text("one")
+    (toy / "dvc.lock").write_text(lock("one"))
     assert champion.refresh(toy, toy, graph, "policy", changed=True)  # now it says that there is none
     assert read_champion(folder) is None
     registry.promote(toy, "r1", "rl", "policy")
@@ -201,7 +206,7 @@ def test_bytes_that_stay_here_are_sent_by_promote_and_rollback_sends_them_before
     monkeypatch.setattr(promotion.remote, "push", down)
     monkeypatch.setattr(promotion.remote, "push_version", down)
     monkeypatch.setattr(promotion.releases_send, "push", lambda *_, **__: sent.append("refs"))
-    (toy / "dvc.lock").write_text("stages: {}")
+    (toy / "dvc.lock").write_text(lock("stages: {}"))
     done = judged(toy, gate_says=True, retrain="new data").promotion
     assert done is not None
     assert done["pushed"] == []
@@ -218,7 +223,7 @@ def test_bytes_that_stay_here_are_sent_by_promote_and_rollback_sends_them_before
 def test_refs_that_a_promotion_could_not_keep_are_told_and_made_up_for_by_the_next_run(
     toy: Path, registry: Registry, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (toy / "dvc.lock").write_text("stages: {}")
+    (toy / "dvc.lock").write_text(lock("stages: {}"))
     git(toy, "update-ref", "refs/preflow/runs/r1", "HEAD")
 
     def breaks(*_: object) -> str:
