@@ -185,6 +185,7 @@ def test_one_setting_runs_what_depends_on_it_elsewhere(checkout: Path, first: di
 
 
 @pytest.mark.e2e
+@pytest.mark.slow
 def test_a_new_preference_shard_runs_neither_base_nor_sft(checkout: Path, first: dict[str, Any]) -> None:
     shard = checkout / "data/inbox/preferences/new.jsonl"
     shard.parent.mkdir()

@@ -100,6 +100,7 @@ def test_a_taken_port_is_named(toy: Path, taken: int, variable: str) -> None:
 
 
 @pytest.mark.e2e
+@pytest.mark.slow
 def test_another_port_than_that_of_a_server_that_is_up_is_said_to_be_of_no_use(
     toy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
