@@ -22,6 +22,7 @@ import psutil
 from bench.orchestration import table
 from bench.orchestration.parts import parts, work_of
 from bench.orchestration.watch import environ, watch
+from bench.page import write_between
 
 ROOT = Path(__file__).parents[2]
 PLACE = ROOT / "build/orchestration/checkout"
@@ -47,7 +48,7 @@ def main() -> None:
     lines = table.lines(columns, machine(), commit)
     print("\n".join(lines))
     if not settings:
-        table.write(PAGE, lines)
+        write_between(PAGE, "orchestration", lines)
 
 
 def clone() -> str:

@@ -1,12 +1,11 @@
 """The table of docs/speed.md on what runs the stages."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
+from bench import page
 from bench.orchestration.parts import PARTS
 
-START, END = "<!-- orchestration: written by `python -m bench.orchestration` -->", "<!-- /orchestration -->"
 BUSY = 0.2
 """Cores busy with something else, on average over a run, above which the table says so."""
 
@@ -14,7 +13,7 @@ BUSY = 0.2
 def lines(columns: Mapping[str, Mapping[str, Any]], machine: str, commit: str) -> list[str]:
     """Markdown: a column a run, a line a part, and what it was measured on."""
     runs = columns.values()
-    rows = [["", *columns], ["**wall time, s**", *(f"**{run['seconds']:.1f}**" for run in runs)]]
+    rows = [["**wall time, s**", *(f"**{run['seconds']:.1f}**" for run in runs)]]
     rows += [[text, *(f"{run['parts'][part]:.1f}" for run in runs)] for part, text in PARTS.items()]
     rows += [
         ["of the wall time not in stages", *(f"{rest(run):.1f}" for run in runs)],
@@ -22,19 +21,11 @@ def lines(columns: Mapping[str, Mapping[str, Any]], machine: str, commit: str) -
         ["processor time of the command, s", *(f"{run['processor']['command']:.1f}" for run in runs)],
         ["processor time of Prefect's server meanwhile, s", *(f"{run['processor']['server']:.1f}" for run in runs)],
     ]
-    written = ["| " + " | ".join(row) + " |" for row in rows]
     busy = max(run["others"] for run in runs)
     beside = f" Beside other load, {busy:.1f} cores of it: no figures to cite." if busy > BUSY else ""
-    return [written[0], "|---" + "|--:" * len(columns) + "|", *written[1:], "", f"{machine}; {commit}.{beside}"]
+    return [*page.table(["", *columns], rows), "", f"{machine}; {commit}.{beside}"]
 
 
 def rest(run: Mapping[str, Any]) -> float:
     """Seconds in which no stage's function was at work."""
     return float(run["seconds"] - run["parts"]["stages"])
-
-
-def write(page: Path, text: list[str]) -> None:
-    """Put the lines between the page's markers."""
-    before, after = page.read_text("utf-8").split(START)
-    after = after.split(END)[1]
-    page.write_text("\n".join([f"{before}{START}", "", *text, "", f"{END}{after}"]), encoding="utf-8")

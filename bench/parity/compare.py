@@ -15,14 +15,11 @@ from pathlib import Path
 
 from safetensors.torch import load_file
 
+from bench import page
 from bench.parity.cases import CASES, Case
 
 TOLERANCE = 1e-5
-START, END = "<!-- parity: written by `make parity` -->", "<!-- /parity -->"
-HEADER = (
-    "| method | TRL | compared | Δ loss | Δ gradient | in float64 | verdict |",
-    "|---|---|---|---|---|---|---|",
-)
+HEADER = ("method", "TRL", "compared", "Δ loss", "Δ gradient", "in float64", "verdict")
 
 
 @dataclass(frozen=True)
@@ -93,8 +90,8 @@ def table(found: Sequence[Found]) -> list[str]:
         verdict = "agrees" if one.agrees else f"differs: {one.case.differs or 'UNEXPLAINED'}"
         loss = "other value" if one.case.gradient_only else bound(one.loss)
         figures = [loss, bound(one.gradient), bound(one.exact)]
-        rows.append("| " + " | ".join([one.case.method, one.version, compared, *figures, verdict]) + " |")
-    return [*HEADER, *rows]
+        rows.append([one.case.method, one.version, compared, *figures, verdict])
+    return page.table(HEADER, rows, texts=len(HEADER))
 
 
 def bound(value: float) -> str:
@@ -114,9 +111,7 @@ def main() -> None:
     if problems := complaints(found):
         sys.exit("\n".join(problems))
     if arguments.write:
-        before, rest = arguments.write.read_text("utf-8").split(START)
-        after = rest.split(END)[1]
-        arguments.write.write_text("\n".join([f"{before}{START}", "", *lines, "", f"{END}{after}"]), encoding="utf-8")
+        page.write_between(arguments.write, "parity", lines)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from bench import page
 from bench.sentiment.task import STOP, Budget, lexicon, openings
 from rlhf import rewards
 from rlhf.answers import Drawing
@@ -17,7 +18,6 @@ from rlhf.evaluation import Exam, answer, mark
 from rlhf.models import Policy, adapt_policy, load_policy
 from rlhf.statistics import bootstrap_mean
 
-START, END = "<!-- sentiment: written by `make sentiment` -->", "<!-- /sentiment -->"
 NAMES = {"ours": "preflow, RLOO", "wide": "preflow, RLOO, 14 openings an update", "trl": "TRL, RLOO"}
 SHOWN = {"rule_reward": "compound", "kl": "k1-KL (nats)", "answer_nll": "NLL under the base"}
 
@@ -58,8 +58,7 @@ def table(rows: Sequence[Mapping[str, str]]) -> list[str]:
     """Markdown."""
     header = ["policy", *SHOWN.values(), "seconds of processor", "by the clock"]
     keys = ["name", *SHOWN, "processor", "clock"]
-    lines = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
-    return lines + ["| " + " | ".join(row.get(key, "") for key in keys) + " |" for row in rows]
+    return page.table(header, [[row.get(key, "") for key in keys] for row in rows], texts=len(header))
 
 
 def main() -> None:
@@ -81,9 +80,7 @@ def main() -> None:
     lines = table(rows)
     print("\n".join(lines))
     if arguments.write:
-        before, rest = arguments.write.read_text("utf-8").split(START)
-        after = rest.split(END)[1]
-        arguments.write.write_text("\n".join([f"{before}{START}", "", *lines, "", f"{END}{after}"]), encoding="utf-8")
+        page.write_between(arguments.write, "sentiment", lines)
 
 
 if __name__ == "__main__":

@@ -11,13 +11,14 @@ import subprocess
 import sys
 import time
 
+from bench.page import write_between
 from bench.speed import needs, store
 from bench.speed.cell import Cell
 from bench.speed.cells import CPU, CUDA, chosen
 from bench.speed.rows import lengths_of_steps
 from bench.speed.same import differences
 from bench.speed.sides import SIDES, prepare, run
-from bench.speed.table import line, machines, ratios, table, write
+from bench.speed.table import line, machines, ratios, table
 
 BUILD = store.ROOT / "build/speed"
 PAGE = store.ROOT / "docs/speed.md"
@@ -48,7 +49,7 @@ def main() -> None:
             measure(cell, pairs, until)
     finally:
         show(CPU + CUDA)
-        write(PAGE, page_lines(CPU + CUDA))
+        write_between(PAGE, "speed", page_lines(CPU + CUDA))
 
 
 def measure(cell: Cell, pairs: int, until: float) -> None:

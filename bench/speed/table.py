@@ -1,14 +1,13 @@
 """The table of docs/speed.md from what is kept."""
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from statistics import median
 from typing import Any
 
+from bench import page
 from bench.speed.cell import Cell
 from bench.speed.store import Record
 
-START, END = "<!-- speed: written by `make bench` -->", "<!-- /speed -->"
 HEADER = [
     "stage", "setting", "ours, tokens/s", "TRL, tokens/s", "ours ÷ TRL, median (least–most)", "by processor time",
     "ours ÷ TRL as it comes",
@@ -89,11 +88,11 @@ def line(cell: Cell, record: Record | None, fresh: bool = True) -> list[str]:
 
 def table(lines: Sequence[Sequence[str]]) -> list[str]:
     """Markdown, with what the marks mean where there are any."""
-    rows = ["| " + " | ".join(cells) + " |" for cells in [HEADER, *lines]]
+    rows = page.table(HEADER, lines, texts=2)
     text = "\n".join(rows)
     marks = {"†": f"measured beside other load (more than {BUSY:g} of a core)", "‡": "measured on earlier code"}
     notes = [f"{mark} {meaning}." for mark, meaning in marks.items() if mark in text]
-    return [rows[0], "|---" * 2 + "|--:" * (len(HEADER) - 2) + "|", *rows[1:], *([""] if notes else []), *notes]
+    return [*rows, *([""] if notes else []), *notes]
 
 
 def machines(records: Sequence[Record]) -> list[str]:
@@ -117,10 +116,3 @@ def _rates(records: Sequence[Record]) -> str:
         f"Matmul {min(matmul):.0f}–{max(matmul):.0f} GFLOP/s by the sizes of the shape, memory "
         f"{min(bandwidth):.1f}–{max(bandwidth):.1f} GB/s. TRL {' and '.join(trl)}. Commits {', '.join(commits)}."
     )
-
-
-def write(page: Path, lines: Sequence[str]) -> None:
-    """Put the lines between the page's markers."""
-    before, rest = page.read_text("utf-8").split(START)
-    after = rest.split(END)[1]
-    page.write_text("\n".join([f"{before}{START}", "", *lines, "", f"{END}{after}"]), encoding="utf-8")

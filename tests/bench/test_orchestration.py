@@ -8,6 +8,7 @@ import pytest
 from bench.orchestration import table
 from bench.orchestration.parts import PARTS, parts, work_of
 from bench.orchestration.watch import kind_of
+from bench.page import write_between
 
 LOOKS = [
     (0.5, frozenset({""})),
@@ -55,11 +56,11 @@ def test_what_a_process_is_for(line: str, kind: str) -> None:
 
 def test_the_table_replaces_what_was_between_the_markers_of_the_page(tmp_path: Path) -> None:
     page = tmp_path / "speed.md"
-    page.write_text(f"before\n{table.START}\nold\n{table.END}\nafter\n")
+    page.write_text("before\n<!-- orchestration: by hand -->\nold\n<!-- /orchestration -->\nafter\n")
     run = {"seconds": 20.0, "parts": dict.fromkeys(PARTS, 1.0) | {"stages": 14.0}, "stage_seconds": 15.0}
     run |= {"processor": {"command": 30.0, "server": 2.0}, "others": 1.5}
     for _ in range(2):
-        table.write(page, table.lines({"first run": run}, "2 cores", "abc1234"))
+        write_between(page, "orchestration", table.lines({"first run": run}, "2 cores", "abc1234"))
         text = page.read_text()
         assert text.startswith("before\n") and text.endswith("\nafter\n") and "old" not in text
     assert "| of the wall time not in stages | 6.0 |" in text

@@ -7,14 +7,16 @@ from typing import Any
 
 import pytest
 
+from bench.page import write_between
 from bench.speed import needs, store
 from bench.speed.cell import Cell, Shape
 from bench.speed.cells import CPU, CUDA, M60, TINY, chosen
 from bench.speed.clock import Clock
 from bench.speed.same import differences
-from bench.speed.table import END, HEADER, START, line, ratios, table, write
+from bench.speed.table import HEADER, line, ratios, table
 
 ROOT = Path(__file__).parents[2]
+START, END = "<!-- speed: written by `make bench` -->", "<!-- /speed -->"
 SFT = Cell("sft", TINY, "short", 4, 3)
 GRPO = Cell("grpo", TINY, "short", 2, 1, group=4, new_tokens=10)
 
@@ -199,6 +201,6 @@ def test_the_page_keeps_what_stands_around_the_table(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(f"before\n{START}\nold\n{END}\nafter\n", encoding="utf-8")
     for _ in range(2):
-        write(page, ["new"])
+        write_between(page, "speed", ["new"])
     assert page.read_text(encoding="utf-8") == f"before\n{START}\n\nnew\n\n{END}\nafter\n"
     assert (ROOT / "docs/speed.md").read_text(encoding="utf-8").count(START) == 1
