@@ -54,7 +54,7 @@ def _head() -> list[str]:
 def _line(count: int) -> str:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        size = _write_raw(folder, count)
+        size = write_raw(folder, count)
         cells = [f"{count:,}", f"{size / 1e6:.0f}"]
         for stage in STAGES:
             command = [sys.executable, "-m", "bench.data", "--stage", stage, str(folder)]
@@ -69,7 +69,7 @@ def _line(count: int) -> str:
     return f"| {' | '.join(cells)} |"
 
 
-def _write_raw(folder: Path, count: int) -> int:
+def write_raw(folder: Path, count: int) -> int:
     from rlhf.records import write_json
     from tasks.shapes import KINDS
 

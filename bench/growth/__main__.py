@@ -10,8 +10,6 @@ Every point is a process of its own with one thread, and is kept in bench/growth
 import argparse
 import json
 import math
-import os
-import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +19,7 @@ from bench.growth.stages import BASE, TIMES
 from bench.page import table, write_between
 from bench.speed.cell import Cell
 from bench.speed.cells import TINY
-from bench.speed.sides import SURROUNDINGS, prepare, run
+from bench.speed.sides import prepare, python, run
 from bench.speed.store import ROOT, commit, machine
 
 RESULTS = Path(__file__).parent / "results"
@@ -79,11 +77,8 @@ def _doubled(name: str) -> Record:
 
 
 def _python(module: str, *arguments: str) -> None:
-    kept = os.environ | SURROUNDINGS | {"PREFLOW_REPORTS": str(BUILD / "reports")}
-    command = [str(ROOT / ".venv/bin/python"), "-m", module, *arguments]
-    done = subprocess.run(command, cwd=ROOT, env=kept, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"{module} {' '.join(arguments[1:3])} ended with {done.returncode}:\n{done.stderr[-2000:]}")
+    BUILD.mkdir(parents=True, exist_ok=True)
+    python(".venv", [module, *arguments], BUILD / f"{module}.log", PREFLOW_REPORTS=str(BUILD / "reports"))
 
 
 def slope(points: list[tuple[float, float]]) -> float:

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import torch
 
-from bench.data.__main__ import _write_raw
+from bench.data.__main__ import write_raw
 from bench.growth.stages import BASE, TIMES
 from bench.speed.cells import TINY
+from bench.speed.inputs import write_splits
 from rlhf.chat import Chat
 from rlhf.models import RewardModel, new_policy, save_policy
-from rlhf.records import Row, write_rows
+from rlhf.records import Row
 from tasks.config.prepare import Prepare
 from tasks.journal import Log
 from tasks.prepare import prepare
@@ -35,7 +36,7 @@ def main(folder: Path) -> None:
     RewardModel(policy, SEED).save(folder / "policy_rm")
     for times in TIMES:
         for stage in ("prepare", "validate"):
-            _write_raw(folder / stage / str(BASE[stage] * times), BASE[stage] * times)
+            write_raw(folder / stage / str(BASE[stage] * times), BASE[stage] * times)
         gated = folder / "validate" / str(BASE["validate"] * times)
         prepare(Prepare(), raw=gated / "raw", out=gated / "prepared", log=Log.null())
         for stage in ("sft", "reward model", "sampling"):
@@ -56,15 +57,7 @@ def _write_words(folder: Path, count: int, words: int) -> None:
         }
         for number in range(count)
     ]  # fmt: skip
-    for split, some in (("train", rows), ("val", rows[:16])):
-        write_rows(folder / f"pairs/{split}.jsonl", some)
-        bare = [{name: value for name, value in row.items() if name not in ("chosen", "rejected")} for row in some]
-        write_rows(folder / f"prompts/{split}.jsonl", bare)
-        told = [
-            row | {"messages": [*row["messages"], {"role": "assistant", "content": full["chosen"]}]}
-            for row, full in zip(bare, some, strict=True)
-        ]
-        write_rows(folder / f"demonstrations/{split}.jsonl", told)
+    write_splits(folder, rows, rows[:16])
 
 
 if __name__ == "__main__":

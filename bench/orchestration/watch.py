@@ -2,7 +2,6 @@
 
 import os
 import re
-import resource
 import subprocess
 import sys
 import time
@@ -12,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
+
+from bench.speed.sides import children
 
 EVERY = 0.1  # seconds between two looks
 
@@ -46,7 +47,7 @@ def watch(command: Sequence[str], cwd: Path, env: Mapping[str, str]) -> Watched:
         RuntimeError: it ended with an error.
     """
     found, used = Watched(began=time.time()), dict[tuple[int, float], float]()
-    before, busy = _waited_for(), _busy()
+    before, busy = children(), _busy()
     with subprocess.Popen(command, cwd=cwd, env=env, stdout=subprocess.PIPE, text=True) as process:
         while process.poll() is None:
             found.looks.append((time.time(), _look(process.pid, used)))
@@ -55,7 +56,7 @@ def watch(command: Sequence[str], cwd: Path, env: Mapping[str, str]) -> Watched:
         found.output = process.stdout.read() if process.stdout else ""
     if process.returncode:
         raise RuntimeError(f"{' '.join(command)} ended with {process.returncode}")
-    found.processor = {"command": _waited_for() - before, "server": sum(used.values())}
+    found.processor = {"command": children() - before, "server": sum(used.values())}
     found.others = max(0.0, _busy() - busy - sum(found.processor.values())) / found.seconds
     return found
 
@@ -77,11 +78,6 @@ def _look(pid: int, used: dict[tuple[int, float], float]) -> frozenset[str]:
                     times = child.cpu_times()
                     used[child.pid, child.create_time()] = times.user + times.system
     return frozenset(kinds)
-
-
-def _waited_for() -> float:
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return usage.ru_utime + usage.ru_stime
 
 
 def _busy() -> float:

@@ -11,15 +11,13 @@ again when code that runs in them has changed; it can be stopped at any time and
 import argparse
 import hashlib
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from bench.page import table, write_between
-from bench.speed.sides import SURROUNDINGS
+from bench.speed.sides import python
 from bench.speed.store import ROOT, commit, machine
 from tasks.closure import closure
 
@@ -88,10 +86,7 @@ def _pair(model: str, mode: str, before: list[Record]) -> Record:
 
 
 def _run(result: Path, arguments: list[str]) -> Record:
-    command = [str(ROOT / ".venv/bin/python"), "-m", "bench.sampler.side", *arguments]
-    done = subprocess.run(command, cwd=ROOT, env=os.environ | SURROUNDINGS, capture_output=True, text=True)
-    if done.returncode:
-        raise SystemExit(f"{' '.join(arguments[:3])} ended with {done.returncode}:\n{done.stderr[-2000:]}")
+    python(".venv", ["bench.sampler.side", *arguments], result.with_suffix(".log"))
     found: Record = json.loads(result.read_text("utf-8"))
     return found
 

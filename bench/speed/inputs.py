@@ -146,8 +146,12 @@ def _write_rows(folder: Path, chat: Chat, rows: list[Row]) -> None:
         for row in rows
     ]
     (folder / "tokens.json").write_text(json.dumps(tokens), encoding="utf-8")
-    val = _rows_of_val()
-    for split, some in (("train", rows), ("val", val)):
+    write_splits(folder, rows, _rows_of_val())
+
+
+def write_splits(folder: Path, train: list[Row], val: list[Row]) -> None:
+    """Pairs, and of the same rows prompts and demonstrations, as stages read them."""
+    for split, some in (("train", train), ("val", val)):
         write_rows(folder / f"pairs/{split}.jsonl", some)
         write_rows(folder / f"prompts/{split}.jsonl", [_without(row, "chosen", "rejected") for row in some])
         told = [_without(row, "chosen", "rejected") | {"messages": _answered(row)} for row in some]

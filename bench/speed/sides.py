@@ -32,7 +32,7 @@ def prepare(cell: Cell, build: Path) -> Path:
     folder = build / cell.name
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "cell.json").write_text(json.dumps(cell.as_dict()), encoding="utf-8")
-    _python(".venv", ["bench.speed.inputs", str(folder)], folder / "inputs.log")
+    python(".venv", ["bench.speed.inputs", str(folder)], folder / "inputs.log")
     return folder
 
 
@@ -42,16 +42,17 @@ def run(cell: Cell, side: str, folder: Path) -> dict[str, Any]:
     result.unlink(missing_ok=True)
     module = modules(cell)[side != "ours"]
     further = ["--as-it-comes"] if side == "as_it_comes" else []
-    began, busy, own = time.perf_counter(), _busy(), _children()
-    _python(environments(cell)[side], [module, str(folder), str(result), *further], folder / f"{side}.log")
+    began, busy, own = time.perf_counter(), _busy(), children()
+    python(environments(cell)[side], [module, str(folder), str(result), *further], folder / f"{side}.log")
     took = time.perf_counter() - began
     now = _busy()
-    others = None if busy is None or now is None else max(0.0, (now - busy - (_children() - own)) / took)
+    others = None if busy is None or now is None else max(0.0, (now - busy - (children() - own)) / took)
     measured: dict[str, Any] = json.loads(result.read_text("utf-8"))
     return measured | {"others": others}
 
 
-def _python(environment: str, arguments: list[str], log: Path) -> None:
+def python(environment: str, arguments: list[str], log: Path, **variables: str) -> None:
+    """Run a module in one of the environments, with one thread. Raises SystemExit with the end of its log."""
     command = [str(ROOT / environment / "bin/python"), "-m", *arguments]
     with log.open("w", encoding="utf-8") as file:
         done = subprocess.run(
@@ -59,7 +60,7 @@ def _python(environment: str, arguments: list[str], log: Path) -> None:
             cwd=ROOT,
             stdout=file,
             stderr=subprocess.STDOUT,
-            env=os.environ | SURROUNDINGS,
+            env=os.environ | SURROUNDINGS | variables,
         )
     if done.returncode:
         lines = log.read_text("utf-8").splitlines()
@@ -75,6 +76,7 @@ def _busy() -> float | None:
     return (user + nice + system + sum(interrupts)) / TICKS
 
 
-def _children() -> float:
+def children() -> float:
+    """Processor seconds of all processes that were waited for."""
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     return used.ru_utime + used.ru_stime
