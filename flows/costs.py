@@ -41,12 +41,9 @@ def table(report: "Report", plain: bool, width: int) -> "Table | None":
     for name in ("seconds", *(SHORT.get(name, COLUMNS[name]) for name in shown)):
         made.add_column(name, justify="right", no_wrap=True)
     for row in rows(report):
-        texts = (row["now"] if row["state"] != "cached" else f"{row['now']} ({row['took']})", *row["cells"].values())
-        cells = [
-            text for name, text in zip(("seconds", *row["cells"]), texts, strict=True) if name in ("seconds", *shown)
-        ]
+        took = f"{row['now']} ({row['took']})" if row["state"] == "cached" else row["now"]
         style = "" if plain else {"cached": "dim", "": "bold"}.get(row["state"], "")
-        made.add_row(row["name"], *cells, style=style)
+        made.add_row(row["name"], took, *(row["cells"][name] for name in shown), style=style)
     return made
 
 
