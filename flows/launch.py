@@ -133,9 +133,10 @@ def _surely_runs(root: Path, wish: Wish, resolved: profiles.Resolved) -> bool:
 
 
 def _prefect(root: Path) -> server.Server:
-    """The server, started where none is up, for a flow that will be run."""
+    """The server, started where none is up, for a flow that will be run; Prefect reads its address at its import."""
+    found = server.start(root)
     threading.Thread(target=_import_prefect, daemon=True).start()
-    return server.start(root)
+    return found
 
 
 def _import_prefect() -> None:
