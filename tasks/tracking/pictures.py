@@ -12,7 +12,7 @@ from tasks.tracking.store import Store
 
 PLOTS, IMAGES = "plots", "images"
 _TABLES, _LOGGED, _PARENT = "mlflow.loggedArtifacts", "mlflow.loggedImages", "mlflow.parentRunId"
-_OF_THAT_RUN = ("system/", "final/", "eval")  # said of the light run too, or true of the other alone
+_OF_THAT_RUN = ("system/", "final/", "eval", "cost")  # said of the light run too, or true of the other alone
 
 
 def copy_shown(store: Store, origin: str, child: str) -> str | None:

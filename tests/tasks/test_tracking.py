@@ -86,6 +86,7 @@ def test_stages_say_what_they_cost_and_the_run_what_they_cost_together(root: Pat
     again = tracking.finish_run(root, "r2", told("cached"), "FINISHED")
     cached = children(root, again["run"])["rl (cached)"].data.metrics
     assert (cached["cost/flops"], cached["cost_then/flops"], cached["cost_then/seconds"]) == (0.0, 2e9, 1.5)
+    assert "cost/matmul_share" not in cached and cached["cost_then/matmul_share"] == 0.4
     assert client(root).get_run(again["run"]).data.metrics["cost/seconds"] == 0.0
 
 
