@@ -1,6 +1,6 @@
 """The table that the suites judge: one line a row, then one a reject, as many columns as there are facts.
 
-Rows are gone through once, some thousands at a time, and only numbers and short texts of them are kept; pairs are gone
+Rows are gone through once, some hundreds at a time, and only numbers and short texts of them are kept; pairs are gone
 through again for what their words say of triggers and swapped labels.
 """
 
@@ -16,7 +16,7 @@ from rlhf.records import Row
 from tasks.validation import labels, words
 from tasks.validation.context import Context, chunks, spoken
 from tasks.validation.facts import COLUMNS, NUMBERS, facts_of, tidy
-from tasks.validation.overlap import NGRAM, SHINGLE, Words, nearly_the_same, number_of, runs, signatures
+from tasks.validation.overlap import MINIMA, NGRAM, SHINGLE, Words, nearly_the_same, number_of, runs, signatures
 from tasks.validation.personal import pseudonym
 from tasks.validation.profile import drift, profile
 
@@ -46,8 +46,7 @@ def tabulate(
     """The table of one kind. `rows` may be gone through several times; `reference` is a profile, or empty."""
     table, counted, vocabulary = Table(kind), words.Words(), Words()
     parts: list[Any] = []
-    keys: list[NDArray[np.uint64]] = []
-    signed: list[NDArray[np.uint32]] = []
+    keys, signed = bytearray(), bytearray()  # of arrays: they grow in place, joined ones would be there twice
     known: dict[str, str] = {}
     for chunk in chunks(rows):
         facts = [facts_of(kind, row) for row in chunk]
@@ -55,13 +54,15 @@ def tabulate(
         texts = vocabulary.of([spoken(kind, chunk[index]) for index in fit])
         if kind != "eval":
             _mark_leaks(kind, [chunk[index] for index in fit], [facts[index] for index in fit], context, texts)
-        signed.append(np.full((len(chunk), 48), 0xFFFFFFFF, np.uint32))
-        signed[-1][fit] = signatures(*runs(*texts, SHINGLE), len(fit))
-        keys.append(_no_keys(len(chunk)))
+        signature: NDArray[np.uint32] = np.full((len(chunk), MINIMA), 0xFFFFFFFF, np.uint32)
+        signature[fit] = signatures(*runs(*texts, SHINGLE), len(fit))
+        signed += signature.tobytes()
+        key: NDArray[np.uint64] = np.zeros((len(chunk), len(_KEYS)), np.uint64)
         for index in fit:
-            keys[-1][:, index] = _keys(kind, chunk[index])
+            key[index] = _keys(kind, chunk[index])
             if kind == "preferences":
                 counted.add(*_labelled(chunk[index]), str(chunk[index].get("group")))
+        keys += key.tobytes()
         parts.append(_frame(kind, facts))
         for row in chunk:
             for column, name in zip((table.files, table.sources, table.splits, table.annotators), _PLACE):
@@ -69,10 +70,15 @@ def tabulate(
                 column.append(known.setdefault(value, value))
             table.lines.append(row.get("line"))
     refused = [{_column(kind, row["rule"]): row["reason"]} for row in rejects]
-    table.facts = pd.concat([*parts, _frame(kind, refused)], ignore_index=True)
+    parts.append(_frame(kind, refused))
+    table.facts = pd.concat(parts, ignore_index=True)
+    parts.clear()
     table.facts.insert(0, "row", range(len(table.facts)))
-    if parts:
-        _mark_repeats(table, np.concatenate(keys, axis=1), np.concatenate(signed))
+    if keys:
+        _mark_repeats(
+            table, np.frombuffer(keys, np.uint64).reshape(-1, len(_KEYS)).T,
+            np.frombuffer(signed, np.uint32).reshape(-1, MINIMA),
+        )  # fmt: skip
         if kind == "preferences":
             _mark_words(table, rows, counted)
     table.profile = profile(table.facts.iloc[: len(table.sources)], table.sources, _counts(table.splits))
@@ -83,10 +89,6 @@ def tabulate(
 
 _PLACE = ("file", "source", "split", "annotator")
 _KEYS = ("identity", "group", "context", "chosen", "rejected", "fit")
-
-
-def _no_keys(count: int) -> NDArray[np.uint64]:
-    return np.zeros((len(_KEYS), count), np.uint64)
 
 
 def _frame(kind: str, facts: Sequence[Mapping[str, Any]]) -> Any:

@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from math import fsum, sqrt
+from sys import intern
 from typing import Any
 
 from tasks.redact import redacted
@@ -61,7 +62,7 @@ class Words:
             self.pairs[label] += 1
             limit = MAX_WORDS // sum(known == kind for known, _ in self.pairs)
             for counts, words in zip((self.chosen[label], self.rejected[label]), only):
-                counts.update(words)
+                counts.update(map(intern, words))  # many sources count the same words
                 _forget(counts, limit)
 
     def _label(self, kind: str, name: str) -> Source:
