@@ -10,6 +10,7 @@ Every point is a process of its own with one thread, and is kept in bench/growth
 import argparse
 import json
 import math
+import statistics
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -95,8 +96,8 @@ def page_lines() -> list[str]:
         "stage",
         "rows",
         *(f"{times}×, CPU s" for times in TIMES),
+        "start-up, s",
         "slope",
-        "10×–30×",
         "peak at 1×, MB",
         "at 30×, MB",
         "growth",
@@ -120,18 +121,24 @@ def page_lines() -> list[str]:
 
 
 def _line(stage: str, points: Record) -> list[str]:
-    last = points[str(TIMES[-1])]
-    found = [(one["rows"], one["processor_seconds"]) for one in (points[str(times)] for times in TIMES)]
+    sizes = [points[str(times)] for times in TIMES]
+    first, last = sizes[0], sizes[-1]
     return [
         stage,
-        f"{BASE[stage]:,}–{last['rows']:,}",
-        *(f"{points[str(times)]['processor_seconds']:.2f}" for times in TIMES),
-        f"**{slope(found):.2f}**",
-        f"{slope(found[-2:]):.2f}",
-        f"{last['before']:,.0f}",
+        f"{first['rows']:,}–{last['rows']:,}",
+        *(f"{one['processor_seconds']:.2f}" for one in sizes),
+        f"{statistics.median(one['start_up'] for one in sizes):.2f}",
+        f"**{slope([(one['rows'], net) for one, net in zip(sizes, _net(points), strict=True)]):.2f}**",
+        f"{first['peak']:,.0f}",
         f"{last['peak']:,.0f}",
-        f"{100 * (last['peak'] / last['before'] - 1):.1f}%",
+        f"{100 * (last['peak'] / first['peak'] - 1):.1f}%",
     ]
+
+
+def _net(points: Record) -> list[float]:
+    """Seconds of processor of each size that its rows took; start-up is what all its points found it to be."""
+    start_up = statistics.median(one["start_up"] for one in points.values())
+    return [points[str(times)]["processor_seconds"] - start_up for times in TIMES]
 
 
 def _plot() -> None:
@@ -146,13 +153,13 @@ def _plot() -> None:
         points = _load(stage).get("points", {})
         if len(points) != len(TIMES):
             continue
-        base = points["1"]["processor_seconds"]
-        time.loglog(TIMES, [points[str(n)]["processor_seconds"] / base for n in TIMES], "o-", ms=4, label=stage)
-        memory.semilogx(TIMES, [points[str(n)]["peak"] / points[str(n)]["before"] for n in TIMES], "o-", ms=4)
+        net = _net(points)
+        time.loglog(TIMES, [seconds / net[0] for seconds in net], "o-", ms=4, label=stage)
+        memory.semilogx(TIMES, [points[str(n)]["peak"] / points["1"]["peak"] for n in TIMES], "o-", ms=4)
     time.loglog(TIMES, TIMES, ":", color="#8a8a8a", label="in proportion")
     memory.axhline(1.1, color="#8a8a8a", linestyle=":")
     memory.set_ylim(bottom=0.95)
-    for axes, title in ((time, "processor time, × smallest size"), (memory, "peak memory, × smallest size")):
+    for axes, title in ((time, "processor time net of start-up, × smallest"), (memory, "peak memory, × smallest")):
         axes.set_title(title, fontsize=10)
         axes.set_xlabel("rows, × smallest size", fontsize=9)
         axes.set_xticks(TIMES, [str(n) for n in TIMES])

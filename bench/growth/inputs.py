@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from bench.data.__main__ import write_raw
-from bench.growth.stages import BASE, TIMES
+from bench.growth.stages import BASE, START_UP, TIMES
 from bench.speed.cells import TINY
 from bench.speed.inputs import write_splits
 from rlhf.chat import Chat
@@ -34,13 +34,15 @@ def main(folder: Path) -> None:
     )  # fmt: skip
     save_policy(policy, folder / "policy")
     RewardModel(policy, SEED).save(folder / "policy_rm")
-    for times in TIMES:
-        for stage in ("prepare", "validate"):
-            write_raw(folder / stage / str(BASE[stage] * times), BASE[stage] * times)
-        gated = folder / "validate" / str(BASE["validate"] * times)
-        prepare(Prepare(), raw=gated / "raw", out=gated / "prepared", log=Log.null())
-        for stage in ("sft", "reward model", "sampling"):
-            _write_words(folder / stage / str(BASE[stage] * times), BASE[stage] * times, TINY.vocab - controls)
+    for stage, fewest in BASE.items():
+        for rows in (START_UP[stage], *(fewest * times for times in TIMES)):
+            of_size = folder / stage / str(rows)
+            if stage in ("prepare", "validate"):
+                write_raw(of_size, rows)
+            else:
+                _write_words(of_size, rows, TINY.vocab - controls)
+            if stage == "validate":
+                prepare(Prepare(), raw=of_size / "raw", out=of_size / "prepared", log=Log.null())
 
 
 def _write_words(folder: Path, count: int, words: int) -> None:

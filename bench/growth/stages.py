@@ -6,6 +6,8 @@ from pathlib import Path
 TIMES = (1, 3, 10, 30)
 BASE = {"prepare": 1000, "validate": 400, "sft": 64, "reward model": 32, "sampling": 64}
 """Rows of the smallest size: lines, lines, demonstrations, pairs, prompts."""
+START_UP = {stage: max(2, rows // 16) for stage, rows in BASE.items()}
+"""Rows of a run that is start-up and little else."""
 NEVER = 10**6
 """Checkpoints, whose number is not what is asked here."""
 SEED = 0
