@@ -2,11 +2,12 @@
 
     python -m bench.retraining.story FOLDER
 
-FOLDER is made: a checkout of the present tree below it, with a git remote and a DVC remote beside it, and a schedule of
-20 s that a real Prefect server fires. The first firing has 600 preferences. Then come a shard of 3600 good pairs, one
-of 4200 pairs whose sides are swapped, one with a secret in it, and, after three slots without a server and with those
-two taken away, another 1500 good ones. A row for each of these: stages that ran, seconds, the reward model's accuracy,
-gold rewards, and the outcome. Four of them train; the caches spare what no preference reaches.
+FOLDER is made: a checkout of the present tree below it, with a git remote and a DVC remote beside it, and a schedule
+of 20 s that a real Prefect server fires. The first firing has 600 preferences, of old answers. Then come shards of
+people's judgements on answers of the SFT policy, from which RL starts: 3600 pairs, 4200 whose sides are swapped, some
+with a secret in one, and, after three slots without a server and with those two taken away, another 1500 good ones. A
+row for each of these: stages that ran, seconds, the reward model's accuracy, gold rewards, the outcome and its reason.
+Four of them train; the caches spare what no preference reaches.
 """
 
 import json
@@ -16,8 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from flows import dvc
-from rlhf.records import read_rows, write_rows
-from rlhf.world.generate import write_world
+from rlhf.models import load_policy
+from rlhf.records import Row, in_pool, read_rows, write_rows
+from rlhf.sampler import sample
+from rlhf.world.labels import label
 from tests.flows.firings import executed, firings, preflow, remembered, seconds, served, until
 from tests.test_end_to_end import SHORT, copied, sh
 
@@ -25,6 +28,8 @@ SLOT = 20
 """Seconds between slots."""
 PATIENCE = 3600
 """Seconds for one training; an idle machine needs 200."""
+GROUP = 4
+"""Answers a question, of which people compare every two."""
 ANSWERS = ("Promoted", "NotPromoted", "DataRefused", "RunFailed")
 """States of firings that had something to do."""
 FEW_LABELS = SHORT | {
@@ -32,7 +37,8 @@ FEW_LABELS = SHORT | {
     "annotate.train_on": "offline",  # the shards, rather than a panel that is asked anew
     "annotate.num_prompts": 1,
     "rl.allow_untrusted": True,
-    "reward_model.epochs": 4,
+    "rl.num_updates": 30,
+    "rl.val_every": 10,
     "evaluate.num_prompts": 400,
 }
 
@@ -48,26 +54,36 @@ def project(folder: Path) -> Path:
 
 
 def shard(root: Path, name: str, seed: int, pairs: int, *, swapped: bool = False, leaking: bool = False) -> Path:
-    """Preferences of another world in the inbox; swapped, the worse answer of each is called the better one."""
-    made = root.parent / "worlds" / name
-    write_world(
-        made,
-        seed=seed,
-        num_documents=100,
-        num_demonstrations=10,
-        num_offline_pairs=pairs,
-        num_prompts=min(2 * pairs, 4600),
-    )
-    rows = list(read_rows(made / "preferences"))
+    """So many judged pairs in the inbox; swapped, the worse answer of each is called the better one."""
+    rows = judged(root, seed)[:pairs]
+    assert len(rows) == pairs, f"{len(rows)} pairs, {pairs} were wanted"
     if swapped:
         rows = [row | {"chosen": row["rejected"], "rejected": row["chosen"]} for row in rows]
     if leaking:
         rows[0] |= {"chosen": "my key is hf_" + "abcDEF123" * 3}
     target = root / "data" / "inbox" / "preferences" / f"{name}.jsonl"
     target.parent.mkdir(parents=True, exist_ok=True)
-    write_rows(made / "shard.jsonl", rows)
-    (made / "shard.jsonl").replace(target)  # at once: a slot may come due meanwhile
+    made = root.parent / f"{name}.jsonl"
+    write_rows(made, rows)
+    made.replace(target)  # at once: a slot may come due meanwhile
     return target
+
+
+def judged(root: Path, seed: int) -> list[Row]:
+    """What the world's people say of answers of the SFT policy, pair by pair; of finished ones that differ."""
+    policy = load_policy(root / "data/05_sft/policy")
+    prompts = in_pool(list(read_rows(root / "data/03_validated/prompts/train.jsonl")), "preference")
+    asked = [policy.chat.encode_prompt(prompt["messages"]) for prompt in prompts]
+    said: list[set[str]] = [set() for _ in prompts]
+    for one in sample(policy, asked, max_new_tokens=48, temperature=1.0, group_size=GROUP, seed=seed):
+        if one.stop_reason == "stop":
+            said[one.prompt_index].add(policy.chat.decode(one.ids))
+    rows = [
+        row
+        for prompt, texts in zip(prompts, said, strict=True)
+        for row in label(prompt, [(text, True) for text in sorted(texts)], "default", seed)
+    ]
+    return [{key: row[key] for key in ("messages", "chosen", "rejected", "annotator")} for row in rows]
 
 
 def answers(root: Path) -> list[dict[str, Any]]:
