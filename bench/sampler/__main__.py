@@ -31,7 +31,7 @@ PAIRS = 5
 HEADER = [
     "model", "decoding", "completions", "tokens", "ours, tokens/s", "generate, tokens/s",
     "ours ÷ generate, median (least–most)", "by the clock", "tokens that differ", "log-probabilities: largest gap",
-    "gaps > 1e-5", "pairs",
+    "gaps > 1e-5", "trainer from float64: largest gap", "pairs",
 ]  # fmt: skip
 Record = dict[str, Any]
 
@@ -147,6 +147,7 @@ def _line(record: Record, stale: bool) -> list[str]:
         "–" if last["differ"] is None else str(last["differ"]),
         f"{last['ours']['gap']:.1e}",
         f"{100 * last['ours']['beyond']:.2f}%",
+        f"{last['ours']['rounding']:.1e}",
         str(len(pairs)),
     ]
 

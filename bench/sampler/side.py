@@ -8,6 +8,7 @@ completion ends that transformers samples: it draws other tokens than we do, so 
 rows it is given at a time; the fastest counts.
 """
 
+import copy
 import json
 import sys
 import time
@@ -115,8 +116,10 @@ class EndsAt:
 
 @torch.no_grad()
 def _gaps(given: Task, completions: list[Completion]) -> dict[str, float]:
-    """How far log-probabilities as sampled are from the trainer's: the largest gap, and the share beyond 1e-5."""
-    gaps = []
+    """How far log-probabilities as sampled are from the trainer's: the largest gap, and the share beyond 1e-5. And the
+    largest of the trainer's own from those of the same weights in float64: what single precision leaves open."""
+    gaps, rounded = [], []
+    precise = copy.deepcopy(given.policy.model).double()
     for start in range(0, len(completions), 64):
         some = completions[start : start + 64]
         rows = [(given.prompts[one.prompt_index], one.ids) for one in some]
@@ -126,8 +129,10 @@ def _gaps(given: Task, completions: list[Completion]) -> dict[str, float]:
         )
         trainer = token_logprobs(given.policy.model, batch)[batch.loss_mask]
         gaps.append((torch.tensor([value for one in some for value in one.logprobs]) - trainer).abs())
+        rounded.append((trainer - token_logprobs(precise, batch)[batch.loss_mask]).abs().max())
     found = torch.cat(gaps)
-    return {"gap": float(found.max()), "beyond": float((found > 1e-5).double().mean())}
+    beyond = float((found > 1e-5).double().mean())
+    return {"gap": float(found.max()), "beyond": beyond, "rounding": float(max(rounded))}
 
 
 if __name__ == "__main__":
