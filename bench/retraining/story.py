@@ -37,6 +37,7 @@ FEW_LABELS = SHORT | {
     "annotate.train_on": "offline",  # the shards, rather than a panel that is asked anew
     "annotate.num_prompts": 1,
     "rl.allow_untrusted": True,
+    "reward_model.epochs": 4,
     "rl.num_updates": 30,
     "rl.val_every": 10,
     "evaluate.num_prompts": 400,
