@@ -1,18 +1,19 @@
 """What a stage's function cost, for the `end` of its journal: no figure of it reaches an output.
 
-The share of the machine that was used needs its rate, which is measured once a machine, number of threads and
-precision, and kept in `<home>/matmul.json`.
+The share of the machine that was used needs its rate, of which `<home>/matmul.json` keeps the most that was measured of
+a machine, number of threads and precision.
 """
 
 import json
 import platform
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from rlhf.spending import ACCOUNT
 from tasks.witness import used
 
-AT_LEAST, TIMES = 0.2, 3
+AT_LEAST, TIMES = 0.1, 3
 """Seconds and products that are measured; the fastest counts."""
 
 
@@ -22,12 +23,16 @@ def figures(home: Path | None = None) -> dict[str, float]:
     found |= {str(name): count for name, count in ACCOUNT.counts.items()}
     found |= {name: value for name, value in used().items() if name.startswith("peak_")}
     if home is not None and found["flops"]:
-        found["matmul_rate"] = matmul_rate(home, ACCOUNT.precision)
+        with suppress(Exception):  # full disk, full device, whatever it is: the stage has done its work
+            found["matmul_rate"] = matmul_rate(home, ACCOUNT.precision)
     return found
 
 
 def matmul_rate(home: Path, precision: str) -> float:
-    """FLOP/s of a square matrix product on this machine, as it was measured here first."""
+    """FLOP/s of a square matrix product on this machine: the most that was measured here up to now.
+
+    It is measured each time, as other work on the machine makes it slower.
+    """
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -38,8 +43,9 @@ def matmul_rate(home: Path, precision: str) -> float:
         known: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         known = {}
-    if key not in known:
-        known[key] = _measured(precision, device)
+    measured = _measured(precision, device)
+    if measured > known.get(key, 0.0):
+        known[key] = measured
         draft = path.with_suffix(f".{time.monotonic_ns()}.tmp")
         draft.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n", encoding="utf-8")
         draft.replace(path)

@@ -13,6 +13,7 @@ import shlex
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -85,11 +86,19 @@ def used() -> dict[str, Any]:
     }
     torch: Any = sys.modules.get("torch")
     if torch is not None:
-        facts["device"] = torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu"
-        facts["cpu_capability"] = torch.backends.cpu.get_cpu_capability()
-        facts["threads"] = torch.get_num_threads()
-        if torch.cuda.is_initialized():
-            facts["peak_cuda_gib"] = torch.cuda.max_memory_allocated() / 2**30
+        with suppress(RuntimeError):  # of a device that has failed, which must not hide what failed on it
+            facts |= _used_by(torch)
+    return facts
+
+
+def _used_by(torch: Any) -> dict[str, Any]:
+    facts = {
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+    }
+    if torch.cuda.is_initialized():
+        facts["peak_cuda_gib"] = torch.cuda.max_memory_allocated() / 2**30
     return facts
 
 

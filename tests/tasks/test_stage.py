@@ -14,8 +14,10 @@ TOY = '''
 """A toy stage."""
 import os, sys, time
 from pathlib import Path
+from types import SimpleNamespace
 from pydantic import Field
 from rlhf.errors import DataRefused
+from rlhf.spending import ACCOUNT
 from tasks.config import Section
 from tasks.journal import Log
 from tasks.stage import main
@@ -33,10 +35,18 @@ class Toy(Section):
         return {"looks": "mode"} if self.mode == "kept" else {}
 
 
+def fail(*_: object) -> None:
+    raise RuntimeError("CUDA error: an illegal memory access was encountered")
+
+
 def toy(
     config: Toy, *, seed: int, common: Common, source: Path, other: Path | None = None, parts: dict[str, Path],
     out: Path, scratch: Path, shared: Path, log: Log,
 ) -> None:
+    if os.environ.get("DEVICE_FAILS"):
+        ACCOUNT.add(flops=1.0)
+        cuda = {name: fail for name in ("is_available", "synchronize", "get_device_name", "max_memory_allocated")}
+        sys.modules["torch"] = SimpleNamespace(cuda=SimpleNamespace(is_initialized=lambda: True, **cuda))
     if config.mode == "refuse":
         (out / "half").write_text("never seen")
         raise DataRefused("3 bad rows, 0 allowed: mend rows.jsonl:7")
@@ -212,6 +222,21 @@ def test_a_refusal_ends_with_its_code_and_reason_and_no_output(root: Path) -> No
     assert done.stderr.strip() == "toy: 3 bad rows, 0 allowed: mend rows.jsonl:7"
     assert events(root)[-1]["exit_code"] == 3
     assert not (root / "data/toy").exists()
+
+
+@pytest.mark.parametrize(("mode", "code", "status"), [("ok", 0, "FINISHED"), ("refuse", 3, "FAILED")])
+def test_figures_that_cannot_be_had_change_nothing_of_its_end(root: Path, mode: str, code: int, status: str) -> None:
+    """The device has failed when it is asked what it did."""
+    (root / "params.yaml").write_text(f"seed: 7\ntoy: {{mode: {mode}}}\n")
+    done = subprocess.run(
+        command(), cwd=root, env=environ() | {"DEVICE_FAILS": "1"}, text=True, capture_output=True, check=False
+    )
+    assert done.returncode == code, done.stderr
+    assert "CUDA" not in done.stderr
+    end = events(root)[-1]
+    assert (end["status"], end["exit_code"]) == (status, code)
+    cost = end["cost"]
+    assert isinstance(cost, dict) and cost["flops"] == 1.0 and "matmul_rate" not in cost
 
 
 def test_an_unknown_key_names_the_nearest_one(root: Path) -> None:
