@@ -49,12 +49,12 @@ def judge(this: Run, results: Results) -> None:
     """Close the record, promote, and settle the exit code."""
     report = this.report
     report.stages = [asdict(result) for result in results.values()]
-    told = {stage["name"]: stage for stage in report.stages}
-    report.costs = costs_of(this.owner, report.run, read_tree(this.tree), told)
     failed = [result for result in results.values() if result.state == "failed"]
     whole = all(result.state in ("ran", "cached") for result in results.values())
     stopped = this.cancel.is_set() and not whole
     _close_record(this, results, "FINISHED" if whole else "KILLED" if stopped else "FAILED")
+    told = {stage["name"]: stage for stage in report.stages}
+    report.costs = costs_of(this.owner, report.run, read_tree(this.tree), told)
     validation = this.place.reports / "validation"
     report.validation = str(validation) if validation.is_dir() else ""
     if stopped:

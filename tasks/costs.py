@@ -21,22 +21,20 @@ NOW = ("ran", "failed", "stopped")
 """States of stages that cost something in this run."""
 TOKENS = ("tokens_processed", "tokens_trained", "tokens_sampled")
 SUMMED = ("seconds", *(f"seconds_{kind}" for kind in KINDS), *TOKENS, "flops")
+_DAMAGED = (OSError, ValueError, LookupError, TypeError, AttributeError)
+"""What comes of reading a record that is gone, torn, empty or of another form."""
 
 
 def costs_of(root: Path, run: str, tree: Tree, results: Results) -> dict[str, Cost]:
-    """By stage, of a cached one what it cost then. Stages of which nothing is known are left out."""
+    """By stage, of a cached one what it cost then. Stages of which nothing is known are left out.
+
+    A record that is damaged tells nothing: what a run cost is worth no trouble at its end.
+    """
     found = {}
     for stage, result in results.items():
-        if result["state"] == "cached":
-            cost = _then(root, tree, stage)
-        elif result["state"] in NOW:
-            journals = home(root) / "journal" / run
-            ends = (end["cost"] for _, end in _ends(journals.glob(f"{stage}-*/events.jsonl"), stage))
-            cost = _whole(next(ends, {}), result.get("seconds"))
-        else:
-            cost = {}
-        if cost:
-            found[stage] = cost
+        with suppress(*_DAMAGED):
+            if cost := _cost(root, run, tree, stage, result):
+                found[stage] = cost
     return found
 
 
@@ -44,6 +42,16 @@ def total(costs: Mapping[str, Mapping[str, float]], results: Results) -> Cost:
     """Sums over the stages that cost something in this run."""
     now = [cost for stage, cost in costs.items() if results[stage]["state"] in NOW]
     return {name: sum(cost.get(name, 0.0) for cost in now) for name in SUMMED}
+
+
+def _cost(root: Path, run: str, tree: Tree, stage: str, result: Mapping[str, Any]) -> Cost:
+    if result["state"] == "cached":
+        return _then(root, tree, stage)
+    if result["state"] not in NOW:
+        return {}
+    journals = home(root) / "journal" / run
+    ends = (end["cost"] for _, end in _ends(journals.glob(f"{stage}-*/events.jsonl"), stage))
+    return _whole(next(ends, {}), result.get("seconds"))
 
 
 def _then(root: Path, tree: Tree, stage: str) -> Cost:
@@ -58,7 +66,7 @@ def _ends(paths: Iterator[Path], stage: str) -> Iterator[tuple[Path, dict[str, A
     """Folders of attempts at a stage that came to an end, newest first, each with its last event."""
     mine = [path for path in paths if path.parent.name.rsplit("-", 1)[0] == stage]
     for path in sorted(mine, key=lambda path: path.stat().st_mtime, reverse=True):
-        with suppress(ValueError, IndexError):  # torn, or empty
+        with suppress(*_DAMAGED):
             end = json.loads(path.read_bytes().splitlines()[-1])
             if end.get("event") == "end" and end.get("cost"):
                 yield path.parent, end
@@ -69,7 +77,7 @@ def _seconds(path: Path, stage: str) -> float | None:
     try:
         told = json.loads(path.read_text(encoding="utf-8"))["results"][stage]
         return float(told["seconds"]) if told["state"] == "ran" else None
-    except (OSError, ValueError, KeyError):
+    except _DAMAGED:
         return None
 
 

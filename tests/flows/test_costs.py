@@ -153,3 +153,7 @@ def test_a_run_ends_with_what_it_cost_and_the_next_with_what_it_saved(
     function = sum(cost[f"seconds_{kind}"] for kind in KINDS if kind != "orchestration")
     assert f"({costs.seconds(function)})" in shown
     assert (learning / "dvc.lock").read_bytes() == lock
+
+    (record,) = (learning / ".preflow" / "journal").glob(f"{first['run']}/learn-1/events.jsonl")
+    record.write_text("[]\n")
+    assert "learn" not in told()[0]["costs"]

@@ -1,5 +1,6 @@
 """What stages cost, from journals: those that ran, those that were cached, and what is not known."""
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,20 @@ def test_a_stage_that_was_killed_said_nothing(root: Path) -> None:
     toy.start(root, "r2", "rl")
     results = {"rl": {"state": "failed", "seconds": 3.0}, "gate": {"state": "skipped", "seconds": 0.0}}
     assert costs_of(root, "r2", read_tree(root), results) == {}
+
+
+@pytest.mark.parametrize("cost", ["", "much", {"seconds_train": "long"}])
+@pytest.mark.parametrize("state", ["ran", "cached"])
+def test_a_damaged_record_tells_nothing_and_the_others_all(root: Path, cost: object, state: str) -> None:
+    run(root)
+    journals = home(root) / "journal" / "r1"
+    end = {"event": "end", "cost": cost, "outs": []} if cost else []
+    (journals / "sft-1" / "events.jsonl").write_text(f"{json.dumps(end)}\n")
+    (journals / "rl-1" / "events.jsonl").unlink()
+    (journals / "rl-1" / "events.jsonl").mkdir()
+    (journals / "finish.json").write_text("[]")
+    costs = costs_of(root, "r1", read_tree(root), told(state, 1.5))
+    assert set(costs) == {"collect", "evaluate", "gate"} and costs["gate"]["flops"] == 2e9
 
 
 def test_a_run_by_hand_has_no_orchestration(root: Path) -> None:
