@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -16,6 +17,7 @@ from tasks.costs import costs_of
 from tasks.journal import home
 from tasks.lineage import read_tree
 from tasks.outcome import StageResult
+from tasks.tracking.boundary import LATER, PATIENCE
 
 NOT_PROMOTED = 4
 Results = Mapping[str, StageResult]
@@ -45,14 +47,14 @@ def keep(this: Run, results: Results, say: Callable[[str], None]) -> None:
     this.report.left_out = tuple(sorted({*this.report.left_out, *kept.left_out}))
 
 
-def judge(this: Run, results: Results) -> None:
+def judge(this: Run, results: Results, say: Callable[[str], None]) -> None:
     """Close the record, promote, and settle the exit code."""
     report = this.report
     report.stages = [asdict(result) for result in results.values()]
     failed = [result for result in results.values() if result.state == "failed"]
     whole = all(result.state in ("ran", "cached") for result in results.values())
     stopped = this.cancel.is_set() and not whole
-    _close_record(this, results, "FINISHED" if whole else "KILLED" if stopped else "FAILED")
+    _close_record(this, results, "FINISHED" if whole else "KILLED" if stopped else "FAILED", say)
     told = {stage["name"]: stage for stage in report.stages}
     report.costs = costs_of(this.owner, report.run, read_tree(this.tree), told)
     validation = this.place.reports / "validation"
@@ -81,7 +83,8 @@ def tell(this: Run, say: Callable[[str], None]) -> None:
     this.report.page = str(this.place.reports / page.PAGE)
     if this.cancel.is_set():  # who stops a run does not wait for servers
         return
-    tracking.attach(this.owner, this.report.run, this.place.reports / page.PAGE)
+    if this.report.mlflow:  # else it goes with the end of the run, when that is told
+        _while_it_answers(this, say, tracking.attach, this.owner, this.report.run, this.place.reports / page.PAGE)
     if this.report.prefect:
         _show(this.report.prefect, short, say)
 
@@ -98,15 +101,23 @@ def _show(page: str, short: str, say: Callable[[str], None]) -> None:
         say(f"Prefect did not take the run's report: {type(error).__name__}: {error}")
 
 
-def _close_record(this: Run, results: Results, status: str) -> None:
-    """In a thread: a run that was stopped has no time to wait, and the next command tells MLflow what it could not."""
-
+def _close_record(this: Run, results: Results, status: str, say: Callable[[str], None]) -> None:
     def close() -> None:
         this.report.mlflow = tracking.finish_run(this.owner, this.report.run, results, status, this.report.commit)
 
-    closer = threading.Thread(target=close, daemon=True)
-    closer.start()
-    closer.join(timeout=0.5 if this.cancel.is_set() else None)
+    _while_it_answers(this, say, close)
+
+
+def _while_it_answers(this: Run, say: Callable[[str], None], tell: Callable[..., None], *about: Any) -> None:
+    """In a thread: MLflow may hang, and who stops a run has no time to wait."""
+    teller = threading.Thread(target=tell, args=about, daemon=True)
+    teller.start()
+    until = time.monotonic() + PATIENCE
+    while teller.is_alive() and not this.cancel.is_set() and time.monotonic() < until:
+        teller.join(timeout=0.1)
+    teller.join(timeout=0.5)
+    if teller.is_alive():
+        say(f"MLflow has not taken the end of run {this.report.run} yet; {LATER}")
 
 
 def _promote(this: Run) -> dict[str, Any] | None:

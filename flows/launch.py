@@ -94,7 +94,7 @@ def run(
         results = _stages(this, todo, prefect, say, on_begin, on_result)
         with busy(f"run {report.run}: keeping what it was"):
             closing.keep(this, results, say)
-            closing.judge(this, results)
+            closing.judge(this, results, say)
         report.seconds = round(time.monotonic() - began, 1)
         done_with = bool(resolved.label) and report.exit_code in (0, closing.NOT_PROMOTED) and not wish.keep
         report.worktree = str(place.tree) if resolved.label and not done_with else ""

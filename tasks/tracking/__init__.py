@@ -17,7 +17,7 @@ from typing import Any
 
 from tasks.outcome import StageResult
 from tasks.tracking import comparisons
-from tasks.tracking.boundary import guarded
+from tasks.tracking.boundary import guarded, say
 from tasks.tracking.runs import RunRecord, begin, owner_of_this_process, runs_of
 
 __all__ = [
@@ -278,7 +278,7 @@ def _answers(root: Path) -> bool:
 def _pass_on(keeper: "subprocess.Popen[bytes]") -> None:
     """What it says becomes ours, which a table that moves makes room for."""
     for line in keeper.stderr or ():
-        print(line.decode("utf-8", "replace"), end="", file=sys.stderr, flush=True)
+        say(line.decode("utf-8", "replace").rstrip("\n"))
 
 
 def _reconcile_in_background(root: Path) -> None:

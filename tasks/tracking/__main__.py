@@ -5,12 +5,14 @@ import fcntl
 import os
 import select
 import sys
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
 
 from tasks import tracking
 from tasks.journal import home
+from tasks.tracking.boundary import PATIENCE
 from tasks.tracking.runs import RunRecord
 from tasks.tracking.store import connect
 
@@ -32,6 +34,7 @@ def main() -> None:
 
 def keep(root: Path, run_id: str) -> None:
     """Return when standard input ends, with all of the run told; an end that nobody tells is left to `reconcile`."""
+    threading.Thread(target=_give_up_after_the_run, daemon=True).start()
     with suppress(Exception):  # said where it matters
         connect(root)
     tracking.reconcile(root)
@@ -39,6 +42,13 @@ def keep(root: Path, run_id: str) -> None:
     while not select.select([sys.stdin], [], [], EVERY)[0]:
         if (folder / "run.json").exists():
             tracking.replay(root, run_id)
+
+
+def _give_up_after_the_run() -> None:
+    """Where MLflow hangs, this process holds the lock that the next command waits for."""
+    select.select([sys.stdin], [], [])
+    time.sleep(PATIENCE)
+    os._exit(1)
 
 
 def follow(root: Path, run_id: str) -> None:

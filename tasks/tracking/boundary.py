@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -10,6 +11,10 @@ from tasks.journal import home
 from tasks.redact import redacted
 
 T = TypeVar("T")
+
+PATIENCE = 120.0
+"""Seconds that MLflow gets at the end of a run: a slow server takes one minute, one that hangs would take for ever."""
+LATER = "shipped by the next `preflow run` or `preflow status`"
 
 _PAUSE = 30.0  # seconds without a try after a failed one, so that a slow server does not slow the run
 _quiet_until = 0.0
@@ -24,15 +29,17 @@ def guarded(root: Path, ship: Callable[[], T], patient: bool = False) -> T | Non
         done = ship()
     except Exception as error:
         if _quiet_until == 0.0 or patient:
-            where = home(root) / "journal"
-            print(
-                f"MLflow: {sentence(error)}; kept in {where}, shipped by the next `preflow run` or `preflow status`",
-                file=sys.stderr,
-            )
+            say(f"MLflow: {sentence(error)}; kept in {home(root) / 'journal'}, {LATER}")
         _quiet_until = time.monotonic() + _PAUSE
         return None
     _quiet_until = 0.0
     return done
+
+
+def say(line: str) -> None:
+    """To whoever started us, who may be gone: then there is nobody to tell, and the work goes on."""
+    with suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
 
 
 def sentence(error: Exception) -> str:

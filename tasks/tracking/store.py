@@ -4,7 +4,6 @@ import fcntl
 import logging
 import os
 import sqlite3
-import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from tasks.tracking import views
+from tasks.tracking.boundary import say
 
 EXPERIMENT_NOTE = """Every run is one pass of the pipeline of `dvc.yaml`; its children are the stages. **[Open the prepared view]({view})**: gain, promotion, time, and what they cost.
 
@@ -127,7 +127,7 @@ def _make_whole(database: Path) -> None:
                     what = "upgrading its database to the installed version"
                     with closing(sqlite3.connect(part)) as new:
                         old.backup(new)
-        print(f"MLflow: {what} (once, some seconds)", file=sys.stderr, flush=True)
+        say(f"MLflow: {what} (once, some seconds)")
         _upgrade(part)
         part.replace(database)
 

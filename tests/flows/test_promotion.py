@@ -83,7 +83,7 @@ def judged(root: Path, gate_says: bool, registry_down: str = "", **wish: Any) ->
     this = Run(
         Wish(**wish), profiles.resolve(root), report, place, load_graph(root), threading.Event(), taken, registry_down
     )
-    closing.judge(this, {name: StageResult(name, "ran") for name in this.graph.stages})
+    closing.judge(this, {name: StageResult(name, "ran") for name in this.graph.stages}, print)
     return report
 
 

@@ -1,5 +1,6 @@
 """The process that tells MLflow of a run beside the flow: all is told when it has ended, however the run ended."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -81,3 +82,31 @@ def test_one_that_was_killed_is_stood_in_for(root: Path) -> None:
     toy.run_all(root, "r1")
     ids = tracking.finish_run(root, "r1", told(), "FINISHED")
     assert connect(root).client.get_run(ids["run"]).info.status == "FINISHED"
+
+
+def test_one_whose_mlflow_hangs_ends_some_time_after_its_run(root: Path) -> None:
+    """Or it would hold the lock for which the next command waits."""
+    program = """
+import sys, threading
+from tasks import tracking
+from tasks.tracking import __main__ as program
+program.PATIENCE = 0.0
+tracking.reconcile = lambda _: threading.Event().wait()
+sys.argv = ["tracking", "keep", "r1"]
+program.main()
+"""
+    done = subprocess.run([sys.executable, "-c", program], cwd=root, stdin=subprocess.DEVNULL, timeout=300.0)
+    assert done.returncode == 1
+
+
+def test_one_whose_starter_is_gone_tells_on(root: Path) -> None:
+    """It has something to complain of, and nobody to hear it."""
+    for run in ("r1", "r2"):
+        tracking.announce(root, run, {})
+        RunRecord.read(root, run).finish({}, "FINISHED")
+    (RunRecord.read(root, "r1").folder / "mlflow.json").write_text("{ torn")
+    nobody, stderr = os.pipe()
+    os.close(nobody)
+    subprocess.run([sys.executable, "-m", "tasks.tracking", "reconcile"], cwd=root, stderr=stderr, check=False)
+    os.close(stderr)
+    assert connect(root).client.get_run(RunRecord.read(root, "r2").state()["run"]).info.status == "FINISHED"
