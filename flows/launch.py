@@ -89,8 +89,8 @@ def run(
             if todo:
                 guards.check_disk(root)
                 prefect = _prefect(root)
-            if prefect:
-                server.wait(prefect, root, cancel)
+            if prefect and not _answers(prefect, root, cancel, needed=bool(todo or wish.retrain)):
+                prefect = None
         results = _stages(this, todo, prefect, say, on_begin, on_result)
         with busy(f"run {report.run}: keeping what it was"):
             closing.keep(this, results, say)
@@ -137,6 +137,17 @@ def _prefect(root: Path) -> server.Server:
     found = server.start(root)
     threading.Thread(target=_import_prefect, daemon=True).start()
     return found
+
+
+def _answers(prefect: server.Server, root: Path, cancel: threading.Event, needed: bool) -> bool:
+    """Whether it does, when it has had its time; one of ours may have ended since it was found, as it was idle."""
+    try:
+        server.wait(prefect, root, cancel)
+    except DependencyDown:
+        if needed or not prefect.ours:
+            raise
+        return False
+    return True
 
 
 def _import_prefect() -> None:
@@ -217,8 +228,9 @@ def _stages(
 def _execute(work: Work, prefect: server.Server | None, below_a_flow: bool) -> Mapping[str, StageResult]:
     """By Prefect's flow; where nothing has to run, Prefect is only told so, and nothing of it imported."""
     if not (work.todo or below_a_flow):
-        with suppress(OSError):  # it wants more of who asks than we know: its own client knows it
-            return unchanged.execute(work, prefect.url if prefect else "")
+        done = unchanged.execute(work, prefect.url if prefect else "")
+        if done is not None:  # else Prefect wants more of who asks than we know: its own client knows it
+            return done
     from flows.pipeline import execute  # imports Prefect, which reads its settings then
 
     return execute(work)

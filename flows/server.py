@@ -78,10 +78,11 @@ def start(root: Path, idle_seconds: float = IDLE_SECONDS, port: int = 0) -> Serv
 def there(root: Path) -> Server | None:
     """The server to use where there is one, also one that is still starting; none is started."""
     if named := configured():
+        os.environ.setdefault(*_QUIET)
         return Server(named)
+    touch(root)  # first: one that is found must not end a moment later
     server = running(root)
     if server:
-        touch(root)
         os.environ.update(environ(root, server.url))
     return server
 

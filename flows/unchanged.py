@@ -18,22 +18,23 @@ CACHED = "unchanged, or restored from the run cache"
 _TRIES = 50  # a server on SQLite answers 503 while it writes something else
 
 
-def execute(work: Work, api: str) -> Mapping[str, StageResult]:
+def execute(work: Work, api: str) -> Mapping[str, StageResult] | None:
     """One result a stage, as `flows.pipeline.execute` gives them; `api` is Prefect's, "" where no server is up.
 
-    Raises:
-        OSError: Prefect refused to begin a run; nobody was told anything.
+    None where Prefect did not begin a run; nobody was told anything then.
     """
-    results = {name: StageResult(name, "cached") for name in work.graph.stages}
+    flow_run = ""
     if api:
-        flow = _ask(f"{api}/flows/", {"name": FLOW})["id"]
-        running = {"type": "RUNNING", "name": "Running"}
-        flow_run = _ask(f"{api}/flow_runs/", {"flow_id": flow, "name": work.place.run, "state": running})["id"]
+        try:
+            flow_run = _begin(work, api)
+        except (OSError, ValueError, LookupError, TypeError):  # refused, or the answer is none of Prefect's
+            return None
         work.on_flow(flow_run)
         try:
             _record(work, api, flow_run)
         except (OSError, ValueError) as error:
             work.on_trouble(f"Prefect: {type(error).__name__}: {error}; its page of this run may be incomplete")
+    results = {name: StageResult(name, "cached") for name in work.graph.stages}
     for result in results.values():
         work.on_result(result)
     return results
@@ -44,6 +45,13 @@ def show_report(api: str, flow_run: str, text: str) -> None:
     about = "the run's report in short"
     shown = {"key": "report", "type": "markdown", "description": about, "data": text, "flow_run_id": flow_run}
     _ask(f"{api}/artifacts/", shown)
+
+
+def _begin(work: Work, api: str) -> str:
+    flow = _ask(f"{api}/flows/", {"name": FLOW})["id"]
+    running = {"type": "RUNNING", "name": "Running"}
+    asked = {"flow_id": flow, "name": work.place.run, "state": running}
+    return str(_ask(f"{api}/flow_runs/", asked)["id"])
 
 
 def _record(work: Work, api: str, flow_run: str) -> None:

@@ -34,13 +34,26 @@ def test_the_server_of_another_copy_is_left_alone(tmp_path: Path, monkeypatch: p
 
 def test_a_server_that_the_user_has_configured_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFECT_API_URL", "http://example.org/api/")
-    assert server.start(tmp_path) == server.Server("http://example.org/api")
+    for use in (server.start, server.there):
+        monkeypatch.setenv("PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL", "")
+        del os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"]
+        assert use(tmp_path) == server.Server("http://example.org/api")
+        assert os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] == "CRITICAL"  # our own lines say what happens
     monkeypatch.delenv("PREFECT_API_URL")
     monkeypatch.setenv("PREFECT_HOME", str(tmp_path))
     text = 'active = "work"\n[profiles.work]\nPREFECT_API_URL = "http://example.org/other"\n'
     (tmp_path / "profiles.toml").write_text(text)
     assert server.start(tmp_path) == server.Server("http://example.org/other")
     assert not (tmp_path / ".preflow").exists()
+
+
+def test_a_server_is_kept_from_ending_before_it_is_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(server, "configured", lambda: "")
+    monkeypatch.delenv("PREFLOW_HOME", raising=False)
+    touched: list[bool] = []
+    monkeypatch.setattr(server, "running", lambda root: touched.append((root / ".preflow/prefect/touched").exists()))
+    assert server.there(tmp_path) is None
+    assert touched == [True]
 
 
 def test_a_run_that_goes_on_keeps_its_server(tmp_path: Path) -> None:

@@ -6,19 +6,22 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, ClassVar
-from urllib.error import HTTPError
 
 import pytest
 
-from flows import unchanged
+from flows import champion, closing, launch, profiles, unchanged
+from flows.request import Wish
 from flows.runner import Place
+from flows.server import Server
 from flows.work import Work
 from tasks.graph import load_graph
 from tests.flows.test_run import STAGES, ask
-from tests.flows.toy import PROGRAM, REPO, dvc_repro
+from tests.flows.toy import PROGRAM, REPO, Nobody, dvc_repro, states
 
 WITHOUT_PREFECT = (
     PROGRAM.rstrip().removesuffix("main()")
@@ -68,13 +71,14 @@ class Answers(BaseHTTPRequestHandler):
 
     codes: ClassVar[list[int]] = []
     paths: ClassVar[list[str]] = []
+    answer: ClassVar[str] = '{"id": "7"}'
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
         self.paths.append(self.path)
         self.send_response(self.codes.pop(0) if self.codes else 201)
         self.end_headers()
-        self.wfile.write(b'{"id": "7"}')
+        self.wfile.write(self.answer.encode())
 
     def log_message(self, *_: object) -> None:
         pass
@@ -106,9 +110,39 @@ def test_a_busy_server_is_asked_again(toy: Path, fake: str) -> None:
 def test_one_that_knows_us_not_hears_nothing_and_one_that_stops_listening_costs_a_line(toy: Path, fake: str) -> None:
     flows, said = list[str](), list[str]()
     Answers.codes = [401]
-    with pytest.raises(HTTPError):
-        unchanged.execute(work(toy, flows, said), fake)
+    assert unchanged.execute(work(toy, flows, said), fake) is None
     assert (Answers.paths, flows) == (["/flows/"], [])
     Answers.codes = [201, 201, 500]
-    assert list(unchanged.execute(work(toy, flows, said), fake)) == STAGES
+    assert list(unchanged.execute(work(toy, flows, said), fake) or ()) == STAGES
     assert len(said) == 1 and "may be incomplete" in said[0]
+
+
+@pytest.mark.parametrize("answer", ["<html>Sign in</html>", "[]", "{}", "null"])
+def test_an_answer_that_is_none_of_prefects_is_a_refusal(
+    toy: Path, fake: str, monkeypatch: pytest.MonkeyPatch, answer: str
+) -> None:
+    monkeypatch.setattr(Answers, "answer", answer)
+    assert unchanged.execute(work(toy, [], []), fake) is None
+
+
+@pytest.mark.parametrize("told", ["on_flow", "on_result"])
+def test_trouble_of_who_is_told_is_no_refusal(toy: Path, fake: str, monkeypatch: pytest.MonkeyPatch, told: str) -> None:
+    """Or the run would begin a second time, by Prefect's flow."""
+
+    def full(_: object) -> None:
+        raise OSError("No space left on device")
+
+    monkeypatch.setitem(sys.modules, "flows.pipeline", SimpleNamespace(execute=lambda _: {}))
+    with pytest.raises(OSError, match="No space left"):
+        launch._execute(replace(work(toy, [], []), **{told: full}), Server(fake), below_a_flow=False)
+
+
+def test_a_server_that_has_ended_meanwhile_is_missed_by_nobody(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was found, and then it was idle for long enough."""
+    dvc_repro(toy)
+    monkeypatch.setattr(profiles, "check", lambda *_: None)
+    for module in (launch, closing, champion):
+        monkeypatch.setattr(module, "tracking", Nobody())
+    monkeypatch.setattr(launch.server, "there", lambda _: Server("http://127.0.0.1:9/api", pid=1, started=0.0))
+    report = launch.run(toy, Wish(), threading.Event(), show=lambda *_: None, say=print)
+    assert (report.exit_code, report.prefect, list(states(report).values())) == (0, "", ["cached"] * len(STAGES))
