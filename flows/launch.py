@@ -1,38 +1,19 @@
 """A whole run, from the command line to the last line: where it works, what it brings along, what it then does."""
 
 import importlib
-import math
 import secrets
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from ruamel.yaml import YAML
 
-from flows import (
-    champion,
-    closing,
-    dvc,
-    given,
-    guards,
-    leftovers,
-    placing,
-    profiles,
-    server,
-    unchanged,
-    workspace,
-    worktrees,
-)
+from flows import champion, closing, dvc, given, guards, placing, profiles, running, server, workspace, worktrees
 from flows.busy import busy
-from flows.history import seconds_before
 from flows.request import Report, Run, Start, Wish
-from flows.runner import SIDE_BY_SIDE
-from flows.view import View
-from flows.work import Work
 from rlhf.errors import DependencyDown
 from tasks import tracking
 from tasks.graph import load_graph
@@ -91,7 +72,7 @@ def run(
                 prefect = _prefect(root)
             if prefect and not _answers(prefect, root, cancel, needed=bool(todo or wish.retrain)):
                 prefect = None
-        results = _stages(this, todo, prefect, say, on_begin, on_result)
+        results = running.stages(this, todo, prefect, say, on_begin, on_result)
         with busy(f"run {report.run}: keeping what it was"):
             closing.keep(this, results, say)
             closing.judge(this, results, say)
@@ -172,94 +153,3 @@ def _todo(this: Run, whole: bool, say: Callable[[str], None]) -> tuple[Run, set[
     if renewed:
         changed = dvc.status(this.tree)
     return this, set(this.graph.stages) if this.wish.rerun else this.graph.descendants(set(changed))
-
-
-def _stages(
-    this: Run,
-    todo: set[str],
-    prefect: server.Server | None,
-    say: Callable[[str], None],
-    on_begin: Callable[[], None],
-    on_result: Callable[[StageResult, Path], None],
-) -> Mapping[str, StageResult]:
-    done = threading.Event()
-    keepers: list[threading.Thread] = []
-
-    def begin(flow_run: str) -> None:
-        assert prefect
-        this.report.prefect = f"{prefect.page}/runs/flow-run/{flow_run}"
-        tracking.announce(this.owner, this.report.run, _about(this) | {"flow_run_id": flow_run})
-        keepers.append(threading.Thread(target=_keep_books, args=(this, prefect, done), daemon=True))
-        keepers[-1].start()
-
-    def end(result: StageResult) -> None:
-        view.result(result)
-        on_result(result, this.tree)
-
-    slots = this.wish.start.slots if this.wish.start else SIDE_BY_SIDE
-    known = seconds_before(this.owner, this.graph, this.resolved.values, this.wish.profile)
-    title = f"run {this.report.run} {this.resolved.label}".rstrip()
-    with View(this.graph.upstream, this.place.journals, todo=todo, known=known, slots=slots, title=title) as view:
-        work = Work(
-            place=this.place,
-            graph=this.graph,
-            todo=todo,
-            force=this.wish.rerun,
-            cancel=this.cancel,
-            slots=slots,
-            patience=math.inf if this.wish.start else 120.0,
-            before=lambda name: champion.resample(this.place, this.graph, name, this.resolved.registry, this.cancel),
-            on_start=view.start,
-            on_line=view.line,
-            on_result=end,
-            on_flow=begin,
-            on_trouble=say,
-        )
-        on_begin()
-        try:
-            return _execute(work, prefect, bool(this.wish.retrain))
-        finally:
-            done.set()
-            tracking.announce(this.owner, this.report.run, _about(this))  # where Prefect never began the flow
-            for keeper in keepers:
-                keeper.join(timeout=0.5 if this.cancel.is_set() else 60.0)
-
-
-def _execute(work: Work, prefect: server.Server | None, below_a_flow: bool) -> Mapping[str, StageResult]:
-    """By Prefect's flow; where nothing has to run, Prefect is only told so, and nothing of it imported."""
-    if not (work.todo or below_a_flow):
-        done = unchanged.execute(work, prefect.url if prefect else "")
-        if done is not None:  # else Prefect wants more of who asks than we know: its own client knows it
-            return done
-    from flows.pipeline import execute  # imports Prefect, which reads its settings then
-
-    return execute(work)
-
-
-def _about(this: Run) -> dict[str, Any]:
-    """What MLflow is told of the run as a whole."""
-    start = this.wish.start
-    return {
-        "name": f"{start.name if start else this.resolved.label or 'defaults'} {this.report.run}",
-        "tree": str(this.tree),
-        "profile": this.wish.profile,
-        "ref": this.report.ref,
-        "commit": this.taken.commit,
-        "command": this.wish.command,
-        "params": this.resolved.values,
-        "registry": this.resolved.registry,
-        "comparison": this.wish.start.comparison if this.wish.start else "",
-        "tags": {"retrain.why": this.wish.retrain} if this.wish.retrain else {},
-    }
-
-
-def _keep_books(this: Run, prefect: server.Server, done: threading.Event) -> None:
-    """Keep our server awake; tell MLflow of a cell while it happens, from a thread that may be slow."""
-    if not this.wish.start:  # a cell leaves what is old to others
-        leftovers.mark_crashed(this.owner, prefect.url)
-    while True:
-        if this.wish.start:
-            tracking.replay(this.owner, this.report.run)
-        if done.wait(2.0):
-            return
-        server.touch(this.owner)

@@ -12,7 +12,7 @@ from typing import Any
 import psutil
 import pytest
 
-from flows import champion, closing, launch, profiles, server
+from flows import champion, closing, launch, profiles, running, server
 from flows.request import Report, Wish
 from tasks.outcome import StageResult
 from tests.flows.toy import PROGRAM, REPO, Nobody, gone, make_toy
@@ -54,7 +54,7 @@ def run(api: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Runs]:
     monkeypatch.setenv("PREFECT_API_URL", api)
     # The toy's params.yaml is not the product's.
     monkeypatch.setattr(profiles, "check", lambda *_: None)
-    for module in (launch, closing, champion):
+    for module in (launch, running, closing, champion):
         monkeypatch.setattr(module, "tracking", Nobody())
     from prefect.settings import PREFECT_API_URL, temporary_settings
 

@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from flows import champion, closing, launch, profiles, unchanged
+from flows import champion, closing, launch, profiles, running, unchanged
 from flows.request import Wish
 from flows.runner import Place
 from flows.server import Server
@@ -134,14 +134,14 @@ def test_trouble_of_who_is_told_is_no_refusal(toy: Path, fake: str, monkeypatch:
 
     monkeypatch.setitem(sys.modules, "flows.pipeline", SimpleNamespace(execute=lambda _: {}))
     with pytest.raises(OSError, match="No space left"):
-        launch._execute(replace(work(toy, [], []), **{told: full}), Server(fake), below_a_flow=False)
+        running._execute(replace(work(toy, [], []), **{told: full}), Server(fake), below_a_flow=False)
 
 
 def test_a_server_that_has_ended_meanwhile_is_missed_by_nobody(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It was found, and then it was idle for long enough."""
     dvc_repro(toy)
     monkeypatch.setattr(profiles, "check", lambda *_: None)
-    for module in (launch, closing, champion):
+    for module in (launch, running, closing, champion):
         monkeypatch.setattr(module, "tracking", Nobody())
     monkeypatch.setattr(launch.server, "there", lambda _: Server("http://127.0.0.1:9/api", pid=1, started=0.0))
     report = launch.run(toy, Wish(), threading.Event(), show=lambda *_: None, say=print)

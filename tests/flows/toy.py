@@ -102,10 +102,10 @@ class Nobody:
 
 # The same as a program of its own, for what cannot be tried from inside.
 PROGRAM = """
-from flows import champion, closing, launch, profiles
+from flows import champion, closing, launch, profiles, running
 from tests.flows.toy import Nobody
 profiles.check = lambda *_: None
-champion.tracking = closing.tracking = launch.tracking = Nobody()
+champion.tracking = closing.tracking = launch.tracking = running.tracking = Nobody()
 from flows.cli import main
 main()
 """
