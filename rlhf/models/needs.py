@@ -65,7 +65,7 @@ def charge_head(head: Any, states: Tensor) -> None:
 def charge_sampling(model: Any, prompts: Sequence[int], completions: Sequence[int]) -> None:
     """Prompts of these lengths, read once each, and the same number of completions of each, prompt-major.
 
-    The last token of a completion is drawn and not read.
+    The last token of a completion is drawn and not read. The first ones of a group are drawn from one distribution.
     """
     size, head = sizes_of(model), model.get_output_embeddings().weight
     group_size = len(completions) // len(prompts)
@@ -73,9 +73,10 @@ def charge_sampling(model: Any, prompts: Sequence[int], completions: Sequence[in
     for row, count in enumerate(completions):
         pairs += (count - 1) * prompts[row // group_size] + (count - 1) * count / 2
     drawn = sum(completions)
-    read = sum(prompts) + drawn - len(completions)
+    drawn_and_read = drawn - len(completions)
+    read, distributions = sum(prompts) + drawn_and_read, len(prompts) + drawn_and_read
     used = size.weights + _adapter_weights(model)
-    flops = 2.0 * used * read + size.per_pair * pairs + 2.0 * model.config.hidden_size * head.shape[0] * drawn
+    flops = 2.0 * used * read + size.per_pair * pairs + 2.0 * model.config.hidden_size * head.shape[0] * distributions
     ACCOUNT.add(tokens_processed=read, tokens_sampled=drawn, flops=flops)
     ACCOUNT.precision = str(model.dtype).removeprefix("torch.")
 

@@ -137,9 +137,29 @@ def test_equal_texts_are_scored_once(policy: Policy, before: Counts) -> None:
 
 
 def test_sampling_reads_a_prompt_once_and_never_the_last_token(policy: Policy, before: Counts) -> None:
-    """A prompt of 3 with completions of 2 and 1: 3 + 1 tokens read, 3 drawn, pairs 1 + 2 + 3, then 4 for the fourth."""
+    """A prompt of 3 with completions of 2 and 1: 3 + 1 tokens read, 3 drawn, pairs 1 + 2 + 3, then 4 for the fourth.
+
+    Both first tokens come from one use of the LM head, the second token from another.
+    """
     charge_sampling(policy.model, [3], [2, 1])
-    expected = {"tokens_processed": 4, "tokens_sampled": 3, "flops": 2 * BODY * 4 + PAIR * 10 + 2 * HEAD * 3}
+    expected = {"tokens_processed": 4, "tokens_sampled": 3, "flops": 2 * BODY * 4 + PAIR * 10 + 2 * HEAD * 2}
+    assert since(before) == expected
+
+
+def test_sampling_for_two_prompts_adds_up_what_each_needs(policy: Policy, before: Counts) -> None:
+    """Prompts of 3 and 1, groups of 3. Read: 3 + 1 + 0 + 3 and 1 + 0 + 0 + 2. LM head: 1 + 4 and 1 + 2 times.
+
+    Pairs: 1 + 2 + 3, then 4 for the first completion, 4 + 5 + 6 for the third; 1, then 2 + 3 for the last one.
+    """
+    charge_sampling(policy.model, [3, 1], [2, 1, 4, 1, 1, 3])
+    expected = {"tokens_processed": 10, "tokens_sampled": 12, "flops": 2 * BODY * 10 + PAIR * 31 + 2 * HEAD * 8}
+    assert since(before) == expected
+
+
+def test_a_group_shares_what_its_prompt_costs(policy: Policy, before: Counts) -> None:
+    """Four completions of one token need no more than one: the prompt is read once, and so is the LM head."""
+    sample(policy, [[1, 2, 3]], max_new_tokens=1, temperature=1.0, group_size=4, seed=0)
+    expected = {"tokens_processed": 3, "tokens_sampled": 4, "flops": 2 * BODY * 3 + PAIR * 6 + 2 * HEAD}
     assert since(before) == expected
 
 
