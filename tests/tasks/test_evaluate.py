@@ -9,81 +9,28 @@ import pytest
 
 from rlhf.chat import Chat
 from rlhf.errors import PreflowError
-from rlhf.models import RewardModel, new_policy, save_policy
+from rlhf.models import RewardModel, new_policy
 from rlhf.records import read_rows, val_half, write_rows
 from tasks import champion as champions
 from tasks import measurements
-from tasks.config import ConfigError
 from tasks.config.evaluate import Evaluate
 from tasks.config.gate import Gate
-from tasks.config.generation import Generation
-from tasks.config.rewards import Rewards
 from tasks.evaluate import evaluate
 from tasks.gate import decide
 from tasks.graph import digest
 from tasks.journal import Log
 from tests.tasks.scores import trusted
-
-CONFIG = Evaluate(
-    samples_per_prompt=2,
-    best_of_n=[1, 2, 4],
-    best_of_n_prompts=4,
-    bootstrap_samples=200,
-    batch_size=64,
+from tests.tasks.small_evaluation import (
+    CONFIG,
+    FIELDS,
+    GENERATION,
+    META,
+    WORDS,
+    make_policy,
+    make_prompts,
+    make_world,
+    run,
 )
-GENERATION = Generation(max_new_tokens=6)
-WORDS = ["good", "evening,", "anna,", "welcome", "to", "the", "beach.", "red", "blue", "green"]
-META = {"kind": "greet", "args": {"name": "anna", "time": "evening", "place": "beach"}}
-FIELDS = ("gold_reward", "reward", "win_rate_vs_sft", "kl", "length", "stop_rate")
-
-
-def make_policy(folder: Path, seed: int, words: list[str] = WORDS) -> Path:
-    model = new_policy(
-        Chat.from_words(words), seed, hidden_size=16, num_layers=1, num_heads=2, intermediate_size=32, init_std=0.3
-    )
-    save_policy(model, folder)
-    return folder
-
-
-def make_prompts(folder: Path, split: str, meta: dict[str, Any], count: int = 6) -> Path:
-    rows = [
-        {"id": f"{split}{number}", "messages": [{"role": "user", "content": WORDS[number]}], "meta": meta}
-        for number in range(count)
-    ]
-    write_rows(folder / f"{split}.jsonl", rows)
-    return folder
-
-
-def make_world(root: Path, meta: dict[str, Any]) -> dict[str, Path]:
-    """Everything the stage reads. `dpo` is SFT itself, so that its figures are known."""
-    seeds = {"base": 1, "sft": 2, "rejection_sampling": 3, "rl": 4, "dpo": 2}
-    given = {name: make_policy(root / name, seed) for name, seed in seeds.items()}
-    for name, seed in (("policy_rm", 8), ("held_out_rm", 9)):
-        small = {"hidden_size": 16, "num_layers": 1, "num_heads": 2, "intermediate_size": 32}
-        RewardModel(new_policy(Chat.from_words(WORDS), seed, init_std=0.3, **small), seed).save(root / name)
-        given[name] = root / name
-    given["prompts"] = make_prompts(root / "prompts", "val", meta)
-    given["eval_prompts"] = make_prompts(root / "eval", "eval", meta)
-    talk = [{"role": "user", "content": "red"}, {"role": "assistant", "content": "blue green"}]
-    write_rows(root / "demonstrations" / "val.jsonl", [{"id": str(number), "messages": talk} for number in range(3)])
-    champions.write_none(root / "champion")
-    return given | {"demonstrations": root / "demonstrations", "champion": root / "champion"}
-
-
-def run(
-    given: dict[str, Path], out: Path, config: Evaluate = CONFIG, log: Log | None = None, shared: Path | None = None
-) -> dict[str, Any]:
-    """All that is given and no model of the stage's own is a policy; `shared` None starts from an empty folder."""
-    policies = {name: folder for name, folder in given.items() if name in ("rejection_sampling", "rl", "dpo")}
-    others: dict[str, Any] = {name: folder for name, folder in given.items() if name not in policies}
-    shared = shared or out.parent / f"{out.name}-shared"
-    shared.mkdir(parents=True, exist_ok=True)
-    evaluate(
-        config, generation=GENERATION, seed=0, policies=policies, **others, out=out, shared=shared,
-        log=log or Log.null(),
-    )  # fmt: skip
-    scores: dict[str, Any] = json.loads((out / "scores.json").read_text("utf-8"))
-    return scores
 
 
 @pytest.fixture(scope="module")
@@ -151,13 +98,6 @@ def test_the_same_inputs_give_the_same_bytes(
     assert champions.folder_digest(tmp_path / "again") == champions.folder_digest(first[1] / "out")
 
 
-def test_without_gold_it_is_null_and_the_held_out_reward_judges(tmp_path: Path) -> None:
-    scores = run(make_world(tmp_path, {}), tmp_path / "out")
-    assert scores["judge"] == scores["selection"]["judge"] == "held_out_rm"
-    assert all(row["gold_reward"] is None for row in scores["policies"].values())
-    assert scores["policies"]["rl"]["win_rate_vs_sft"] is not None
-
-
 def test_a_kept_measurement_gives_the_bytes_of_a_fresh_one(
     world: dict[str, Path], first: tuple[dict[str, Any], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -197,22 +137,6 @@ def test_what_decides_the_numbers_decides_the_key(world: dict[str, Path], tmp_pa
         made = {path.name for path in shared.iterdir()} - before
         assert sum(path.startswith("policy-") for path in made) == 4, name
         before |= made
-
-
-def test_a_run_without_reward_models_is_scored_by_gold(world: dict[str, Path], tmp_path: Path) -> None:
-    bare = {name: path for name, path in world.items() if not name.endswith("_rm")}
-    log = Log(tmp_path / "journal", "evaluate")
-    scores = run(bare, tmp_path / "out", log=log)
-    assert scores["scorers"] == {"policy_rm": None, "held_out_rm": None}
-    assert scores["policies"]["rl"]["reward"] is None and scores["differences"]["sft"]["rl"]["held_out_reward"] is None
-    assert scores["policies"]["rl"]["gold_reward"] is not None and scores["reward_on_sft"] == {}
-    assert json.loads((tmp_path / "out" / "curves.json").read_text())["best_of_n"] == []
-    assert {path.name for path in (tmp_path / "journal" / "files").iterdir()} == {
-        "samples.json", "policies.png", "reward_against_kl.png",
-    }  # fmt: skip
-    unknown = make_prompts(tmp_path / "eval", "eval", {})
-    with pytest.raises(PreflowError, match="nobody can judge answers to these 6 prompts"):
-        run({**bare, "eval_prompts": unknown}, tmp_path / "refused")
 
 
 def test_any_policy_by_any_name_is_compared_and_shown(world: dict[str, Path], tmp_path: Path) -> None:
@@ -259,8 +183,6 @@ def test_a_champion_is_scored_from_its_kept_answers_as_if_its_weights_were_here(
 
 
 def decide_on(scores: dict[str, Any]) -> dict[str, Any]:
-    from tasks.config.gate import Gate
-
     return decide(Gate(candidate="rl"), scores, trusted(), {"eval": {"rows": 6, "set_aside": 0}})
 
 
@@ -355,57 +277,3 @@ def test_a_half_of_val_that_is_too_small_is_said_with_the_knob(world: dict[str, 
     write_rows(tmp_path / "prompts" / "val.jsonl", few)
     with pytest.raises(PreflowError, match=r"1 of 1 prompts are left.*shares of `prepare`"):
         run({**world, "prompts": tmp_path / "prompts"}, tmp_path / "out")
-
-
-# Rules as judge
-
-
-def ruled(weight: float) -> Evaluate:
-    """−weight for each token beyond three."""
-    return CONFIG.model_copy(update={"rewards": Rewards(reward_model=0.0, length=weight, length_budget=3)})
-
-
-def test_rules_judge_where_nobody_else_can(tmp_path: Path) -> None:
-    """No gold, no reward model, no demonstrations: the rules' own figures, and fluency in place of forgetting."""
-    given = make_world(tmp_path, {"answer": "red"})
-    for name in ("policy_rm", "held_out_rm", "demonstrations"):
-        del given[name]
-    with pytest.raises(PreflowError, match=r"nobody can judge .*name the rules that answers are held to"):
-        run(given, tmp_path / "out")
-    scores = run(given, tmp_path / "out", ruled(0.5), shared=tmp_path / "kept")
-    assert scores["judge"] == "rules"
-    seen = set()
-    for name, policy in scores["policies"].items():
-        answers = [one for row in read_rows(tmp_path / f"out/completions/{name}.jsonl") for one in row["completions"]]
-        expected = [-0.5 * max(0, len(one["ids"]) - 3) for one in answers]
-        assert [one["rule_reward"] for one in answers] == expected
-        assert policy["rule_reward"]["mean"] == pytest.approx(sum(expected) / len(expected))
-        seen |= set(expected)
-    assert len(seen) > 1
-    row, sft = scores["policies"]["rl"], scores["policies"]["sft"]
-    assert set(scores["selection"]["policies"]) == {"rejection_sampling", "rl", "dpo"}
-    # Fluency: −log π_sft a token. Of SFT's own answers that is their log-probability as they were drawn.
-    own = [one for line in read_rows(tmp_path / "out/completions/sft.jsonl") for one in line["completions"]]
-    nll = -math.fsum(one["logprob"] / len(one["ids"]) for one in own) / len(own)
-    assert sft["answer_nll"]["mean"] == pytest.approx(nll, abs=1e-4)
-    assert row["nll"] is None
-    verdict = decide(Gate(), scores, None, {})
-    checks = {check["name"]: check["value"] for check in verdict["checks"]}
-    assert "nll_increase" not in checks
-    assert checks["answer_nll_increase"] == scores["differences"]["sft"][verdict["candidate"]]["answer_nll"]["mean"]
-    # What is kept from an earlier run must not answer for other rules.
-    again = run(given, tmp_path / "again", ruled(1.5), shared=tmp_path / "kept")
-    assert again["policies"]["rl"]["rule_reward"]["mean"] == pytest.approx(3 * row["rule_reward"]["mean"])
-
-
-def test_rules_stand_beside_reward_models_which_judge_first(tmp_path: Path) -> None:
-    scores = run(make_world(tmp_path, {"answer": "red"}), tmp_path / "out", ruled(0.5))
-    assert scores["judge"] == "held_out_rm"
-    assert scores["policies"]["rl"]["rule_reward"] and scores["policies"]["rl"]["nll"]
-    curve = json.loads((tmp_path / "out/curves.json").read_text("utf-8"))["best_of_n"]
-    assert all(point["rule_reward"]["mean"] <= 0 for point in curve)
-
-
-def test_a_model_is_no_rule() -> None:
-    with pytest.raises(ConfigError, match="rewards has weights 1 of the reward model and 0 of the judge, expected 0"):
-        Evaluate.parse({"rewards": {"verifier": 1.0}}, "evaluate")
