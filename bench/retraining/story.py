@@ -54,14 +54,8 @@ def project(folder: Path) -> Path:
     return root
 
 
-def shard(root: Path, name: str, seed: int, pairs: int, *, swapped: bool = False, leaking: bool = False) -> Path:
-    """So many judged pairs in the inbox; swapped, the worse answer of each is called the better one."""
-    rows = judged(root, seed)[:pairs]
-    assert len(rows) == pairs, f"{len(rows)} pairs, {pairs} were wanted"
-    if swapped:
-        rows = [row | {"chosen": row["rejected"], "rejected": row["chosen"]} for row in rows]
-    if leaking:
-        rows[0] |= {"chosen": "my key is hf_" + "abcDEF123" * 3}
+def shard(root: Path, name: str, rows: list[Row]) -> Path:
+    """The rows in the inbox."""
     target = root / "data" / "inbox" / "preferences" / f"{name}.jsonl"
     target.parent.mkdir(parents=True, exist_ok=True)
     made = root.parent / f"{name}.jsonl"
@@ -70,8 +64,9 @@ def shard(root: Path, name: str, seed: int, pairs: int, *, swapped: bool = False
     return target
 
 
-def judged(root: Path, seed: int) -> list[Row]:
-    """What the world's people say of answers of the SFT policy, pair by pair; of finished ones that differ."""
+def judged(root: Path, seed: int, pairs: int) -> list[Row]:
+    """What the world's people say of answers of the SFT policy, pair by pair; of finished ones that differ. A question
+    keeps the name of its group, by which it is known wherever it stands."""
     policy = load_policy(root / "data/05_sft/policy")
     prompts = in_pool(list(read_rows(root / "data/03_validated/prompts/train.jsonl")), "preference")
     asked = [policy.chat.encode_prompt(prompt["messages"]) for prompt in prompts]
@@ -80,11 +75,17 @@ def judged(root: Path, seed: int) -> list[Row]:
         if one.stop_reason == "stop":
             said[one.prompt_index].add(policy.chat.decode(one.ids))
     rows = [
-        row
+        {key: row[key] for key in ("messages", "chosen", "rejected", "annotator")} | {"group": prompt["group"]}
         for prompt, texts in zip(prompts, said, strict=True)
         for row in label(prompt, [(text, True) for text in sorted(texts)], "default", seed)
     ]
-    return [{key: row[key] for key in ("messages", "chosen", "rejected", "annotator")} for row in rows]
+    assert len(rows) >= pairs, f"{len(rows)} pairs, {pairs} were wanted"
+    return rows[:pairs]
+
+
+def swapped(rows: list[Row]) -> list[Row]:
+    """The worse answer of each pair is called the better one."""
+    return [row | {"chosen": row["rejected"], "rejected": row["chosen"]} for row in rows]
 
 
 def answers(root: Path) -> list[dict[str, Any]]:
@@ -125,15 +126,16 @@ def main(folder: Path) -> None:
 
         answer("600 labels")
         tell(root, "nothing new", until("idle slot", lambda: firings(root, "NothingNew"))[0])
-        shard(root, "good", 7, 3600)
+        shard(root, "good", judged(root, 7, 3600))
         answer("3600 good ones")
-        swapped = shard(root, "swapped", 8, 4200, swapped=True)
+        turned = shard(root, "swapped", swapped(judged(root, 8, 4200)))
         answer("4200 swapped ones")
-        swapped.unlink()
-        leaking = shard(root, "leaking", 10, 50, leaking=True)
+        more = judged(root, 9, 1500)
+        turned.unlink()
+        leaking = shard(root, "leaking", [more[0] | {"chosen": "my key is hf_" + "abcDEF123" * 3}, *more[1:50]])
         answer("a secret in a row")
     leaking.unlink()
-    shard(root, "more", 9, 1500)
+    shard(root, "more", more)
     time.sleep(3 * SLOT)
     with served(root):
         answer("1500 more after an outage of three slots")
