@@ -46,6 +46,10 @@ def opened(text: str, say: Callable[[str], None]) -> Iterator[Found]:
     if text and folder.is_dir():
         if not (folder / "config.json").is_file():
             raise PreflowError(f"{text} holds no policy: it has no config.json; stages keep theirs in `policy/`")
+        if (folder / "head.json").is_file():
+            raise PreflowError(
+                f"{text} is a reward model, not a policy; name a `policy/` of a stage, as data/05_sft/policy"
+            )
         yield Found(text.rstrip("/"), folder.resolve(), _root_of(folder))
         return
     model = model_named(text)

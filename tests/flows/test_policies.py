@@ -13,7 +13,10 @@ from flows.cache import object_path
 from flows.card import card
 from flows.policies import Found
 from flows.serving import Layout
+from rlhf.chat import Chat
 from rlhf.errors import PreflowError
+from rlhf.models.heads import RewardModel
+from rlhf.models.policy import new_policy, save_policy
 from tests.flows.toy import git
 
 FILES = {"config.json": "{}", "adapters/1/weights": "abc"}
@@ -80,6 +83,18 @@ def test_folders_are_taken_as_they_lie(version: dict[str, Any], toy: Path) -> No
     (toy / "data/05_sft/policy/config.json").write_text("{}")
     with policies.opened("data/05_sft/policy", print) as found:
         assert (found.folder, found.root, found.version) == (toy / "data/05_sft/policy", toy, {})
+
+
+def test_a_reward_model_is_no_policy(tmp_path: Path) -> None:
+    """Its files are a policy's and a head's, so all but its answers looks right."""
+    policy = new_policy(Chat.from_words(["say", "hello"]), 5)
+    RewardModel(policy, seed=0).save(tmp_path / "rm")
+    refused = pytest.raises(PreflowError, match=r"rm is a reward model, not a policy; name a `policy/`")
+    with refused, policies.opened(str(tmp_path / "rm"), print):
+        pass
+    save_policy(policy, tmp_path / "policy")
+    with policies.opened(str(tmp_path / "policy"), print) as found:
+        assert found.folder == tmp_path / "policy"
 
 
 def test_weights_that_the_cache_lacks_are_fetched_by_the_runs_ref(
