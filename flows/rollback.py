@@ -46,6 +46,11 @@ def _rollback(root: Path, name: str, number: int | None, say: Callable[[str], No
 def _one_before(root: Path, name: str, now: int | None) -> int:
     known = sorted(one.version for one in releases.versions(root, name) if one.version is not None)
     earlier = [version for version in known if now is None or version < now]
+    if now is None and not earlier:
+        others = ", ".join(releases.names(root))
+        if others:
+            raise PreflowError(f"no version of {name} was promoted; there are versions of {others}")
+        raise PreflowError("nothing is promoted yet, so there is no version to go back to")
     if not earlier:
         listed = ", ".join(map(str, known)) or "none"
         raise PreflowError(f"{name} has no version before v{now} (known: {listed}); name one, as {name}/{now}")

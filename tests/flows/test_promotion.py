@@ -132,6 +132,15 @@ def test_a_rollback_holds_until_somebody_says_otherwise(toy: Path, registry: Reg
     assert judged(toy, gate_says=True, promote=True).promotion["promoted"] is True  # type: ignore[index]
 
 
+def test_a_rollback_where_nothing_was_promoted_says_so(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rollback.champion, "reigning", lambda *_: None)
+    with pytest.raises(PreflowError, match=r"^nothing is promoted yet, so there is no version to go back to$"):
+        rollback.rollback(toy, "policy", None, print)
+    git(toy, "update-ref", "refs/preflow/other/v1", "HEAD")
+    with pytest.raises(PreflowError, match=r"^no version of policy was promoted; there are versions of other$"):
+        rollback.rollback(toy, "policy", None, print)
+
+
 def test_a_registry_that_is_down_costs_the_promotion_and_no_more(toy: Path, registry: Registry) -> None:
     (toy / "dvc.lock").write_text(lock("one"))
     registry.down = True
