@@ -31,6 +31,7 @@ class Checked:
 
     kinds: dict[str, list[str]]  # kind → files
     verdicts: "dict[str, Verdict]"
+    unused: dict[str, list[str]]  # file → columns of it that nothing reads
 
     @property
     def passed(self) -> bool:
@@ -72,6 +73,7 @@ def check(
 
 def checked(files: Sequence[str], *, kind: str = "", columns: Mapping[str, str], model: str = "") -> Checked:
     """Read, prepare and judge files, away from any project. Raises as `check` does."""
+    from flows.data_columns import unused
     from flows.data_tokens import count, tokenizer_of
     from flows.profiles import PRETRAINED, resolve
     from tasks.config.prepare import Prepare
@@ -88,12 +90,15 @@ def checked(files: Sequence[str], *, kind: str = "", columns: Mapping[str, str],
     root = _project()
     params = resolve(root, PRETRAINED).values  # limits of people's texts, not of the embedded world's
     kinds: dict[str, list[str]] = {}
+    left: dict[str, list[str]] = {}
     with TemporaryDirectory(prefix="preflow-check-") as folder:
         raw, out = Path(folder) / "raw", Path(folder) / "prepared"
         origins: dict[str, dict[str, Any]] = {one: {} for one in KINDS}
         for path in paths:
             known = kind or _kind_of(path, columns)
             kinds.setdefault(known, []).append(str(path))
+            if names := unused(path, known, columns):
+                left[str(path)] = names
             _lay(path, raw / known, origins[known], columns)
         for one in KINDS:
             (raw / one).mkdir(parents=True, exist_ok=True)
@@ -106,7 +111,7 @@ def checked(files: Sequence[str], *, kind: str = "", columns: Mapping[str, str],
         if tokenizer is not None:
             for known in kinds:
                 verdicts[known].figures["tokens"] = count(known, out / known, *tokenizer)
-    return Checked(kinds, {known: verdicts[known] for known in kinds})
+    return Checked(kinds, {known: verdicts[known] for known in kinds}, left)
 
 
 def _few(verdict: "Verdict", least: int) -> "list[Finding]":
@@ -123,6 +128,10 @@ def _existing(file: str) -> Path:
     from tasks.readers import SUFFIXES
 
     path = Path(file)
+    if path.is_dir():
+        files = sorted(str(one) for one in path.iterdir() if one.name.endswith(SUFFIXES))
+        shown = ", ".join(files[:_LINES]) + f" and {len(files) - _LINES} more" * (len(files) > _LINES)
+        raise PreflowError(f"{file} is a folder; name its files: {shown or 'it has none that can be read'}")
     if not path.is_file():
         raise PreflowError(f"{file}: no such file")
     if not path.name.endswith(SUFFIXES):
@@ -184,14 +193,15 @@ def _page(found: Checked) -> str:
     from tasks.validation.page import page
 
     files = "; ".join(f"{', '.join(files)} as {kind}" for kind, files in found.kinds.items())
-    return page(found.verdicts, f"What the gate says of {files}. Rows are named by kind, file and line.")
+    lead = f"What the gate says of {files}. Rows are named by kind, file and line."
+    return page(found.verdicts, " ".join([lead, *(f"{line}." for line in _unused(found))]))
 
 
 def _told(found: Checked) -> dict[str, Any]:
     from tasks.validation.verdict import summary
 
     profiles = {kind: verdict.profile for kind, verdict in found.verdicts.items()}
-    return summary(found.verdicts) | {"files": found.kinds, "profile": profiles}
+    return summary(found.verdicts) | {"files": found.kinds, "profile": profiles, "unused": found.unused}
 
 
 def _lines(found: Checked) -> list[str]:
@@ -199,10 +209,18 @@ def _lines(found: Checked) -> list[str]:
     lines = []
     for kind, verdict in found.verdicts.items():
         lines += _about(kind, ", ".join(found.kinds[kind]), verdict)
+    lines += _unused(found)
     stopped = [finding for verdict in found.verdicts.values() for finding in verdict.stopped]
     lines += [f"stop: {one.place}: {one.rule}: {one.reason}" for one in stopped[:_LINES]]
     rows = sum(verdict.clean for verdict in found.verdicts.values())
     return [*lines, f"refused: {len(stopped)} to mend" if stopped else f"passed: {rows:,} rows would be trained on"]
+
+
+def _unused(found: Checked) -> list[str]:
+    from flows.data_columns import told_unused
+
+    kinds = {file: kind for kind, files in found.kinds.items() for file in files}
+    return [f"{file}: {told_unused(names, kinds[file])}" for file, names in found.unused.items()]
 
 
 def _about(kind: str, files: str, verdict: "Verdict") -> list[str]:

@@ -7,7 +7,8 @@ from itertools import chain, islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from flows.data_columns import SAMPLE, refuse_absent
+from flows.data_columns import SAMPLE, refuse_absent, told_unused, unused
+from flows.summary import say
 from rlhf.errors import PreflowError
 from rlhf.records import content_id, read_rows
 from tasks.config import read_yaml
@@ -51,10 +52,8 @@ def show(
         PreflowError: no such file, row or model, or a row that cannot be read; one sentence each.
     """
     root = _project()
-    if what in KINDS and not Path(what).exists():
-        rows = _rows_of_kind(root, what)
-    else:
-        rows = _rows_of_file(Path(what), kind, columns)
+    of_file = what not in KINDS or Path(what).exists()
+    rows = _rows_of_file(Path(what), kind, columns) if of_file else _rows_of_kind(root, what)
     row = _chosen(rows, what, number, row_id)
     chat, name = _chat(root, model)
     from rlhf.seen import seen
@@ -67,6 +66,8 @@ def show(
         print(json.dumps(_told(row, name, sequences), ensure_ascii=False))
     else:
         _print(row, name, sequences)
+        if of_file and (names := unused(Path(what), row.kind, columns)):
+            say(visible(told_unused(names, row.kind)))
 
 
 def _rows_of_kind(root: Path | None, kind: str) -> Iterator[Row]:

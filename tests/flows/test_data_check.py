@@ -67,6 +67,7 @@ def test_a_secret_is_refused_with_3_and_shown_nowhere(tmp_path, capsys):
     ("files", "options", "message"),
     [
         (["none.csv"], {}, "none.csv: no such file"),
+        (["."], {}, r"^\. is a folder; name its files: empty\.jsonl, mine\.jsonl$"),
         (["mine.txt"], {}, "expected a name ending in .jsonl"),
         (["mine.jsonl"], {"kind": "pairs"}, "no such kind of data; there are corpus"),
         (["mine.jsonl"], {"columns": COLUMNS | {"chosen": "best"}}, "there is no column `best`"),
@@ -112,6 +113,25 @@ def test_kinds_are_known_by_what_rows_hold(tmp_path, capsys):
         "preferences": ["e.jsonl"],
         "prompts": ["f.jsonl"],
     }
+
+
+def test_columns_that_nothing_reads_are_named(tmp_path, capsys):
+    (tmp_path / "mine.csv").write_text("id,question,good,bad,empty\n1,Why?,So.,No.,\n2,How?,Thus.,Not.,\n")
+    check(["mine.csv"])
+    note = "mine.csv: not used: good, bad; if they are answers: --columns chosen=good,rejected=bad"
+    assert note in capsys.readouterr().out.splitlines()
+    assert note in (tmp_path / "data-check.html").read_text()
+    check(["mine.csv"], as_json=True)
+    assert json.loads(capsys.readouterr().out)["unused"] == {"mine.csv": ["good", "bad"]}
+    check(["mine.csv"], columns={"chosen": "good", "rejected": "bad"})
+    assert "not used" not in capsys.readouterr().out
+
+
+def test_columns_of_a_known_data_set_are_read_and_others_than_prompts_hold_no_answers(tmp_path, capsys):
+    svamp = {"Body": "Two and two", "Question": "How many?", "Answer": 4, "Equation": "2 + 2", "Type": "sum"}
+    (tmp_path / "a.jsonl").write_text(json.dumps(svamp))
+    check(["a.jsonl"], kind="demonstrations")
+    assert "a.jsonl: not used: Type" in capsys.readouterr().out.splitlines()
 
 
 def test_names_and_reasons_do_not_steer_the_terminal(tmp_path, capsys):

@@ -75,6 +75,12 @@ def test_columns_of_other_names_and_tables(model: Path) -> None:
         show("mine.csv", "--columns", "chosen")
 
 
+def test_columns_that_nothing_reads_are_named(model: Path) -> None:
+    Path("mine.csv").write_text("question,good,bad\nsay no,no,yes\n")
+    done = CliRunner().invoke(cli.app, ["data", "show", "mine.csv", "--model", str(model)])
+    assert done.stderr == "not used: good, bad; if they are answers: --columns chosen=good,rejected=bad\n"
+
+
 def test_a_column_that_is_not_there_is_named_with_those_that_are(model: Path) -> None:
     Path("mine.csv").write_text("question,better,worse\nsay no,no,yes\n")
     Path("mine.jsonl").write_text(json.dumps({"question": "say no", "better": "no", "worse": "yes"}) + "\n")
