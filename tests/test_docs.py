@@ -1,6 +1,7 @@
 """What the documents promise exists: links, make targets, exit codes; and GitHub shows their formulas."""
 
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,12 @@ def test_formulas_survive_github(page: Path) -> None:
 )
 def test_formulas_are_found(line: str, inline: list[str], displayed: list[str]) -> None:
     assert formulas(line) == (inline, displayed)
+
+
+def test_no_error_is_listed_twice() -> None:
+    page = (ROOT / "docs/errors.md").read_text(encoding="utf-8")
+    messages = Counter(re.findall(r"^\| (?!message \|)(.*?) \|", page, re.MULTILINE))
+    assert [message for message, count in messages.items() if count > 1] == []
 
 
 def test_every_exit_code_has_its_line() -> None:
