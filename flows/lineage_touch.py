@@ -30,6 +30,8 @@ _ROW_WISE = ("collect", "prepare", "validate")
 """Modules that treat each row by itself: of what they write only the outs that hold the rows are touched."""
 _ENDS = ("evaluate", "gate", "folds", "trajectory")
 """Modules that measure; nothing is learnt from what they write."""
+_SPLITS = 4
+"""That are named, the largest first."""
 Rows = Sequence[Mapping[str, Any]]
 
 
@@ -169,7 +171,9 @@ def _splits(rows: Rows) -> str:
         named = [f"{key} {rows[0][key]}" for key in ("split", "half", "pool") if rows[0].get(key)]
         return ", ".join(named) or f"{rows[0].get('in', '')}"
     counts = Counter(" ".join([_split(row), *([row["half"]] if "half" in row else [])]) for row in rows)
-    return ", ".join(f"{count} {name}" for name, count in counts.most_common(4))
+    shown = [f"{count} {name}" for name, count in counts.most_common(_SPLITS)]
+    more = [f"and {len(counts) - _SPLITS} more"] if len(counts) > _SPLITS else []
+    return ", ".join(shown + more)
 
 
 def _named(found: Sequence[Touched]) -> str:

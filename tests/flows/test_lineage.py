@@ -11,6 +11,7 @@ from typer.testing import CliRunner
 
 from flows import dvc, workspace
 from flows.cli import app
+from flows.lineage_touch import _splits
 from rlhf.errors import PreflowError
 from tests.flows.archive import Archive
 from tests.flows.rows_toy import ADA, HELD, SPOILT, VAL, outs, pair
@@ -198,3 +199,9 @@ def test_what_cannot_be_read_is_named_and_left_out(archive: Archive) -> None:
     assert f"refs/preflow/runs/{torn} is left out" in done.stderr
     assert "refs/preflow/policy/v7" in done.stderr
     assert [one["version"] for one in json.loads(done.stdout)["versions"]] == [1]
+
+
+def test_of_many_splits_the_largest_are_named_and_the_others_counted() -> None:
+    rows = [{"split": name} for name in "aabbccddef"]
+    assert _splits(rows) == "2 a, 2 b, 2 c, 2 d, and 2 more"
+    assert _splits(rows[:8]) == "2 a, 2 b, 2 c, 2 d"
