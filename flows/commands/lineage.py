@@ -74,7 +74,7 @@ def withdraw(
     row: Annotated[str, typer.Option(metavar="ID", show_default=False, help="one row by its id")] = "",
     purge: Annotated[bool, typer.Option("--purge", metavar="", help="delete what holds the rows")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", metavar="", help="only say what they touched")] = False,
-    yes: Annotated[bool, typer.Option("--yes", metavar="", help="do not ask")] = False,
+    yes: Annotated[bool, typer.Option("--yes", metavar="", help="with --purge: do not ask")] = False,
     as_json: AsJson = False,
 ) -> None:
     from flows import objects, withdraw_purge, withdraw_show, workspace
