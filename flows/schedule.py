@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 FLOW = "retrain"
 _NAME = re.compile(r"\w[\w.=+-]*")
+_CRON = 'expected minute, hour, day of the month, month and weekday, as "0 3 * * *"'
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,14 @@ class Slots:
                 return CronSchedule(cron=self.cron)
             return IntervalSchedule(interval=_period(self.every)) if self.every else RRuleSchedule(rrule=self.rrule)
         except ValueError as error:
-            why = str(error).splitlines()[-1 if "\n" not in str(error) else 2].strip().partition(" [type=")[0]
-            raise ConfigError(f"{given[0]!r} is no schedule: {why}") from None
+            raise ConfigError(f"{given[0]!r} is no schedule: {_CRON if self.cron else _why(error)}") from None
+
+
+def _why(error: ValueError) -> str:
+    """In one sentence: pydantic writes three lines around what its validator said."""
+    lines = str(error).splitlines()
+    said = lines[2] if len(lines) > 2 else lines[0]
+    return said.strip().partition(" [type=")[0].removeprefix("Value error, ")
 
 
 def pool_of(root: Path) -> str:

@@ -69,6 +69,20 @@ def test_a_name_that_would_become_anothers_is_refused(server: str, tmp_path: Pat
             schedule.create(tmp_path, Order(name=name), HOURLY, "")
 
 
+@pytest.mark.parametrize(
+    ("slots", "why"),
+    [
+        (Slots(cron="bad cron"), 'expected minute, hour, day of the month, month and weekday, as "0 3 * * *"'),
+        (Slots(every="5x"), "expected a number and s, m, h or d, as 30s or 6h"),
+        (Slots(rrule="X"), 'Invalid RRule string "X": not enough values to unpack (expected 2, got 1)'),
+    ],
+)
+def test_slots_that_cannot_be_read_are_refused_in_one_sentence(slots: Slots, why: str) -> None:
+    with pytest.raises(ConfigError) as told:
+        slots.schedule()
+    assert str(told.value) == f"{slots.cron or slots.every or slots.rrule!r} is no schedule: {why}"
+
+
 def test_only_slots_that_nobody_has_begun_are_ended_as_late(server: str, tmp_path: Path) -> None:
     from prefect.client.orchestration import get_client
     from prefect.states import AwaitingRetry, Late, Scheduled
