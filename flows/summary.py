@@ -28,9 +28,9 @@ def summary(root: Path, report: "Report", tree: Path, *, to_stdout: bool) -> Non
     out(f"run {report.run}: {told}, {clock(report.seconds)}")
     for name, value in _where(root, report):
         out(f"  {name:10} {value}")
-    for stage in report.stages:
-        if stage["state"] == "failed":
-            out(f"{stage['name']} failed: {stage['reason']}")
+    failed = [stage for stage in report.stages if stage["state"] == "failed"]
+    for stage in failed:
+        out(f"{stage['name']} failed: {stage['reason']}")
     if report.exit_code == Preempted.exit_code:
         stopped = [stage["name"] for stage in report.stages if stage["state"] == "stopped"]
         out(f"stopped{' in ' * bool(stopped)}{', '.join(stopped)}; the same command goes on from there")
@@ -38,7 +38,8 @@ def summary(root: Path, report: "Report", tree: Path, *, to_stdout: bool) -> Non
         pushed = ", ".join(report.promotion.get("pushed") or ())
         further = report.promotion.get("unsent") or (f"sent to {pushed}" if pushed else "")
         out("; ".join(filter(None, [report.promotion["reason"], further])))
-    if report.validation and report.exit_code == DataRefused.exit_code:
+    named = any("report.html" in str(stage["reason"]) for stage in failed)  # a data gate ends with where its page is
+    if report.validation and report.exit_code == DataRefused.exit_code and not named:
         out(f"what was refused, and why: {report.validation}/report.html")
 
 

@@ -75,6 +75,14 @@ def test_refused_data_ends_with_where_the_rows_are(root: Path, capsys: pytest.Ca
     assert sum("report.html" in line for line in told) == 1
 
 
+def test_a_page_that_the_gate_has_named_is_not_named_again(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = "verdict, quarantine and page: /home/me/reports/r/validation/annotate/report.html"
+    stages = [stage("annotate", "failed", f"the data was refused\n{page}")]
+    told = lines(root, capsys, exit_code=3, validation="/home/me/reports/r/validation", stages=stages)
+    assert told[-2:] == ["annotate failed: the data was refused", page]
+    assert sum("report.html" in line for line in told) == 1
+
+
 def test_a_run_that_was_stopped_says_how_to_go_on(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     told = lines(root, capsys, exit_code=85, stages=[stage("rl", "stopped", "before it was done")])
     assert told[-1] == "stopped in rl; the same command goes on from there"
