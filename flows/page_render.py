@@ -57,6 +57,7 @@ def _told(facts: Facts) -> dict[str, Any]:
         "tiles": page_story.tiles(facts),
         "stages": page_story.stages(facts),
         "graph": page_graph.picture(facts.graph, page_story.in_graph(facts)) if facts.stages else "",
+        "gate_says": page_story.gate_says(facts),
         "checks": page_tables.checks(facts),
         "metric": metric.replace("_", " "),
         "standing": page_charts.standing(facts, metric) if scores else [],

@@ -51,6 +51,15 @@ def headline(facts: Facts) -> Headline:
     return Headline(f"{gate['candidate']} passed the gate{_gain(facts)}", more, "good" if not outcome else "plain")
 
 
+def gate_says(facts: Facts) -> str:
+    """What the gate says, and what came of it where that does not say the same again."""
+    verdict = str(facts.gate.get("reason", "")) if facts.gate else ""
+    came = str((facts.about.report.promotion or {}).get("reason", ""))
+    if verdict and verdict in came:
+        return came.removeprefix("not promoted: ")
+    return ". ".join(filter(None, [verdict, came[:1].upper() + came[1:]]))
+
+
 def tiles(facts: Facts) -> list[tuple[str, str, str]]:
     """Few numbers to begin with: (name, value, beside it)."""
     found = []

@@ -152,6 +152,24 @@ def test_headlines(tmp_path: Path) -> None:
     assert page_story.headline(facts).says == "Stopped before it was done"
 
 
+@pytest.mark.parametrize(
+    ("came", "says"),
+    [
+        ("not promoted: {}", "{}"),
+        ("{}; waits for `preflow promote r`", "{}; waits for `preflow promote r`"),
+        ("promoted policy v3", "{}. Promoted policy v3"),
+        ("", "{}"),
+    ],
+)
+def test_the_gate_says_its_sentence_once(tmp_path: Path, came: str, says: str) -> None:
+    facts = make_run(tmp_path)
+    assert facts.gate is not None
+    reason = facts.gate["reason"]
+    facts.about.report.promotion = {"reason": came.format(reason)}
+    assert page_story.gate_says(facts) == says.format(reason)
+    assert f"{says.format(reason)}." in parsed(facts).text
+
+
 def test_arrows_that_others_imply_are_left_out() -> None:
     above = page_graph.reduced(load_graph(REPO))
     assert above["rl"] == ("rejection_sampling",)
