@@ -11,12 +11,12 @@ from flows import policies, workspace
 from flows.policies import Found
 from flows.serving import Layout, example, vllm
 from tasks.config import read_yaml
-from tasks.graph import digest
+from tasks.graph import Graph, digest, graph_of
 from tasks.licences import licences
 from tasks.lineage import read_tree
 from tasks.shapes import KINDS
 
-RAW = "data/01_raw"
+RAW, VALIDATED = "data/01_raw", "data/03_validated"
 SHOWN = ("gold_reward", "held_out_reward", "reward", "win_rate_vs_sft", "kl", "length", "stop_rate")
 
 FRONT = """---
@@ -113,7 +113,43 @@ def _scores(scores: Mapping[str, Any]) -> Iterator[tuple[str, str, str]]:
 
 
 def _licences(found: Found) -> Iterator[tuple[str, str, str, str]]:
-    return licences(_params(found), {kind: _origins(found, kind) for kind in KINDS})
+    params, origins = _params(found), {kind: _origins(found, kind) for kind in KINDS}
+    kinds = _read(found, prompts_came=bool(origins["prompts"]))
+    names = {kind: {origin["name"] for origin in origins[kind].values()} for kind in KINDS}
+    unread = set().union(*names.values()).difference(*(names[kind] for kind in kinds))
+    sources = [one for one in params.get("sources") or [] if one["name"] not in unread]
+    return licences(params | {"sources": sources} if params else {}, {kind: origins[kind] for kind in kinds})
+
+
+def _read(found: Found, prompts_came: bool) -> list[str]:
+    """Kinds of data that went into a policy and those it was made from; all of them where that is not known, and where
+    it read prompts and none came: they are then the questions of the other kinds."""
+    path = found.version.get("path") or policies.stage_out(found)
+    graph = _graph(found)
+    maker = graph.producer(path) if path else None
+    wanted = {maker} if maker else set()
+    for name in reversed(list(graph.stages)):
+        if name in wanted:
+            wanted.update(graph.upstream[name])
+    deps = [Path(dep) for name in wanted for dep in graph.stages[name].data_deps]
+    folders = {kind: Path(VALIDATED, kind) for kind in KINDS}
+    kinds = [
+        kind
+        for kind, folder in folders.items()
+        if any(dep.is_relative_to(folder) or folder.is_relative_to(dep) for dep in deps)
+    ]
+    derived = not prompts_came and {"prompts", "eval"}.intersection(kinds)
+    return [*KINDS] if derived or not kinds else kinds
+
+
+def _graph(found: Found) -> Graph:
+    """Of the run that made a policy; without a stage where that is not known."""
+    if found.root is None:
+        return Graph({})
+    if not found.version:
+        return read_tree(found.root).graph
+    text = workspace.file_at(found.root, found.version["commit"], "dvc.yaml")
+    return graph_of(YAML(typ="safe").load(text.decode("utf-8")), None) if text else Graph({})
 
 
 def _params(found: Found) -> dict[str, Any]:

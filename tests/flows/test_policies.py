@@ -2,7 +2,9 @@
 
 import hashlib
 import json
+import shutil
 import subprocess
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ from rlhf.chat import Chat
 from rlhf.errors import PreflowError
 from rlhf.models.heads import RewardModel
 from rlhf.models.policy import new_policy, save_policy
+from tasks.shapes import KINDS
 from tests.flows.toy import git
 
 FILES = {"config.json": "{}", "adapters/1/weights": "abc"}
@@ -157,6 +160,50 @@ def test_the_card_says_who_made_it_of_what(version: dict[str, Any], toy: Path, t
     ):
         assert line in text.splitlines(), line
     assert str(toy) not in text
+
+
+@pytest.mark.parametrize(
+    ("stage", "came", "kinds"),
+    [
+        ("sft", KINDS, {"corpus", "demonstrations"}),
+        ("rl", KINDS, {*KINDS} - {"ratings"}),
+        ("rl", {*KINDS} - {"prompts"}, {*KINDS} - {"prompts"}),  # prompts are then also the questions of ratings
+        ("", KINDS, {*KINDS}),
+    ],
+)
+def test_the_card_names_the_data_of_the_exported_policy_alone(
+    toy: Path, stage: str, came: Collection[str], kinds: set[str]
+) -> None:
+    for name in ("dvc.yaml", "params.yaml"):
+        shutil.copyfile(Path(__file__).parents[2] / name, toy / name)
+    for kind in came:
+        (toy / "data/01_raw" / kind).mkdir(parents=True)
+        origin = {f"{kind}.csv": {"name": kind, "origin": "inbox", "revision": ""}}
+        (toy / "data/01_raw" / kind / "origin.json").write_text(json.dumps(origin))
+    outs = {"sft": "data/05_sft/policy", "rl": "data/10_rl/policy"}
+    lock = {"stages": {name: {"outs": [{"path": path, "md5": "0"}]} for name, path in outs.items()}}
+    (toy / "dvc.lock").write_text(json.dumps(lock))
+    folder = toy / outs.get(stage, "policy")
+    folder.mkdir(parents=True)
+    text = card(Found("policy", folder, toy), folder, "mine", Layout(rank=0, room=64), 5)
+    assert {kind for kind in KINDS if f"| {kind} | {kind}.csv (inbox) |" in text} == kinds
+
+
+def test_a_source_of_data_that_was_not_read_is_not_named(toy: Path, version: dict[str, Any]) -> None:
+    put_origin = {"pairs.csv": {"name": "pairs", "origin": "hub.example/pairs", "revision": ""}}
+    version["digests"]["data/01_raw/preferences"] = put_folder(
+        toy / ".dvc/cache", {"origin.json": json.dumps(put_origin)}
+    )
+    shutil.copyfile(Path(__file__).parents[2] / "dvc.yaml", toy / "dvc.yaml")
+    target = {"origin": "hub.example/pairs", "revision": "", "licence": "MIT", "target": "given/preferences/pairs"}
+    (toy / "params.yaml").write_text(json.dumps({"sources": [{"name": "pairs"} | target]}))
+    git(toy, "commit", "-q", "-a", "-m", "mine")
+    version["commit"] = git(toy, "rev-parse", "HEAD").strip()
+    (toy / "out").mkdir()
+    for path, named in (("data/05_sft/policy", False), ("data/11_dpo/policy", True)):
+        found = Found("policy v3", toy, toy, version | {"path": path})
+        text = card(found, toy / "out", "mine", Layout(rank=0, room=64), 5)
+        assert ("hub.example/pairs" in text) is named
 
 
 def test_code_runs_only_where_a_stage_wrote_it(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
