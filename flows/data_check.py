@@ -125,13 +125,11 @@ def _few(verdict: "Verdict", least: int) -> "list[Finding]":
 
 
 def _existing(file: str) -> Path:
+    from flows.data_show import refuse_folder
     from tasks.readers import SUFFIXES
 
     path = Path(file)
-    if path.is_dir():
-        files = sorted(str(one) for one in path.iterdir() if one.name.endswith(SUFFIXES))
-        shown = ", ".join(files[:_LINES]) + f" and {len(files) - _LINES} more" * (len(files) > _LINES)
-        raise PreflowError(f"{file} is a folder; name its files: {shown or 'it has none that can be read'}")
+    refuse_folder(path)
     if not path.is_file():
         raise PreflowError(f"{file}: no such file")
     if not path.name.endswith(SUFFIXES):

@@ -12,7 +12,7 @@ from flows.summary import say
 from rlhf.errors import PreflowError
 from rlhf.records import content_id, read_rows
 from tasks.config import read_yaml
-from tasks.readers import Raw, Rejected, read
+from tasks.readers import SUFFIXES, Raw, Rejected, read
 from tasks.shapes import KINDS, Malformed, canonical_rows
 from tasks.shapes.columns import cells, renamed
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 VALIDATED = "data/03_validated"
 MODEL = "data/04_base/policy"
 MAX_ROW_BYTES = 100_000_000
+_FILES = 8  # of a folder, in a message
 STYLES = {"control": "bold magenta", "context": "", "loss": "bold green"}
 
 
@@ -79,7 +80,17 @@ def _rows_of_kind(root: Path | None, kind: str) -> Iterator[Row]:
             yield Row(kind, file.relative_to(root).as_posix(), line, content)
 
 
+def refuse_folder(path: Path) -> None:
+    """Raises PreflowError, with files that could be meant, where a folder stands for a file."""
+    if path.is_dir():
+        files = sorted(str(one) for one in path.iterdir() if one.name.endswith(SUFFIXES))
+        more = f" and {len(files) - _FILES} more" if len(files) > _FILES else ""
+        what = f"name its files: {', '.join(files[:_FILES])}{more}" if files else "no file in it can be read"
+        raise PreflowError(f"{path} is a folder; {what}")
+
+
 def _rows_of_file(file: Path, kind: str, columns: Mapping[str, str]) -> Iterator[Row]:
+    refuse_folder(file)
     if not file.is_file():
         raise PreflowError(f"{file}: no such file; name one, or a kind of this project's data ({', '.join(KINDS)})")
     if kind and kind not in KINDS:

@@ -118,6 +118,8 @@ def test_a_kind_of_the_projects_data_by_id(model: Path) -> None:
     ("words", "sentence"),
     [
         (("none.jsonl",), "none.jsonl: no such file; name one, or a kind"),
+        ((".",), r"^\. is a folder; name its files: bad.jsonl, ok.jsonl, role.jsonl$"),
+        (("empty",), "^empty is a folder; no file in it can be read$"),
         (("ok.jsonl", "--row", "3"), "ok.jsonl has 1 rows, there is no row 3"),
         (("ok.jsonl", "--kind", "pairs"), "--kind pairs: no such kind"),
         (("ok.jsonl", "--kind", "corpus"), "ok.jsonl:1: no row of kind corpus: "),
@@ -128,6 +130,7 @@ def test_a_kind_of_the_projects_data_by_id(model: Path) -> None:
     ],
 )
 def test_mistakes_are_one_sentence(model: Path, words: tuple[str, ...], sentence: str) -> None:
+    Path("empty").mkdir()
     Path("ok.jsonl").write_text(json.dumps(PAIR))
     Path("ok.txt").write_text(json.dumps(PAIR))
     Path("bad.jsonl").write_text('{"prompt": ')
