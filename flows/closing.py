@@ -84,7 +84,10 @@ def tell(this: Run, say: Callable[[str], None]) -> None:
     if this.cancel.is_set():  # who stops a run does not wait for servers
         return
     if this.report.mlflow:  # else it goes with the end of the run, when that is told
-        _while_it_answers(this, say, tracking.attach, this.owner, this.report.run, this.place.reports / page.PAGE)
+        left = f"the page of run {this.report.run}; it is in {this.report.page} alone"
+        _while_it_answers(
+            this, say, left, lambda: tracking.attach(this.owner, this.report.run, this.place.reports / page.PAGE)
+        )
     if this.report.prefect:
         _show(this.report.prefect, short, say)
 
@@ -105,19 +108,19 @@ def _close_record(this: Run, results: Results, status: str, say: Callable[[str],
     def close() -> None:
         this.report.mlflow = tracking.finish_run(this.owner, this.report.run, results, status, this.report.commit)
 
-    _while_it_answers(this, say, close)
+    _while_it_answers(this, say, f"the end of run {this.report.run} yet; {LATER}", close)
 
 
-def _while_it_answers(this: Run, say: Callable[[str], None], tell: Callable[..., None], *about: Any) -> None:
-    """In a thread: MLflow may hang, and who stops a run has no time to wait."""
-    teller = threading.Thread(target=tell, args=about, daemon=True)
+def _while_it_answers(this: Run, say: Callable[[str], None], left: str, tell: Callable[[], None]) -> None:
+    """In a thread: MLflow may hang, and who stops a run has no time to wait. `left` is what it then lacks."""
+    teller = threading.Thread(target=tell, daemon=True)
     teller.start()
     until = time.monotonic() + PATIENCE
     while teller.is_alive() and not this.cancel.is_set() and time.monotonic() < until:
         teller.join(timeout=0.1)
     teller.join(timeout=0.5)
     if teller.is_alive():
-        say(f"MLflow has not taken the end of run {this.report.run} yet; {LATER}")
+        say(f"MLflow has not taken {left}")
 
 
 def _promote(this: Run) -> dict[str, Any] | None:

@@ -72,7 +72,7 @@ def _execute(work: Work, prefect: server.Server | None, below_a_flow: bool) -> M
     """By Prefect's flow; where nothing has to run, Prefect is only told so, and nothing of it imported."""
     if not (work.todo or below_a_flow):
         done = unchanged.execute(work, prefect.url if prefect else "")
-        if done is not None:  # else Prefect wants more of who asks than we know: its own client knows it
+        if done is not None:  # else Prefect's own client knows what it wants of who asks
             return done
     from flows.pipeline import execute  # imports Prefect, which reads its settings then
 

@@ -21,14 +21,17 @@ _TRIES = 50  # a server on SQLite answers 503 while it writes something else
 def execute(work: Work, api: str) -> Mapping[str, StageResult] | None:
     """One result a stage, as `flows.pipeline.execute` gives them; `api` is Prefect's, "" where no server is up.
 
-    None where Prefect did not begin a run; nobody was told anything then.
+    None where it wants to know more of who asks than we do, and was told nothing. A server that is no use otherwise
+    costs a line, as nothing has to run on it.
     """
     flow_run = ""
-    if api:
-        try:
-            flow_run = _begin(work, api)
-        except (OSError, ValueError, LookupError, TypeError):  # refused, or the answer is none of Prefect's
+    try:
+        flow_run = _begin(work, api) if api else ""
+    except (OSError, ValueError, LookupError, TypeError) as error:  # the last three: the answer is none of Prefect's
+        if getattr(error, "code", None) in (401, 403):
             return None
+        work.on_trouble(f"Prefect: {type(error).__name__}: {error}; it has no whole page of this run")
+    if flow_run:
         work.on_flow(flow_run)
         try:
             _record(work, api, flow_run)

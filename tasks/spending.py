@@ -4,6 +4,7 @@ The share of the machine that was used needs its rate, of which `<home>/matmul.j
 a machine, number of threads and precision.
 """
 
+import fcntl
 import json
 import platform
 import time
@@ -38,17 +39,18 @@ def matmul_rate(home: Path, precision: str) -> float:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     name = torch.cuda.get_device_name() if device == "cuda" else torch.backends.cpu.get_cpu_capability()
     key = f"{platform.node()}, {name}, {torch.get_num_threads()} threads, {precision}"
-    path = home / "matmul.json"
-    try:
-        known: dict[str, float] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        known = {}
     measured = _measured(precision, device)
-    if measured > known.get(key, 0.0):
-        known[key] = measured
-        draft = path.with_suffix(f".{time.monotonic_ns()}.tmp")
-        draft.write_text(json.dumps(known, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-        draft.replace(path)
+    with (home / "matmul.json").open("a+", encoding="utf-8") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # stages run side by side
+        file.seek(0)
+        try:
+            known = {str(name): float(rate) for name, rate in json.loads(file.read()).items()}
+        except (ValueError, TypeError, AttributeError):  # new, torn, or of another form
+            known = {}
+        if measured > known.get(key, 0.0):
+            known[key] = measured
+            file.truncate(0)
+            file.write(json.dumps(known, indent=1, sort_keys=True) + "\n")
     return known[key]
 
 

@@ -17,7 +17,7 @@ from typing import Any
 
 from tasks.outcome import StageResult
 from tasks.tracking import comparisons
-from tasks.tracking.boundary import guarded, say
+from tasks.tracking.boundary import guarded, say, sentence
 from tasks.tracking.runs import RunRecord, begin, owner_of_this_process, runs_of
 
 __all__ = [
@@ -116,12 +116,12 @@ def attach(root: Path, run_id: str, page: Path) -> None:
     Where MLflow has not heard the end of the run yet, the page goes with that: `tasks.tracking.closing` looks for it.
     """
 
-    def show() -> None:
-        from tasks.tracking.closing import log_page
+    from tasks.tracking.closing import log_page
 
+    try:
         log_page(RunRecord.read(root, run_id), page)
-
-    guarded(root, show)
+    except Exception as error:  # whatever it is: the run is over, and nothing ships its page later
+        say(f"MLflow: {sentence(error)}; the page of run {run_id} is in {page} alone")
 
 
 def reconcile(root: Path) -> None:

@@ -17,6 +17,7 @@ from tasks.tracking.runs import RunRecord
 from tasks.tracking.store import connect
 
 EVERY = 2.0  # seconds
+GAVE_UP = os.EX_TEMPFAIL
 
 
 def main() -> None:
@@ -48,7 +49,7 @@ def _give_up_after_the_run() -> None:
     """Where MLflow hangs, this process holds the lock that the next command waits for."""
     select.select([sys.stdin], [], [])
     time.sleep(PATIENCE)
-    os._exit(1)
+    os._exit(GAVE_UP)
 
 
 def follow(root: Path, run_id: str) -> None:

@@ -118,11 +118,16 @@ def test_one_that_knows_us_not_hears_nothing_and_one_that_stops_listening_costs_
 
 
 @pytest.mark.parametrize("answer", ["<html>Sign in</html>", "[]", "{}", "null"])
-def test_an_answer_that_is_none_of_prefects_is_a_refusal(
+def test_a_server_that_is_none_of_prefects_costs_a_line(
     toy: Path, fake: str, monkeypatch: pytest.MonkeyPatch, answer: str
 ) -> None:
+    """As in front of a proxy that wants a password: by Prefect's own client the run would fail."""
     monkeypatch.setattr(Answers, "answer", answer)
-    assert unchanged.execute(work(toy, [], []), fake) is None
+    monkeypatch.setitem(sys.modules, "flows.pipeline", SimpleNamespace(execute=lambda _: pytest.fail("by Prefect")))
+    flows, said = list[str](), list[str]()
+    done = running._execute(work(toy, flows, said), Server(fake), below_a_flow=False)
+    assert ({one.state for one in done.values()}, flows) == ({"cached"}, [])
+    assert len(said) == 1 and said[0].startswith("Prefect: ")
 
 
 @pytest.mark.parametrize("told", ["on_flow", "on_result"])

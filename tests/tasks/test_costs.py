@@ -99,13 +99,14 @@ def test_a_machine_that_was_busy_is_measured_again_and_its_best_counts(
     home(root).mkdir()
     busy = spending.matmul_rate(home(root), "float32")
     assert busy > 0
-    rates = iter([2 * busy, busy, 1.5 * busy, busy, 0.5 * busy])
+    rates = iter([2 * busy, busy, 1.5 * busy, busy, 0.5 * busy, 0.25 * busy])
     monkeypatch.setattr(spending, "_measured", lambda *_: next(rates))
     assert [spending.matmul_rate(home(root), "float32") for _ in range(2)] == [2 * busy, 2 * busy]
     assert spending.matmul_rate(home(root), "bfloat16") == 1.5 * busy  # another precision has a rate of its own
     assert spending.matmul_rate(home(root), "float32") == 2 * busy
-    (home(root) / "matmul.json").write_text("{ torn")
-    assert spending.matmul_rate(home(root), "float32") == 0.5 * busy
+    for wrong, measured in (("{ torn", 0.5 * busy), ("[]", 0.25 * busy)):
+        (home(root) / "matmul.json").write_text(wrong)
+        assert spending.matmul_rate(home(root), "float32") == measured
 
 
 def test_a_rate_that_cannot_be_kept_is_left_out(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
