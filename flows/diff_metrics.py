@@ -44,8 +44,15 @@ def others(a: Side, b: Side) -> dict[str, list[dict[str, Any]]]:
             if a.outs.get(out) not in (None, entry.outs[out]):
                 old, new = (_json(side, out) for side in (a, b))
                 if old is not None and new is not None:
-                    found[name] = list(_numbers(old, new))
+                    found[name] = list(_numbers(old, new, _scored_anew(a, b, name)))
     return found
+
+
+def _scored_anew(a: Side, b: Side, stage: str) -> bool:
+    """Whether the stage read another reward model, so that its rewards are on another scale."""
+    before = a.entries[stage].data if stage in a.entries else {}
+    models = _SCORED_BY.values()
+    return any(Path(path).name in models and before.get(path) != md5 for path, md5 in b.entries[stage].data.items())
 
 
 def verdicts(a: Side, b: Side) -> dict[str, Any] | None:
@@ -95,13 +102,14 @@ def _rows(policy: str, old: Any, new: Any, pairs: Mapping[str, Any]) -> Iterator
         yield row | {"paired": bool(alike and metric in pairs)}
 
 
-def _numbers(old: Any, new: Any) -> Iterator[dict[str, Any]]:
+def _numbers(old: Any, new: Any, scored_anew: bool) -> Iterator[dict[str, Any]]:
     before = dict(intervals(old))
     for name, after in intervals(new):
         if name in before and before[name] != after:
+            alike = not (scored_anew and "reward" in name)
             both = is_interval(before[name]) and is_interval(after)
-            change = unpaired(before[name], after) if both else None
-            yield {"metric": name, "a": before[name], "b": after, "change": change}
+            change = unpaired(before[name], after) if both and alike else None
+            yield {"metric": name, "a": before[name], "b": after, "change": change, "same_scorer": alike}
 
 
 def _paired(a: Side, b: Side, path: str) -> dict[str, dict[str, float]]:

@@ -157,16 +157,18 @@ def _metrics(out: _Printer, found: Mapping[str, list[dict[str, Any]]]) -> None:
     for stage, numbers in found.items():
         order = sorted(numbers, key=lambda one: one["change"] is None)  # those with an interval first
         for one in order[:MOST_METRICS]:
-            change = _interval(one["change"]) if one["change"] else f"{one['b'] - one['a']:+.4g}" if _plain(one) else ""
-            rows.append([stage, one["metric"], _number(one["a"]), _number(one["b"]), change])
+            rows.append([stage, one["metric"], _number(one["a"]), _number(one["b"]), _change(one)])
         if len(order) > MOST_METRICS:
             rows.append([stage, f"… {len(order) - MOST_METRICS} more with --json", "", "", ""])
     if rows:
         out.table("metrics of stages", ["stage", "metric", "A", "B", "change"], rows, right=2)
 
 
-def _plain(one: Mapping[str, Any]) -> bool:
-    return not isinstance(one["a"], Mapping) and not isinstance(one["b"], Mapping)
+def _change(one: Mapping[str, Any]) -> str:
+    if one["change"] or not one["same_scorer"]:
+        return _interval(one["change"])
+    plain = not isinstance(one["a"], Mapping) and not isinstance(one["b"], Mapping)
+    return f"{one['b'] - one['a']:+.4g}" if plain else ""
 
 
 def _count(counts: Mapping[str, int] | None, key: str) -> str:

@@ -1,10 +1,12 @@
 """`preflow diff` names what differs and nothing else: one parameter, one shard, one line of code, over real locks."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from flows import diff_metrics
 from flows.diff import diff
 from flows.diff_metrics import unpaired
 from tests.flows.again_toy import INBOX, PARAMS, RL, STAGES, add_rows, copied, done, keep, make_story, preflow, text
@@ -52,6 +54,23 @@ def test_one_parameter(here: Path) -> None:
     (trained,) = found["metrics"]["rl"]
     assert trained["metric"] == "reward"  # the steps are the same, and not told
     assert trained["change"]["mean"] == pytest.approx(0.25)
+
+
+@pytest.mark.parametrize(("model", "told"), [("other", None), ("the same", "interval")])
+def test_rewards_of_two_reward_models_have_no_difference(
+    monkeypatch: pytest.MonkeyPatch, model: str, told: str | None
+) -> None:
+    def side(md5: str) -> Any:
+        entry = SimpleNamespace(data={"data/07_reward_model/policy_rm": md5}, outs={"out/metrics.json": md5})
+        return SimpleNamespace(entries={"sample": entry}, outs={"out/metrics.json": f"metrics {id(entry)}"})
+
+    a, b = side("the same"), side(model)
+    low, high = ({"mean": mean, "ci_low": mean - 1, "ci_high": mean + 1} for mean in (0.0, 2.0))
+    said = {id(a): {"best_reward": low, "length": low}, id(b): {"best_reward": high, "length": high}}
+    monkeypatch.setattr(diff_metrics, "_json", lambda of, _: said[id(of)])
+    reward, length = diff_metrics.others(a, b)["sample"]
+    assert (reward["change"] and "interval") == told
+    assert length["change"]["mean"] == 2.0
 
 
 def test_one_line_of_code(here: Path) -> None:
