@@ -128,11 +128,17 @@ def _line(stage: str, points: Record) -> list[str]:
         f"{first['rows']:,}–{last['rows']:,}",
         *(f"{one['processor_seconds']:.2f}" for one in sizes),
         f"{statistics.median(one['start_up'] for one in sizes):.2f}",
-        f"**{slope([(one['rows'], net) for one, net in zip(sizes, _net(points), strict=True)]):.2f}**",
+        _slope(sizes, _net(points)),
         f"{first['peak']:,.0f}",
         f"{last['peak']:,.0f}",
         f"{100 * (last['peak'] / first['peak'] - 1):.1f}%",
     ]
+
+
+def _slope(sizes: list[Record], net: list[float]) -> str:
+    """Of the net times, where there is any: a busy machine may take longer to start than for the smallest size."""
+    points = [(one["rows"], seconds) for one, seconds in zip(sizes, net, strict=True)]
+    return f"**{slope(points):.2f}**" if min(net) > 0 else "–"
 
 
 def _net(points: Record) -> list[float]:
