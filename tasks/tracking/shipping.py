@@ -161,6 +161,8 @@ class Shipment:
     def _tell(self, journal: Journal, kept: dict[str, Any], event: dict[str, Any], points: list[Any]) -> None:
         from mlflow.entities import Metric
 
+        if event["event"] != "start" and "run" not in kept:
+            return  # its beginning is lost, and with it what the rest would be told of
         when = int(event["time"] * 1000)
         kept["last"] = event["time"]
         files = journal.path / "files"

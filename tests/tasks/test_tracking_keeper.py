@@ -99,6 +99,16 @@ program.main()
     assert done.returncode == os.EX_TEMPFAIL  # and not 1, with which Python ends on any error
 
 
+def test_a_stage_whose_beginning_is_lost_keeps_nothing_else_back(root: Path) -> None:
+    """Or no later run would be told either, as this one is told anew before each."""
+    tracking.announce(root, "r1", {})
+    journal = RunRecord.read(root, "r1").folder / "rl-1"
+    journal.mkdir()
+    (journal / "events.jsonl").write_text('{"event": "end", "time": 0, "status": "FAILED", "exit_code": 3}\n')
+    ids = tracking.finish_run(root, "r1", told(), "FINISHED")
+    assert connect(root).client.get_run(ids["run"]).info.status == "FINISHED"
+
+
 def test_one_whose_starter_is_gone_tells_on(root: Path) -> None:
     """It has something to complain of, and nobody to hear it."""
     for run in ("r1", "r2"):
