@@ -19,6 +19,7 @@ pytest.importorskip("psycopg2", reason=f"Postgres' driver is {INSTALL}")
 pytest.importorskip("flask_wtf", reason=f"what MLflow's access control needs is {INSTALL}")
 pytestmark = [pytest.mark.postgres, pytest.mark.slow]
 SETTINGS = ("seed=1", "seed=2", "rl.algorithm=grpo")
+PATIENCE = 3600  # seconds for the three; two idle cores need 420, and others may have work too
 
 
 def preflow(root: Path, servers: Servers, *words: str) -> "subprocess.Popen[str]":
@@ -65,7 +66,7 @@ def test_three_pipelines_at_once_lose_no_number_and_each_can_be_reproduced(serve
 
 def _reproduced(root: Path, servers: Servers, run: str) -> dict[str, Any]:
     process = preflow(root, servers, "reproduce", run)
-    told, errors = process.communicate(timeout=600)
+    told, errors = process.communicate(timeout=PATIENCE)
     assert process.returncode == 0, errors[-1500:]
     found: dict[str, Any] = json.loads(told)
     return found
