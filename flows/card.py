@@ -127,11 +127,7 @@ def _read(found: Found, prompts_came: bool) -> list[str]:
     path = found.version.get("path") or policies.stage_out(found)
     graph = _graph(found)
     maker = graph.producer(path) if path else None
-    wanted = {maker} if maker else set()
-    for name in reversed(list(graph.stages)):
-        if name in wanted:
-            wanted.update(graph.upstream[name])
-    deps = [Path(dep) for name in wanted for dep in graph.stages[name].data_deps]
+    deps = [Path(dep) for name in graph.ancestors({maker} if maker else set()) for dep in graph.stages[name].data_deps]
     folders = {kind: Path(VALIDATED, kind) for kind in KINDS}
     kinds = [
         kind

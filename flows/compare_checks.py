@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from flows.compare_graph import Method, before, method_of, reads
+from flows.compare_graph import Method, method_of, reads
 from flows.hints import KINDS, module_of
 from tasks.config import ConfigError
 from tasks.graph import Graph, lookup
@@ -75,10 +75,10 @@ def changes(graph: Graph, text: str, key: str) -> str:
     """
     if not reads(graph, text, key):
         return ""
-    making = before(graph, {maker for path in policies_of(graph).values() for maker in graph.makers(path)})
+    making = graph.ancestors({maker for path in policies_of(graph).values() for maker in graph.makers(path)})
     if reads(_part(graph, making), text, key):
         return "policies"
-    measuring = before(graph, {name for name, stage in graph.stages.items() if "tasks.evaluate" in stage.cmd.split()})
+    measuring = graph.ancestors({name for name, stage in graph.stages.items() if "tasks.evaluate" in stage.cmd.split()})
     return "measurement" if reads(_part(graph, measuring), "", key) else "verdict"
 
 

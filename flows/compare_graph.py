@@ -93,15 +93,6 @@ def trimmed(text: str, stage: str) -> str:
     return "\n".join([*kept, *lines[at:]]) + "\n"
 
 
-def before(graph: Graph, stages: set[str]) -> set[str]:
-    """`stages` and every stage whose outputs they need, directly or not."""
-    found = set(stages)
-    for name in reversed(list(graph.stages)):
-        if name in found:
-            found.update(graph.upstream[name])
-    return found
-
-
 def reads(graph: Graph, text: str, key: str) -> bool:
     """Whether some stage depends on the parameter `key`, on a part of it or on a section that holds it."""
     asked = {param for stage in graph.stages.values() for param in stage.params}
@@ -114,7 +105,7 @@ def behind(graph: Graph, path: str, shown: Sequence[str], stage: str) -> tuple[s
 
     Among them may be words that are no `key.path=value`: they stand for `stage` being one of those.
     """
-    names = before(graph, set(graph.makers(path))) | _measuring(graph)
+    names = graph.ancestors(set(graph.makers(path))) | _measuring(graph)
     part = Graph({name: one for name, one in graph.stages.items() if name in names})
     return tuple(one for one in shown if (reads(part, "", one.partition("=")[0]) if "=" in one else stage in names))
 
@@ -161,7 +152,7 @@ def _blocks_of_params() -> set[str]:
 
 def _dropped(graph: Graph, stage: str, alternatives: set[str], reports: Mapping[str, str]) -> set[str]:
     """The other methods, reports on them, and what goes on from them and is neither before nor behind the own stage."""
-    own = before(graph, {stage}) | graph.descendants({stage})
+    own = graph.ancestors({stage}) | graph.descendants({stage})
     found = alternatives - own
     for name in graph.stages:
         if reports.get(name) in found or (name not in own and found.intersection(graph.upstream[name])):
@@ -177,7 +168,7 @@ def _measuring(graph: Graph) -> set[str]:
     for name, stage in graph.stages.items():
         if "tasks.evaluate" in stage.cmd.split():
             makers = {maker for path in stage.deps if path not in compared for maker in graph.makers(path)}
-            found |= before(graph, makers) | {name}
+            found |= graph.ancestors(makers) | {name}
     return found
 
 

@@ -69,6 +69,14 @@ class Graph:
                 found.add(name)
         return found
 
+    def ancestors(self, names: set[str]) -> set[str]:
+        """`names` and every stage whose outputs they need, directly or not."""
+        found = set(names)
+        for name in reversed(list(self.stages)):
+            if name in found:
+                found.update(self.upstream[name])
+        return found
+
     def producer(self, path: str) -> str | None:
         """The stage that writes `path` or a folder that holds it; None for what comes from outside."""
         for stage in self.stages.values():

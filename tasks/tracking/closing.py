@@ -99,7 +99,7 @@ class _Closing(Shipment):
             results[key.rsplit("-", 1)[0]] = {"state": "ran" if done else "failed"}
         if self.run.info.get("by_hand"):
             named = set(shlex.split(self.run.info["command"])) & set(tree.graph.stages)
-            seen = _ancestors(tree, named | set(results)) if named else set(tree.graph.stages)
+            seen = tree.graph.ancestors(named | set(results)) if named else set(tree.graph.stages)
             for stage in seen - set(results):
                 if tree.consistent(stage):
                     results[stage] = {"state": "cached"}
@@ -215,13 +215,3 @@ class _Closing(Shipment):
 
     def _link(self, run: str) -> str:
         return f"#/experiments/{self.experiment}/runs/{run}?workflowType=machine_learning"
-
-
-def _ancestors(tree: Tree, stages: set[str]) -> set[str]:
-    """`stages` and every stage before them."""
-    found, waiting = set(stages), list(stages)
-    while waiting:
-        new = set(tree.graph.upstream[waiting.pop()]) - found
-        found |= new
-        waiting.extend(new)
-    return found

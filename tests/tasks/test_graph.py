@@ -45,6 +45,7 @@ def test_edges_follow_paths_above_and_below_an_output(root: Path) -> None:
     graph = load_graph(root)
     assert graph.upstream == {"a": (), "b": ("a",), "c": ("a",), "d": ("b", "c")}
     assert graph.descendants({"b"}) == {"b", "d"}
+    assert (graph.ancestors({"b"}), graph.ancestors({"d"})) == ({"a", "b"}, {"a", "b", "c", "d"})
     assert graph.producer("data/b/inner") == "b"
     assert graph.producer("data/inbox") is None
 
