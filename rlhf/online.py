@@ -13,7 +13,7 @@ from torch import Tensor
 
 from rlhf.advantages import zero_std_share
 from rlhf.algorithms import Algorithm, Experience, Rollouts, rows_of, sequence_kl
-from rlhf.batching import Batch, collate, micro_batches
+from rlhf.batching import Batch, collate, micro_batches, prompts_of
 from rlhf.errors import NumericsError
 from rlhf.kl import k3
 from rlhf.losses.policy_gradient import truncated_importance
@@ -43,9 +43,9 @@ def to_batch(prompts: Sequence[Sequence[int]], completions: Sequence[Completion]
 @spent("score")
 @torch.no_grad()
 def in_micro_batches(function: Callable[[Batch], Tensor], batch: Batch, max_tokens: int) -> Tensor:
-    """`function` of the whole batch, [B] or [B, T], computed without gradient in micro-batches of similar length."""
+    """`function` of the whole batch, [B] or [B, T], computed without gradient in micro-batches."""
     rows, results = [], []
-    for indices in micro_batches(batch.attention_mask.sum(dim=1).tolist(), max_tokens):
+    for indices in _cut(batch, max_tokens):
         part = function(rows_of(batch, indices))
         if part.dim() == 2:
             part = torch.nn.functional.pad(part, (0, batch.input_ids.shape[1] - part.shape[1]))
@@ -136,9 +136,8 @@ def step_batches(
         parts: list[Part] = []
         total = 1.0
         if experience is not None:
-            lengths = experience.batch.attention_mask.sum(dim=1).tolist()
             parts += [
-                replace(experience.rows(indices), fresh=inner == 0) for indices in micro_batches(lengths, max_tokens)
+                replace(experience.rows(indices), fresh=inner == 0) for indices in _cut(experience.batch, max_tokens)
             ]
             total = denominator(experience.batch.loss_mask, algorithm.aggregation)
         if demonstrations is not None:
@@ -216,6 +215,10 @@ def rollout_metrics(rollouts: Rollouts, experience: Experience) -> dict[str, flo
         metrics["return_std"] = masked_var(experience.returns, mask).sqrt()
         metrics["explained_variance"] = 1.0 - residual / masked_var(experience.returns, mask).clamp(min=1e-8)
     return {name: float(value) for name, value in metrics.items()} | {"kl_coef": experience.kl_coef}
+
+
+def _cut(batch: Batch, max_tokens: int) -> list[list[int]]:
+    return micro_batches(batch.attention_mask.sum(dim=1).tolist(), max_tokens, prompts_of(batch))
 
 
 def _stopped(completions: Sequence[Completion]) -> Tensor:

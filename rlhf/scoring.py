@@ -34,7 +34,8 @@ def by_batch(
     sequences = [([*prompt, *ids], [False] * len(prompt) + [True] * len(ids)) for prompt, ids in unique]
     place: dict[tuple[tuple[int, ...], tuple[int, ...]], int] = {}
     parts: list[Tensor] = []
-    for rows in micro_batches([len(ids) for ids, _ in sequences], max_tokens):
+    prompts = [prompt for prompt, _ in unique]
+    for rows in micro_batches([len(ids) for ids, _ in sequences], max_tokens, prompts):
         for row in rows:
             place[unique[row]] = len(place)
         parts.append(function(collate([sequences[row] for row in rows], pad_id)))

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from rlhf.batching import Batch
+from rlhf.models import packing
 from rlhf.models.needs import charge_head, charge_pass
 
 LOGITS_AT_ONCE = 2**27
@@ -24,12 +25,18 @@ def hidden_states(model: Any, input_ids: Tensor, attention_mask: Tensor) -> Tens
 
     No mask is handed to the model: in a causal model no real token sees what is padded after it, so with padding on
     the right real positions come out the same, positions count from 0, and the fastest attention kernel applies.
-    Values at padding are meaningless. Raises ValueError where padding is on the left.
+    Where much of the batch is padding, or beginnings that rows share, it goes through the model packed
+    (`rlhf.models.packing`). Values at padding are meaningless. Raises ValueError where padding is on the left.
     """
     if not bool(attention_mask[:, 0].all()):
         raise ValueError("a sequence starts with padding, expected it on the right (as rlhf.batching.collate does)")
-    ids = input_ids.to(model.get_output_embeddings().weight.device)
-    hidden: Tensor = model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
+    device = model.get_output_embeddings().weight.device
+    ids = input_ids.to(device)
+    layout = packing.packing_of(ids, attention_mask.to(device))
+    if layout.worth_it and packing.able(model):
+        hidden = packing.spread(packing.packed_states(model, ids, layout), layout)
+    else:
+        hidden = model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
     charge_pass(model, attention_mask, hidden)
     return hidden
 

@@ -26,7 +26,6 @@ class Servers:
         own = self.native.environ("worker")
         return {name: value for name, value in own.items() if name.startswith(("MLFLOW_", "PREFECT_"))}
 
-
     def rows(self, database: str, query: str) -> list[tuple[Any, ...]]:
         """What a query finds, asked as the owner of the database, past all servers."""
         import psycopg2

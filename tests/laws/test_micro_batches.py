@@ -1,7 +1,8 @@
 """The cut of a step into micro-batches changes no gradient, for every trainer of the library.
 
 What is compared is what `fit` holds in `.grad` when it is about to clip, of one step as one micro-batch and as several:
-not a copy of the loop, but the loop. In float64, so that nothing but a wrong denominator can make a difference. Direct
+not a copy of the loop, but the loop. In float64, norms too, which transformers computes in float32: so nothing but a
+wrong denominator can make a difference. Direct
 alignment has the same test beside its stage (tests/tasks/test_dpo.py).
 """
 
@@ -76,6 +77,10 @@ def policy() -> Policy:
         CHAT, 0, hidden_size=16, num_layers=1, num_heads=2, intermediate_size=24, max_tokens=48, init_std=0.3
     )
     made.model.double()
+    for part in list(made.model.modules()):
+        for name, norm in part.named_children():
+            if type(norm).__name__ == "LlamaRMSNorm":
+                part.register_module(name, nn.RMSNorm(16, eps=norm.variance_epsilon, dtype=torch.float64))
     return made
 
 

@@ -171,7 +171,7 @@ def test_blocks_are_computed_again_in_the_backward_pass(method: Any, base: Path)
     passes = []
     model.model.layers[0].mlp.register_forward_pre_hook(lambda *_: passes.append(torch.is_grad_enabled()))
     found = gradients(again, logprobs_of(again).sum())
-    assert len(passes) == 2
+    assert passes.count(True) == 2
     for one, other in zip(gradients(kept, logprobs_of(kept).sum()), found, strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-5)
 
