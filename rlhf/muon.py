@@ -55,5 +55,5 @@ def orthogonalised(matrices: Tensor) -> Tensor:
     x = matrices / matrices.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)
     for _ in range(ITERATIONS):
         gram = x @ x.mT
-        x = A * x + (B * gram + C * gram @ gram) @ x
+        x = torch.baddbmm(x, torch.baddbmm(gram, gram, gram, beta=B, alpha=C), x, beta=A)  # (A + B·gram + C·gram²) x
     return x

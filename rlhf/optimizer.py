@@ -134,5 +134,7 @@ def clip(module: nn.Module, limit: float) -> float:
     """Scale the module's gradient to a length of at most `limit`; its length before."""
     trained = [parameter for parameter in module.parameters() if parameter.grad is not None]
     norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in trained])
-    torch.nn.utils.clip_grads_with_norm_(trained, limit, norm)
-    return norm.item()
+    length: float = norm.item()
+    if length > limit:  # else all would be multiplied by 1, a pass over memory for nothing
+        torch.nn.utils.clip_grads_with_norm_(trained, limit, norm)
+    return length

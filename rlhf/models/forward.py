@@ -14,6 +14,7 @@ from torch.utils.checkpoint import checkpoint
 
 from rlhf.batching import Batch
 from rlhf.models import packing
+from rlhf.models.logprobs import picked_logprobs
 from rlhf.models.needs import charge_head, charge_pass
 
 LOGITS_AT_ONCE = 2**27
@@ -96,15 +97,7 @@ def _head_logprobs(
     head: Any, states: Tensor, targets: Tensor, temperature: float, with_entropy: bool
 ) -> tuple[Tensor, Tensor]:
     logits = at_least_float32(head(states))  # [N, V]
-    if temperature != 1.0:
-        logits = logits / temperature
-    normaliser = logits.logsumexp(-1)
-    logprobs = logits.gather(-1, targets[:, None]).squeeze(-1) - normaliser
-    if not with_entropy:
-        return logprobs, torch.zeros_like(logprobs)
-    with torch.no_grad():
-        entropy = normaliser - (torch.exp(logits - normaliser[:, None]) * logits).sum(-1)
-    return logprobs, entropy
+    return picked_logprobs(logits, targets, temperature, with_entropy)
 
 
 def _home(values: Tensor, batch: Batch) -> Tensor:
