@@ -38,11 +38,10 @@ class Watch(Log):
         self._clock.tokens += int(figures["tokens"]) if "tokens" in figures else 0
 
     def progress(self, done: int, total: int, **figures: float) -> None:
-        inner = self._cell.inner_steps
-        if total != (self._cell.warmup + self._cell.steps) * inner or done % inner:
+        if total != self._cell.warmup + self._cell.steps:
             return
         if self._trained:
-            self._clock.tokens += self._trained[done // inner - 1]
+            self._clock.tokens += self._trained[done - 1]
         if self._clock.tick():
             raise Finished
 
