@@ -40,7 +40,7 @@ def environ() -> dict[str, str]:
     """Environment of a dvc command: our Python first, and a shell that knows `NAME=value command`."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     shell = shutil.which("bash") or "/bin/sh"
-    return {**os.environ, "PATH": path, "SHELL": shell, "DVC_NO_ANALYTICS": "1"}
+    return {**ALLOCATOR, **os.environ, "PATH": path, "SHELL": shell, "DVC_NO_ANALYTICS": "1"}
 
 
 def call(root: Path, *arguments: str, patience: float = 30.0) -> subprocess.CompletedProcess[str]:

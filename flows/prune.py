@@ -167,12 +167,11 @@ def told(found: Plan) -> dict[str, object]:
 
 
 def lines(found: Plan) -> list[str]:
-    """What goes and what stays, for people. Raises PreflowError where there is nothing to do."""
-    if not found.runs:
-        why = "; ".join(f"{name}: {reason}" for name, reason in found.kept.items())
-        raise PreflowError(f"no run to remove{f' ({why})' if why else ''}")
-    named = [f"  {run.name} {f'[{run.label}]' if run.label else ''}".rstrip() for run in found.runs]
+    """What goes and what stays, for people."""
     stay = [f"  stays: {name}, as {reason}" for name, reason in found.kept.items()]
+    if not found.runs:
+        return ["no run is to go", *stay]
+    named = [f"  {run.name} {f'[{run.label}]' if run.label else ''}".rstrip() for run in found.runs]
     size = objects.told_size(found.bytes)
     what = f"{len(found.objects)} objects of the DVC cache, {len(found.folders)} folders"
     head = f"{len(found.runs)} runs would go, which frees {size} ({what})"

@@ -228,5 +228,5 @@ def _unknown(root: Path, text: str, ref: str, remote: str) -> str:
     there = [release.version for release in versions(root, name)]
     if there:
         return f"{text} is {where}; {name} has the versions {', '.join(map(str, there))}"
-    known = f"promoted are versions of {', '.join(names(root))}" if names(root) else "nothing is promoted yet"
-    return f"{text} is {where}; {known}"
+    known = f"models are {', '.join(names(root))}" if names(root) else "no model is promoted yet"
+    return f"{text} is no run, version or alias that is known ({where}); {known}; `preflow status` names the last run"

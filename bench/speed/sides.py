@@ -10,6 +10,7 @@ from typing import Any
 
 from bench.speed.cell import Cell
 from bench.speed.store import ROOT, modules
+from tasks.variables import ALLOCATOR
 
 SURROUNDINGS = {
     "OMP_NUM_THREADS": "1",  # before torch is imported, which is when it counts
@@ -43,7 +44,9 @@ def run(cell: Cell, side: str, folder: Path) -> dict[str, Any]:
     module = modules(cell)[side != "ours"]
     further = ["--as-it-comes"] if side == "as_it_comes" else []
     began, busy, own = time.perf_counter(), _busy(), children()
-    python(environments(cell)[side], [module, str(folder), str(result), *further], folder / f"{side}.log")
+    # TRL gets the settings of memory that our stages run with, too, except where it runs as it comes.
+    memory = {} if side == "as_it_comes" else ALLOCATOR
+    python(environments(cell)[side], [module, str(folder), str(result), *further], folder / f"{side}.log", **memory)
     took = time.perf_counter() - began
     now = _busy()
     others = None if busy is None or now is None else max(0.0, (now - busy - (children() - own)) / took)

@@ -4,9 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from bench.growth.__main__ import page_lines as growth_lines
 from bench.growth.__main__ import slope
 from bench.page import table, write_between
 from bench.sampler.__main__ import _differing, ratios
+from bench.sampler.__main__ import page_lines as sampler_lines
+from bench.speed.__main__ import page_lines as speed_lines
+from bench.speed.cells import CPU, CUDA
 
 ROOT = Path(__file__).parents[2]
 
@@ -30,6 +34,11 @@ def test_a_table_goes_between_its_markers(tmp_path: Path) -> None:
 def test_the_page_has_the_markers(name: str) -> None:
     text = (ROOT / "docs/speed.md").read_text(encoding="utf-8")
     assert text.count(f"<!-- {name}:") == text.count(f"<!-- /{name} -->") == 1
+
+
+def test_what_is_kept_can_be_shown() -> None:
+    """A record of an earlier form would be found out only when somebody measures again, an hour later."""
+    assert growth_lines() and sampler_lines() and speed_lines(CPU + CUDA)
 
 
 def test_tokens_of_one_side_alone_differ() -> None:

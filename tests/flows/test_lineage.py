@@ -177,7 +177,10 @@ def test_pictures_are_whole_and_need_no_network(archive: Archive, name: str) -> 
         ("annotator:zoe", "no run that is kept here has such rows"),
         ("policy/7", "no such version or alias; there are policy/1"),
         ("0" * 32, "no run here wrote an out with md5"),
-        ("polcy", "polcy is not here, and there is no git remote to ask; promoted are versions of policy"),
+        (
+            "polcy",
+            "polcy is no run, version or alias that is known (not here, and there is no git remote to ask); models are",
+        ),
         ("nonsense", "X is a model (policy, policy@champion, policy/3), a run ("),
         ("annotatr:ada", "an annotator (annotator:ada) or a source (source:forum): `preflow lineage policy@champion`"),
         ("no such thing", "no such thing: nothing here has this name. X is a model"),

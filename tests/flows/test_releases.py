@@ -115,12 +115,14 @@ def test_two_clones_with_registries_of_their_own_do_not_overwrite_each_other(
 
 
 def test_names_that_stand_for_nothing(toy: Path, remote: Path) -> None:
-    with pytest.raises(PreflowError, match=r"policy is neither here nor on origin; nothing is promoted yet"):
+    with pytest.raises(
+        PreflowError, match=r"policy is no run, .*neither here nor on origin.*; no model is promoted yet"
+    ):
         releases.find(toy)
     promote(toy, 3, RUN, "aa")
     with pytest.raises(PreflowError, match=r"policy/7 is neither .*policy has the versions 3"):
         releases.find(toy, "policy/7")
-    with pytest.raises(PreflowError, match=r"other is neither .*promoted are versions of policy"):
+    with pytest.raises(PreflowError, match=r"other is no run, .*neither .*models are policy"):
         releases.find(toy, "other")
     with pytest.raises(PreflowError, match=f"{LATER}: this run is neither here nor on origin"):
         releases.find(toy, LATER)
