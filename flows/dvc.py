@@ -18,6 +18,7 @@ import psutil
 
 from rlhf.errors import Busy, PreflowError
 from tasks.graph import Graph
+from tasks.variables import ALLOCATOR
 
 _ENTRY = re.compile(r"^  (\S+):\n(?: {3,}.*\n|\n)*", re.MULTILINE)  # of a stage, as DVC writes dvc.lock
 BUSY = ("is busy, it is being blocked by", "Unable to acquire lock")
@@ -37,7 +38,7 @@ def program() -> Path:
 
 
 def environ() -> dict[str, str]:
-    """Environment of a dvc command: our Python first, and a shell that knows `NAME=value command`."""
+    """Environment of a dvc command: our Python first, a shell that knows `NAME=value command`, the stages' allocator."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     shell = shutil.which("bash") or "/bin/sh"
     return {**ALLOCATOR, **os.environ, "PATH": path, "SHELL": shell, "DVC_NO_ANALYTICS": "1"}

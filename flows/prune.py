@@ -14,7 +14,6 @@ from pathlib import Path
 from flows import dvc, objects, releases, workspace, worktrees
 from flows.lineage_runs import Known, known_runs, versions
 from flows.workspace import git
-from rlhf.errors import PreflowError
 from tasks.config import ConfigError
 from tasks.journal import home
 

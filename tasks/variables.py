@@ -15,9 +15,9 @@ VARIABLES = {
     "TOKENIZERS_PARALLELISM": "false",
 }
 
-# What a process of a stage must have from its start: large tensors are made and freed in every step, and glibc would give
-# their memory back each time and fetch it again page by page. Kept instead, in huge pages where the system has them, a
-# model of 58 million weights trains a tenth faster. No byte of what stages write depends on it.
+# What a process of a stage must have from its start: large tensors are made and freed in every step, and glibc would
+# give their memory back each time and fetch it again page by page. Kept instead, in huge pages where the system has
+# them, a model of 58 million weights trains a tenth faster. No byte of what stages write depends on it.
 ALLOCATOR = {
     "GLIBC_TUNABLES": ":".join(
         f"glibc.malloc.{name}={value}"

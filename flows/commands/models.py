@@ -14,8 +14,8 @@ CHAT_HELP = """Talk to a policy, or to two side by side.
 
 MODEL is a registered policy (NAME, NAME@champion, NAME/3) or a folder; without it, the champion of this project. On a \
 pipe every line is a question, but for empty ones and commands, and stdout has a line an answer: line breaks in it are \
-written \\n, and it is empty where the question was refused. With --json it has a JSON object an answer: model, question, answer as it is (null, \
-and refused says why), cut, forgotten.
+written \\n, and it is empty where the question was refused. With --json it has a JSON object an answer: model, \
+question, answer as it is (null, and refused says why), cut, forgotten.
 
 [bold]Examples[/bold]
 
