@@ -6,7 +6,7 @@ import sys
 import typer
 
 from flows import environment
-from flows.commands import again, compare, data, lineage, models, report, retrain, run, schedule, status, ui
+from flows.commands import again, compare, data, lineage, models, report, retrain, run, schedule, status, ui, verify
 from flows.stopping import stop_now
 from flows.summary import say
 from rlhf.errors import PreflowError
@@ -27,6 +27,7 @@ app.command(help=models.CHAT_HELP)(models.chat)
 app.command(help=models.EXPORT_HELP)(models.export)
 app.command(help=again.REPRODUCE_HELP)(again.reproduce)
 app.command(help=again.DIFF_HELP)(again.diff)
+app.command(help=verify.HELP)(verify.verify)
 app.command(help=retrain.HELP)(retrain.retrain)
 app.add_typer(schedule.app, name="schedule")
 app.command(help=retrain.PROMOTE_HELP)(retrain.promote)

@@ -38,7 +38,7 @@ def program() -> Path:
 
 
 def environ() -> dict[str, str]:
-    """Environment of a dvc command: our Python first, a shell that knows `NAME=value command`, the stages' allocator."""
+    """Environment of a dvc command: our Python first, a shell that knows `NAME=value`, the stages' allocator."""
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     shell = shutil.which("bash") or "/bin/sh"
     return {**ALLOCATOR, **os.environ, "PATH": path, "SHELL": shell, "DVC_NO_ANALYTICS": "1"}

@@ -1,0 +1,137 @@
+"""What `flows.verify` found, put right: from a good copy here, from the DVC remote, or by running the stage again."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from flows import dvc, objects
+from flows.again import files_on_disk, md5_of
+from flows.cache import object_path
+from flows.reproduce_restore import outs_of, whole
+from flows.verify import Found, Wrong, with_members
+from tasks.config import read_yaml
+from tasks.witness import file_md5, folder_md5
+
+Mended = dict[Wrong, str]
+"""What was done about it; what is not among them is as wrong as before."""
+
+
+def mend(root: Path, found: Found, say: Callable[[str], None]) -> Mended:
+    """Put right what can be without running anything.
+
+    The working copy first serves the cache, then the cache the working copy: a byte flipped in one of them is in both
+    where they are links to one file. What neither has comes from the DVC remote, and is hashed before it counts.
+
+    Raises:
+        Busy: a run is going on.
+    """
+    done: Mended = {}
+    with objects.nobody_else(root, "verify --fix"):
+        cache = dvc.cache(root)
+        damaged = [one for one in found.wrong if one.kind == "object"]
+        for one in damaged:
+            if _from_working_copy(root, cache, one):
+                done[one] = f"written anew from {one.out}"
+            elif (path := object_path(cache, one.md5)) is not None:
+                path.unlink()
+        outputs = [one for one in found.wrong if one.kind == "output"]
+        wanted = {one.out for one in damaged if one not in done}
+        wanted |= {one.where for one in outputs if not whole(cache, one.md5)}
+        _fetch(root, cache, sorted(wanted), say)
+        for one in damaged:
+            if one not in done and _is_good(cache, one.md5):
+                done[one] = "fetched from the DVC remote"
+        for one in outputs:
+            if whole(cache, one.md5) and _restored(root, one):
+                done[one] = "restored from the DVC cache"
+        for one in found.wrong:
+            if one.kind == "checkpoint":
+                done[one] = _set_aside(root / one.where, one.why)
+    return done
+
+
+def to_run_again(found: Found, done: Mended) -> list[Wrong]:
+    """Outputs that nothing here or on the remote has whole; of an object of the cache the one it belongs to is."""
+    return [one for one in found.wrong if one.kind == "output" and one not in done]
+
+
+def forget(root: Path, outputs: Iterable[Wrong]) -> None:
+    """Take outputs away, so that the next run makes them anew: from the working copy, and from what DVC remembers."""
+    cache = dvc.cache(root)
+    for one in outputs:
+        _remove(root / one.where)
+        objects.forget_runs(cache, {one.md5})
+
+
+def only_missing(root: Path) -> bool:
+    """Whether a run would do nothing but make what is missing: no parameter, code or input has changed."""
+    missing = (" deleted", " not in cache")
+    return all(reason.endswith(missing) for reasons in dvc.status(root).values() for reason in reasons)
+
+
+def _from_working_copy(root: Path, cache: Path, one: Wrong) -> bool:
+    """Write an object of the cache from the output in the working copy, where that still has the right bytes."""
+    place, out = object_path(cache, one.md5), root / one.out
+    if place is None:
+        return False
+    if one.md5.endswith(".dir"):
+        listed = files_on_disk(out) if out.is_dir() else {}
+        if folder_md5(listed) != one.md5:
+            return False
+        rows = [{"md5": listed[name], "relpath": name} for name in sorted(listed)]
+        return _write(place, json.dumps(rows, sort_keys=True).encode())
+    files = [out] if out.is_file() else [path for path in out.rglob("*") if path.is_file()]
+    good = next((path for path in files if file_md5(path) == one.md5), None)
+    return good is not None and _write(place, good.read_bytes())
+
+
+def _write(place: Path, content: bytes) -> bool:
+    """Under another name first: who reads it meets the old object or the new one."""
+    draft = place.with_name(f".{place.name}.mending")
+    draft.write_bytes(content)
+    draft.chmod(0o444)
+    os.replace(draft, place)
+    return True
+
+
+def _fetch(root: Path, cache: Path, outs: list[str], say: Callable[[str], None]) -> None:
+    """Bring outputs from the DVC remote. What it cannot give stays away, and what it gives damaged is taken out."""
+    if not outs or not objects.remotes(root):
+        return
+    say(f"fetching {', '.join(outs)} from the DVC remote …")
+    dvc.call(root, "fetch", "--no-run-cache", *outs)
+    lock = read_yaml(root / "dvc.lock").get("stages") or {}
+    locked = {path: md5 for stage in lock for path, md5 in outs_of(lock, stage).items()}
+    for out in outs:
+        for md5 in with_members(cache, locked[out]):
+            if not _is_good(cache, md5) and (path := object_path(cache, md5)) is not None:
+                path.unlink()
+
+
+def _is_good(cache: Path, md5: str) -> bool:
+    path = object_path(cache, md5)
+    return path is not None and file_md5(path) == md5.removesuffix(".dir")
+
+
+def _restored(root: Path, one: Wrong) -> bool:
+    """Away with the damaged copy first: DVC would trust its time and leave it."""
+    _remove(root / one.where)
+    dvc.call(root, "checkout", "--force", "--quiet", one.where)
+    return md5_of(root / one.where) == one.md5
+
+
+def _set_aside(folder: Path, why: str) -> str:
+    target = folder.with_name(f"broken-{folder.name}")
+    _remove(target)
+    folder.rename(target)
+    (target / "reason.txt").write_text(why + "\n", encoding="utf-8")
+    return f"set aside as {target.name}: the stage goes on from the one before"
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
