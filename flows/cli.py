@@ -6,7 +6,21 @@ import sys
 import typer
 
 from flows import environment
-from flows.commands import again, compare, data, lineage, models, report, retrain, run, schedule, status, ui, verify
+from flows.commands import (
+    again,
+    compare,
+    data,
+    doctor,
+    lineage,
+    models,
+    report,
+    retrain,
+    run,
+    schedule,
+    status,
+    ui,
+    verify,
+)
 from flows.stopping import stop_now
 from flows.summary import say
 from rlhf.errors import PreflowError
@@ -38,6 +52,7 @@ app.command(help=lineage.WITHDRAW_HELP)(lineage.withdraw)
 app.command(help=lineage.PRUNE_HELP)(lineage.prune)
 app.command(help=report.HELP)(report.report)
 app.command(help=ui.HELP)(ui.ui)
+app.command(help=doctor.HELP)(doctor.doctor)
 app.command()(status.stop)
 app.command()(status.status)
 

@@ -21,6 +21,7 @@ from tasks.graph import Graph
 from tasks.variables import ALLOCATOR
 
 _ENTRY = re.compile(r"^  (\S+):\n(?: {3,}.*\n|\n)*", re.MULTILINE)  # of a stage, as DVC writes dvc.lock
+RWLOCK = ".dvc/tmp/rwlock"
 BUSY = ("is busy, it is being blocked by", "Unable to acquire lock")
 
 
@@ -116,21 +117,25 @@ def order_lock(root: Path, graph: Graph) -> bool:
 
 
 def mend_rwlock(root: Path) -> None:
-    """Forget what killed dvc processes held in this workspace; call with the workspace lock held.
+    """Forget what killed dvc processes held in this workspace; call with the workspace lock held."""
+    if is_stale(root):
+        (root / RWLOCK).unlink(missing_ok=True)
+
+
+def is_stale(root: Path) -> bool:
+    """Whether what dvc processes hold in this workspace is torn, or held by none that lives.
 
     DVC asks only whether a process of that number exists: a zombie, or a stranger with the number, blocks it for ever.
     """
-    path = root / ".dvc" / "tmp" / "rwlock"
     try:
-        held = json.loads(path.read_text(encoding="utf-8"))
+        held = json.loads((root / RWLOCK).read_text(encoding="utf-8"))
         pids = {int(info["pid"]) for info in held.get("write", {}).values()}
         pids |= {int(info["pid"]) for infos in held.get("read", {}).values() for info in infos}
     except FileNotFoundError:
-        return
+        return False
     except (ValueError, KeyError, TypeError, AttributeError):
-        pids = set()  # torn by a kill in the middle of a write
-    if not any(_is_dvc(pid) for pid in pids):
-        path.unlink(missing_ok=True)
+        return True  # torn by a kill in the middle of a write
+    return bool(pids) and not any(_is_dvc(pid) for pid in pids)
 
 
 def _is_dvc(pid: int) -> bool:

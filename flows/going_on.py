@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from flows.objects import is_held
+from flows.guards import is_held
 from flows.progress import Progress
 from flows.runner import last_event
 from tasks.journal import home

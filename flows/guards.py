@@ -55,6 +55,16 @@ def held(path: Path, who: str, wait: bool = False, shared: bool = False) -> Iter
         yield
 
 
+def is_held(lock: Path) -> bool:
+    """Whether some process holds this lock."""
+    with lock.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
+
+
 def going_on(root: Path, who: str) -> AbstractContextManager[None]:
     """Any number of runs at a time, in whatever trees: as long as they go on, no data that they may need is removed."""
     return held(home(root) / "data.lock", who, shared=True)

@@ -1,6 +1,5 @@
 """Objects of the DVC cache as things to keep or to remove: what locks need of them, and what they weigh."""
 
-import fcntl
 import re
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
@@ -41,19 +40,9 @@ def nobody_else(root: Path, what: str) -> Iterator[None]:
 
 def _refuse_held(locks: Iterable[Path]) -> None:
     for lock in locks:
-        if lock.exists() and is_held(lock):
+        if lock.exists() and guards.is_held(lock):
             holder = lock.read_text(encoding="utf-8").strip() or lock.stem
             raise Busy(f"{holder} is going on; wait for it, or end it with Ctrl-C there")
-
-
-def is_held(lock: Path) -> bool:
-    """Whether some process holds this lock."""
-    with lock.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-    return False
 
 
 def whole(cache: Path, md5s: Iterable[str]) -> set[str]:

@@ -10,7 +10,7 @@ from configparser import ConfigParser
 from contextlib import suppress
 from pathlib import Path
 
-from flows import dvc
+from flows import dvc, guards
 from flows.workspace import git
 from rlhf.errors import PreflowError
 from tasks.journal import home
@@ -79,9 +79,7 @@ def sweep(root: Path) -> None:
     """Remove the worktrees of earlier runs that failed or died; those that were to be kept stay."""
     folder = home(root) / "worktrees"
     _forget_missing(root, folder)
-    for tree in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if not tree.is_dir() or tree.with_suffix(".keep").exists():
-            continue
+    for tree in abandoned(root):
         with tree.with_suffix(".lock").open("a") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -91,6 +89,18 @@ def sweep(root: Path) -> None:
     for mark in [*folder.glob("*.lock"), *folder.glob("*.keep")]:  # of worktrees that somebody has removed
         if not mark.with_suffix("").is_dir() and time.time() - mark.stat().st_mtime > _ABOUT_TO_BEGIN:
             mark.unlink(missing_ok=True)
+
+
+def abandoned(root: Path) -> list[Path]:
+    """Worktrees of earlier runs that are over and were not to be kept."""
+    folder = home(root) / "worktrees"
+    trees = sorted(folder.iterdir()) if folder.is_dir() else []
+    return [tree for tree in trees if tree.is_dir() and not tree.with_suffix(".keep").exists() and not _at_work(tree)]
+
+
+def _at_work(tree: Path) -> bool:
+    lock = tree.with_suffix(".lock")
+    return lock.exists() and guards.is_held(lock)
 
 
 def _forget_missing(root: Path, folder: Path) -> None:

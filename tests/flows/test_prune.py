@@ -191,7 +191,7 @@ def test_no_run_begins_while_data_goes(archive: Archive, monkeypatch: pytest.Mon
     shown = work.plan(archive.root, "", 0, None, lambda _: None)
     lock = archive.root / ".preflow/run.lock"
     seen = []
-    monkeypatch.setattr(objects, "remove", lambda *_: seen.append(objects.is_held(lock)))
+    monkeypatch.setattr(objects, "remove", lambda *_: seen.append(guards.is_held(lock)))
     with guards.held(archive.root / ".preflow/worktrees/r2.lock", "run r2"), pytest.raises(Busy, match="run r2"):
         work.carry_out(archive.root, shown)
     assert seen == []

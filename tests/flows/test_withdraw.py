@@ -235,7 +235,7 @@ def test_a_run_that_came_after_the_question_is_purged_too(archive: Archive, monk
     lock = archive.root / ".preflow/run.lock"
 
     def asked(*given: Any) -> Any:
-        held.append(lock.exists() and objects.is_held(lock))
+        held.append(lock.exists() and guards.is_held(lock))
         found = touched_by(*given)
         if len(held) == 1:
             archive.run(late, archive.lock(more))

@@ -1,0 +1,195 @@
+"""What is the matter with an installation or a project, and what would mend it. Nothing is changed by looking.
+
+Each check is a function that yields what it finds; one that finds nothing is in order. What can be mended here without
+losing anything has a `mend`.
+"""
+
+import shutil
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+
+from flows import dvc, guards, objects, server, worktrees
+from rlhf.errors import PreflowError
+from tasks import environment, tracking
+from tasks.config import read_yaml
+from tasks.graph import load_graph
+from tasks.journal import home
+from tasks.tracking import store
+from tasks.tracking.runs import runs_of
+
+CLASHES = [
+    ("prefect", "<4", "fastapi", "<0.151", "its work pools answer 422, and from fastapi 0.155 on no flow starts"),
+    ("prefect", "<4", "sqlalchemy", "<2.1", "its server starts, and its scheduler makes no runs"),
+]
+"""Packages that resolve together and do not work together: (this, of these versions, needs that, of these, else)."""
+SETUP = "`rm -rf .venv && make setup` installs what constraints.txt names"
+
+
+@dataclass(frozen=True)
+class Ailment:
+    """Something that is not as it should be."""
+
+    what: str
+    cure: str
+    """What a person can do."""
+    mend: Callable[[], object] | None = None
+    """What `--fix` does instead."""
+
+
+def packages(root: Path) -> Iterator[Ailment]:
+    """Versions that results depend on, pairs that clash, and all else that constraints.txt pins."""
+    try:
+        environment.check(root)
+    except PreflowError as error:
+        yield Ailment(str(error), SETUP)
+    for name, these, needs, those, otherwise in CLASHES:
+        if _is(name, these) and not _is(needs, those):
+            yield Ailment(f"{name} {_installed(name)} with {needs} {_installed(needs)}: {otherwise}", SETUP)
+    others = [
+        f"{pin.name} {_installed(pin.name)} instead of {str(pin.specifier)[2:]}"
+        for line in (root / "constraints.txt").read_text(encoding="utf-8").splitlines()
+        if line and not line.startswith("#")
+        if _installed((pin := Requirement(line)).name) and not _is(pin.name, str(pin.specifier))
+    ]
+    if others:
+        yield Ailment(f"other versions than constraints.txt pins: {_some(others)}", SETUP)
+
+
+def project(root: Path) -> Iterator[Ailment]:
+    """Files that every command reads; dvc.yaml needs params.yaml, so it is looked at only where that can be read."""
+    for name, read in (("dvc.lock", read_yaml), ("params.yaml", read_yaml), ("dvc.yaml", lambda _: load_graph(root))):
+        try:
+            if name != "dvc.lock" or (root / name).exists():
+                read(root / name)
+        except PreflowError as error:
+            yield Ailment(
+                f"{name} cannot be read: {error}", f"mend it, or take the last good one: `git checkout {name}`"
+            )
+            return
+
+
+def disk(root: Path) -> Iterator[Ailment]:
+    """Room for a run."""
+    try:
+        guards.check_disk(root)
+    except PreflowError as error:
+        yield Ailment(str(error), "`preflow prune --older-than 30d --dry-run` says what old runs hold")
+
+
+def locks(root: Path) -> Iterator[Ailment]:
+    """What a killed dvc held, or left torn: every dvc command waits for it."""
+    path = home(root) / "run.lock"
+    if (path.exists() and guards.is_held(path)) or not dvc.is_stale(root):
+        return
+    yield Ailment(
+        ".dvc/tmp/rwlock is of a dvc that is gone, and blocks every other",
+        f"remove {dvc.RWLOCK}",
+        partial(_unlock, root),
+    )
+
+
+def runs(root: Path) -> Iterator[Ailment]:
+    """Runs whose process is gone and which MLflow takes for running, and worktrees that nobody works in."""
+    dead = [run.id for run in runs_of(root) if run.is_over()]
+    if dead:
+        what = f"{len(dead)} runs are over and MLflow does not know all of them: {_some(dead)}"
+        yield Ailment(what, "the next `preflow run` or `preflow status` tells it", partial(tracking.reconcile, root))
+    left = [tree.name for tree in worktrees.abandoned(root)]
+    if left:
+        what = f"{len(left)} worktrees of runs that failed or died: {_some(left)}"
+        yield Ailment(what, "the next run with settings removes them", partial(worktrees.sweep, root))
+
+
+def drafts(root: Path) -> Iterator[Ailment]:
+    """Checkpoints that a kill left half written, and those set aside as damaged."""
+    scratch = home(root) / "scratch"
+    broken = [path for name in (".tmp-*", ".old-*", "broken-*") for path in scratch.glob(f"*/**/{name}")]
+    if broken:
+        names = _some([path.relative_to(scratch).as_posix() for path in broken])
+        yield Ailment(
+            f"{len(broken)} checkpoints that nothing will read: {names}", "remove them", partial(_clear, broken)
+        )
+
+
+def services(root: Path) -> Iterator[Ailment]:
+    """Servers that the user has named, and that do not answer; those of the project are started when needed."""
+    named = server.configured()
+    if named and not server.healthy(named):
+        yield Ailment(
+            f"no Prefect server answers at {named}", "start it, or unset PREFECT_API_URL to use the project's own"
+        )
+    uri = store.uri_of(root)
+    if uri.startswith("http") and not _answers(uri):
+        yield Ailment(
+            f"no MLflow server answers at {uri}",
+            "start it, or unset MLFLOW_TRACKING_URI to use mlruns/mlflow.db; runs go on meanwhile and are told later",
+        )
+
+
+def remotes(root: Path) -> Iterator[Ailment]:
+    """DVC remotes from which damaged bytes would be taken at their word."""
+    for name in objects.remotes(root):
+        if dvc.call(root, "config", f"remote.{name}.verify").stdout.strip() != "true":
+            yield Ailment(
+                f"what comes from the DVC remote {name} is not hashed before it counts",
+                f"dvc remote modify {name} verify true",
+                partial(dvc.call, root, "remote", "modify", name, "verify", "true"),
+            )
+
+
+CHECKS: dict[str, Callable[[Path], Iterator[Ailment]]] = {
+    "packages": packages,
+    "project": project,
+    "disk": disk,
+    "locks": locks,
+    "runs": runs,
+    "checkpoints": drafts,
+    "servers": services,
+    "remotes": remotes,
+}
+
+
+def _installed(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return ""
+
+
+def _is(name: str, specifier: str) -> bool:
+    """Whether a package is installed in one of these versions; local parts (`+cpu`) are not looked at."""
+    found = _installed(name)
+    return bool(found) and SpecifierSet(specifier).contains(found, prereleases=True)
+
+
+def _answers(uri: str) -> bool:
+    try:
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(f"{uri.rstrip('/')}/health", timeout=5.0) as answer:
+            return bool(answer.status == 200)
+    except urllib.error.HTTPError as error:
+        return error.code in (401, 403)  # it is there, and wants to know who asks
+    except (OSError, ValueError):
+        return False
+
+
+def _unlock(root: Path) -> None:
+    with guards.held(home(root) / "run.lock", "doctor"):
+        dvc.mend_rwlock(root)
+
+
+def _clear(paths: list[Path]) -> None:
+    for path in paths:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _some(names: list[str], most: int = 3) -> str:
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
