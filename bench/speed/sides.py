@@ -44,8 +44,7 @@ def run(cell: Cell, side: str, folder: Path) -> dict[str, Any]:
     module = modules(cell)[side != "ours"]
     further = ["--as-it-comes"] if side == "as_it_comes" else []
     began, busy, own = time.perf_counter(), _busy(), children()
-    # TRL gets the settings of memory that our stages run with, too, except where it runs as it comes.
-    memory = {} if side == "as_it_comes" else ALLOCATOR
+    memory = ALLOCATOR if side == "ours" else {}  # as our stages run; TRL sets nothing of the kind
     python(environments(cell)[side], [module, str(folder), str(result), *further], folder / f"{side}.log", **memory)
     took = time.perf_counter() - began
     now = _busy()
