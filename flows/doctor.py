@@ -98,7 +98,7 @@ def locks(root: Path) -> Iterator[Ailment]:
 
 def runs(root: Path) -> Iterator[Ailment]:
     """Runs whose process is gone and which MLflow takes for running, and worktrees that nobody works in."""
-    dead = [run.id for run in runs_of(root) if run.is_over()]
+    dead = [run.run_id for run in runs_of(root) if run.is_over()]
     if dead:
         what = f"{len(dead)} runs are over and MLflow does not know all of them: {_some(dead)}"
         yield Ailment(what, "the next `preflow run` or `preflow status` tells it", partial(tracking.reconcile, root))

@@ -4,9 +4,9 @@
     python -m bench.kills --runs 2        # to try it
 
 Each run begins in a fresh checkout of the last commit, with all thirteen stages, cut to about a minute. What is killed
-is drawn too: the stage's own process, the dvc above it, `preflow run` with Prefect's engine, or all there is. Nothing is
-repaired by hand: the same command is typed again. It can be stopped and goes on where it was; docs/faults.md has the
-table.
+is drawn too: the process of a stage, the dvc above it, `preflow run` with Prefect's engine, or all there is. Nothing
+is repaired by hand: the same command is typed again. It can be stopped and goes on where it was; docs/faults.md has
+the table.
 """
 
 import argparse

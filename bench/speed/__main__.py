@@ -17,8 +17,8 @@ from bench.speed.cell import Cell
 from bench.speed.cells import CPU, CUDA, chosen
 from bench.speed.rows import lengths_of_steps
 from bench.speed.same import differences
-from bench.speed.sides import SIDES, prepare, run
-from bench.speed.table import line, machines, ratios, table
+from bench.speed.sides import SIDES, prepare, profiled, run
+from bench.speed.table import line, machines, profiles, ratios, table
 
 BUILD = store.ROOT / "build/speed"
 PAGE = store.ROOT / "docs/speed.md"
@@ -34,6 +34,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a few cells, three pairs each: ends within ten minutes")
     parser.add_argument("--only", action="append", default=[], help="cells of a stage, shape, or both (dpo-stories3M)")
     parser.add_argument("--show", action="store_true", help="the table of what is kept, nothing measured")
+    parser.add_argument("--profile", action="store_true", help="where our side's time goes in cells that are kept")
     parser.add_argument("--pairs", type=int, help=f"of each cell; {PAIRS}, or {QUICK_PAIRS} where quick")
     arguments = parser.parse_args()
     if arguments.show:
@@ -46,7 +47,10 @@ def main() -> None:
     until = time.monotonic() + QUICK_SECONDS if arguments.quick else float("inf")
     try:
         for cell in cells:
-            measure(cell, pairs, until)
+            if arguments.profile:
+                profile(cell)
+            else:
+                measure(cell, pairs, until)
     finally:
         show(CPU + CUDA)
         write_between(PAGE, "speed", page_lines(CPU + CUDA))
@@ -76,6 +80,16 @@ def measure(cell: Cell, pairs: int, until: float) -> None:
         print(f"{cell.name}: pair {len(record['pairs'])} of {pairs}: {told}", file=sys.stderr, flush=True)
 
 
+def profile(cell: Cell) -> None:
+    """Add to the cell's record where its time goes; one that was not measured has nothing to compare it with."""
+    record = store.load(cell)
+    if record is None or not record["pairs"]:
+        print(f"{cell.name}: not measured yet", file=sys.stderr)
+        return
+    store.keep(cell, record | {"profile": profiled(prepare(cell, BUILD))})
+    print(f"{cell.name}: profiled", file=sys.stderr)
+
+
 def page_lines(cells: list[Cell]) -> list[str]:
     """The table, and what it was measured on; all cells, those without a measurement too."""
     records = [store.load(cell) for cell in cells]
@@ -84,7 +98,8 @@ def page_lines(cells: list[Cell]) -> list[str]:
         for cell, record in zip(cells, records, strict=True)
         if record is not None
     ]
-    return [*table(lines), "", *machines([record for record in records if record is not None])]
+    measured = [record for record in records if record is not None]
+    return [*table(lines), "", *machines(measured), *profiles(list(zip(cells, records, strict=True)))]
 
 
 def show(cells: list[Cell]) -> None:

@@ -53,6 +53,14 @@ def run(cell: Cell, side: str, folder: Path) -> dict[str, Any]:
     return measured | {"others": others}
 
 
+def profiled(folder: Path) -> dict[str, float]:
+    """Shares of our side's time, by kind of work."""
+    result = folder / "profile.json"
+    python(".venv", ["bench.speed.profile", str(folder), str(result)], folder / "profile.log", **ALLOCATOR)
+    found: dict[str, float] = json.loads(result.read_text("utf-8"))
+    return found
+
+
 def python(environment: str, arguments: list[str], log: Path, **variables: str) -> None:
     """Run a module in one of the environments, with one thread. Raises SystemExit with the end of its log."""
     command = [str(ROOT / environment / "bin/python"), "-m", *arguments]

@@ -116,3 +116,20 @@ def _rates(records: Sequence[Record]) -> str:
         f"Matmul {min(matmul):.0f}–{max(matmul):.0f} GFLOP/s by the sizes of the shape, memory "
         f"{min(bandwidth):.1f}–{max(bandwidth):.1f} GB/s. TRL {' and '.join(trl)}. Commits {', '.join(commits)}."
     )
+
+
+def profiles(measured: Sequence[tuple[Cell, Record | None]]) -> list[str]:
+    """Where the time of our side goes, and the ratio to TRL if only matrix products and attention took any."""
+    found = [(cell, record) for cell, record in measured if record is not None and "profile" in record]
+    if not found:
+        return []
+    first = ("matrix products", "attention")
+    kinds = [*first, *sorted(set(found[0][1]["profile"]) - set(first))]
+    rows = []
+    for cell, record in found:
+        shares = record["profile"]
+        least = sum(shares[kind] for kind in first)
+        rows.append([cell.stage, cell.setting, *(f"{shares[kind]:.0%}" for kind in kinds)])
+        rows[-1].append(f"{median(ratios(record)) / least:.1f}")
+    header = ["stage", "setting", *kinds, "ours ÷ TRL, were there but the first two"]
+    return ["", "Where the time of our side goes:", "", *page.table(header, rows, texts=2)]

@@ -14,6 +14,7 @@ from rlhf.chat import Chat
 from rlhf.models.adapted import Adapted
 from rlhf.models.adapter_files import STACK, origin_of, read_adapters, weights_file, write_adapters
 from rlhf.models.adapters import Base, Origin
+from rlhf.models.fused import fuse_norms
 from rlhf.models.pretrained import load_model, use_chat_ids
 from rlhf.models.remote_code import save_code
 from rlhf.records import write_json
@@ -64,6 +65,7 @@ def new_policy(
         torch.manual_seed(derive(seed, "init"))
         model: Any = LlamaForCausalLM(config)
     use_chat_ids(model, chat)
+    fuse_norms(model)
     return Policy(model.eval(), chat)
 
 

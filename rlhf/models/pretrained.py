@@ -10,6 +10,7 @@ from safetensors import SafetensorError
 from torch import nn
 
 from rlhf.chat import Chat
+from rlhf.models.fused import fuse_norms
 from rlhf.models.remote_code import read_code, refusal
 from rlhf.seeding import generator
 
@@ -143,6 +144,7 @@ def load_model(folder: Path, dtype: torch.dtype = torch.float32, *, trusted: boo
         raise ValueError(f"weights of {folder.name} do not fit its config.json: {wrong}")
     if own_code:
         model.remote_code = read_code(folder)
+    fuse_norms(model)
     return model.eval()
 
 

@@ -1,18 +1,21 @@
 """`preflow doctor`: each ailment is named with its cure, and gone after `--fix` where that can mend it."""
 
 import json
+import os
+import platform
 import shutil
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from typer.testing import CliRunner
 
 from flows import doctor, dvc, guards, workspace
 from flows.cli import app
-from tasks import environment
+from tasks import environment, tracking
 from tasks.journal import home
 from tests.flows.toy import make_toy
 from tests.ports import free_ports
@@ -122,6 +125,18 @@ def test_worktrees_that_nobody_works_in(toy: Path) -> None:
         one("runs", "1 worktrees", "dead")
         mended("runs")
         assert sorted(path.name for path in folder.iterdir() if path.is_dir()) == ["busy", "kept"]
+
+
+def test_runs_whose_process_is_gone(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Path] = []
+    monkeypatch.setattr(tracking, "reconcile", told.append)
+    for name, pid in (("dead", 999_999_999), ("alive", os.getpid())):
+        owner = {"host": platform.node(), "pid": pid, "started": psutil.Process().create_time()}
+        (home(toy) / "journal" / name).mkdir(parents=True)
+        (home(toy) / "journal" / name / "run.json").write_text(json.dumps({"owner": owner, "info": {}, "begun": 1.0}))
+    one("runs", "1 runs are over", "dead")
+    assert [found["mended"] for found in said("--fix", code=0)] == [True]
+    assert told == [toy]
 
 
 def test_checkpoints_that_nothing_reads(toy: Path) -> None:
