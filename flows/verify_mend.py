@@ -3,7 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from flows import dvc, objects
@@ -57,7 +57,7 @@ def to_run_again(found: Found, done: Mended) -> list[Wrong]:
     return [one for one in found.wrong if one.kind == "output" and one not in done]
 
 
-def forget(root: Path, outputs: Iterable[Wrong]) -> None:
+def forget(root: Path, outputs: Sequence[Wrong]) -> None:
     """Take outputs away, so that the next run makes them anew: from the working copy, and from what DVC remembers."""
     cache = dvc.cache(root)
     for one in outputs:
@@ -65,10 +65,10 @@ def forget(root: Path, outputs: Iterable[Wrong]) -> None:
         objects.forget_runs(cache, {one.md5})
 
 
-def only_missing(root: Path) -> bool:
-    """Whether a run would do nothing but make what is missing: no parameter, code or input has changed."""
-    missing = (" deleted", " not in cache")
-    return all(reason.endswith(missing) for reasons in dvc.status(root).values() for reason in reasons)
+def nothing_else(root: Path, outputs: Sequence[Wrong]) -> bool:
+    """Whether a run would do nothing but make these outputs: no parameter, code, input or other output has changed."""
+    ours = tuple(f"{one.where} " for one in outputs)
+    return all(reason.startswith(ours) for reasons in dvc.status(root).values() for reason in reasons)
 
 
 def _from_working_copy(root: Path, cache: Path, one: Wrong) -> bool:

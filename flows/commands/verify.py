@@ -61,10 +61,11 @@ def _run_again(root: Path, again: "list[Wrong]") -> "Mended":
     from flows.request import Wish
     from flows.stopping import stoppable
 
-    verify_mend.forget(root, again)
-    if not verify_mend.only_missing(root):
-        say("parameters, code or inputs have changed since: `preflow run` makes the missing outputs with them")
+    if not verify_mend.nothing_else(root, again):
+        names = ", ".join(one.where for one in again)
+        say(f"parameters, code or inputs have changed since: remove {names}, and `preflow run` makes that with them")
         return {}
+    verify_mend.forget(root, again)
     with stoppable() as (cancel, begun):
         wish = Wish(promote=False, command="preflow verify --fix")
         launch.run(root, wish, cancel, say=say, show=lambda *_: None, on_begin=begun.set)
