@@ -17,7 +17,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
 from flows import dvc, guards, objects, server, worktrees
-from rlhf.errors import PreflowError
+from rlhf.errors import Busy, PreflowError
 from tasks import environment, tracking
 from tasks.config import read_yaml
 from tasks.graph import load_graph
@@ -53,9 +53,10 @@ def packages(root: Path) -> Iterator[Ailment]:
     for name, these, needs, those, otherwise in CLASHES:
         if _is(name, these) and not _is(needs, those):
             yield Ailment(f"{name} {_installed(name)} with {needs} {_installed(needs)}: {otherwise}", SETUP)
+    pins = root / "constraints.txt"
     others = [
         f"{pin.name} {_installed(pin.name)} instead of {str(pin.specifier)[2:]}"
-        for line in (root / "constraints.txt").read_text(encoding="utf-8").splitlines()
+        for line in (pins.read_text(encoding="utf-8").splitlines() if pins.exists() else [])
         if line and not line.startswith("#")
         if _installed((pin := Requirement(line)).name) and not _is(pin.name, str(pin.specifier))
     ]
@@ -109,13 +110,17 @@ def runs(root: Path) -> Iterator[Ailment]:
 
 
 def drafts(root: Path) -> Iterator[Ailment]:
-    """Checkpoints that a kill left half written, and those set aside as damaged."""
+    """Checkpoints that a kill left half written, and those set aside as damaged; a run may be writing one."""
     scratch = home(root) / "scratch"
+    try:
+        objects.refuse_if_busy(root)
+    except Busy:
+        return
     broken = [path for name in (".tmp-*", ".old-*", "broken-*") for path in scratch.glob(f"*/**/{name}")]
     if broken:
         names = _some([path.relative_to(scratch).as_posix() for path in broken])
         yield Ailment(
-            f"{len(broken)} checkpoints that nothing will read: {names}", "remove them", partial(_clear, broken)
+            f"{len(broken)} checkpoints that nothing will read: {names}", "remove them", partial(_clear, root, broken)
         )
 
 
@@ -186,9 +191,10 @@ def _unlock(root: Path) -> None:
         dvc.mend_rwlock(root)
 
 
-def _clear(paths: list[Path]) -> None:
-    for path in paths:
-        shutil.rmtree(path, ignore_errors=True)
+def _clear(root: Path, paths: list[Path]) -> None:
+    with objects.nobody_else(root, "doctor --fix"):
+        for path in paths:
+            shutil.rmtree(path, ignore_errors=True)
 
 
 def _some(names: list[str], most: int = 3) -> str:

@@ -67,6 +67,8 @@ def verify(root: Path, told: Told = lambda *_: None) -> Found:
     if not path.exists():
         raise PreflowError("there is no dvc.lock: nothing was run here yet; `preflow run` runs the pipeline")
     lock: Mapping[str, Any] = read_yaml(path).get("stages") or {}
+    if not lock or not all(isinstance(entry, dict) for entry in lock.values()):
+        raise PreflowError("dvc.lock names no stages as it should: take the last good one, or run again")
     found = Found()
     _objects(root, lock, found, told)
     _working_copy(root, lock, found, told)
@@ -140,7 +142,7 @@ def _changed_files(cache: Path, path: Path, md5: str) -> str:
         return ""
     try:
         before = listing(cache, md5)
-    except ValueError:  # a listing that is damaged itself
+    except (ValueError, KeyError, TypeError):  # a listing that is damaged itself
         return ""
     now = files_on_disk(path)
     names = sorted(name for name in {*before, *now} if before.get(name) != now.get(name)) if before else []

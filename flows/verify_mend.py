@@ -3,7 +3,8 @@
 import json
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from flows import dvc, objects
@@ -12,6 +13,7 @@ from flows.cache import object_path
 from flows.reproduce_restore import outs_of, whole
 from flows.verify import Found, Wrong, with_members
 from tasks.config import read_yaml
+from tasks.graph import load_graph
 from tasks.witness import file_md5, folder_md5
 
 Mended = dict[Wrong, str]
@@ -24,19 +26,23 @@ def mend(root: Path, found: Found, say: Callable[[str], None]) -> Mended:
     The working copy first serves the cache, then the cache the working copy: a byte flipped in one of them is in both
     where they are links to one file. What neither has comes from the DVC remote, and is hashed before it counts.
 
+    What is damaged is put aside and comes back where nothing better took its place.
+
     Raises:
         Busy: a run is going on.
+        PreflowError: dvc.yaml is not usable, so DVC would restore nothing.
     """
     done: Mended = {}
-    with objects.nobody_else(root, "verify --fix"):
+    stages = load_graph(root).stages
+    with objects.nobody_else(root, "verify --fix"), ExitStack() as aside:
         cache = dvc.cache(root)
-        damaged = [one for one in found.wrong if one.kind == "object"]
+        damaged = [one for one in found.wrong if one.kind == "object" and one.stage in stages]
         for one in damaged:
             if _from_working_copy(root, cache, one):
                 done[one] = f"written anew from {one.out}"
             elif (path := object_path(cache, one.md5)) is not None:
-                path.unlink()
-        outputs = [one for one in found.wrong if one.kind == "output"]
+                aside.enter_context(_put_aside(path))
+        outputs = [one for one in found.wrong if one.kind == "output" and one.stage in stages]
         wanted = {one.out for one in damaged if one not in done}
         wanted |= {one.where for one in outputs if not whole(cache, one.md5)}
         _fetch(root, cache, sorted(wanted), say)
@@ -52,16 +58,20 @@ def mend(root: Path, found: Found, say: Callable[[str], None]) -> Mended:
     return done
 
 
-def to_run_again(found: Found, done: Mended) -> list[Wrong]:
-    """Outputs that nothing here or on the remote has whole; of an object of the cache the one it belongs to is."""
-    return [one for one in found.wrong if one.kind == "output" and one not in done]
+def to_run_again(root: Path, found: Found, done: Mended) -> list[Wrong]:
+    """Outputs of today's stages that nothing here or on the remote has whole."""
+    stages = load_graph(root).stages
+    return [one for one in found.wrong if one.kind == "output" and one.stage in stages and one not in done]
 
 
 def forget(root: Path, outputs: Sequence[Wrong]) -> None:
-    """Take outputs away, so that the next run makes them anew: from the working copy, and from what DVC remembers."""
+    """Take outputs away, so that the next run makes them anew: the copy, its damaged objects, what DVC remembers."""
     cache = dvc.cache(root)
     for one in outputs:
         _remove(root / one.where)
+        for md5 in with_members(cache, one.md5):
+            if not _is_good(cache, md5) and (path := object_path(cache, md5)) is not None:
+                path.unlink()
         objects.forget_runs(cache, {one.md5})
 
 
@@ -116,10 +126,29 @@ def _is_good(cache: Path, md5: str) -> bool:
 
 
 def _restored(root: Path, one: Wrong) -> bool:
-    """Away with the damaged copy first: DVC would trust its time and leave it."""
-    _remove(root / one.where)
-    dvc.call(root, "checkout", "--force", "--quiet", one.where)
-    return md5_of(root / one.where) == one.md5
+    """With the damaged copy put aside: DVC would trust its time and leave it."""
+    path = root / one.where
+    with _put_aside(path):
+        dvc.call(root, "checkout", "--force", "--quiet", one.where)
+        if md5_of(path) != one.md5:
+            _remove(path)
+    return md5_of(path) == one.md5
+
+
+@contextmanager
+def _put_aside(path: Path) -> Iterator[None]:
+    """Rename what is there; back again, however this ends, if by then nothing else is."""
+    kept = path.with_name(f".{path.name}.damaged")
+    if path.exists() or path.is_symlink():
+        _remove(kept)
+        path.rename(kept)
+    try:
+        yield
+    finally:
+        if path.exists():
+            _remove(kept)
+        elif kept.exists() or kept.is_symlink():
+            kept.rename(path)
 
 
 def _set_aside(folder: Path, why: str) -> str:

@@ -90,16 +90,17 @@ def broken(number: int, whole: Record) -> Record:
     place = BUILD / "broken"
     clone(place)
     kills: list[list[Any]] = []
-    planned, began, typed = draw.randint(1, MOST_KILLS), time.monotonic(), 0
+    planned, began, typed, by_itself = draw.randint(1, MOST_KILLS), time.monotonic(), 0, 0
     try:
         while True:
             typed += 1
             moment = draw.uniform(0, whole["seconds"]) if len(kills) < planned else None
             code, hit = attempt(place, moment, draw.choice(KINDS))
             kills += [hit] if hit else []
+            by_itself += code != 0 and not hit
             if code == 0:
                 break
-            if typed > planned + MOST_KILLS:
+            if by_itself or typed > planned + MOST_KILLS:
                 return {"kills": kills, "typed": typed, "code": code, "digest": "", "verify": None, "seconds": 0.0}
         verified = subprocess.run([*PREFLOW, "verify"], cwd=place, env=environ(), check=False, capture_output=True)
         seconds = time.monotonic() - began
@@ -125,6 +126,9 @@ def attempt(place: Path, moment: float | None, kind: str) -> tuple[int, list[Any
     except subprocess.TimeoutExpired:
         stage = kill(kind, place, run.pid)
         hit = [round(time.monotonic() - began, 1), kind, stage] if stage else None
+    except BaseException:
+        kill("all", place, run.pid)  # it is in a session of its own, and would go on without us
+        raise
     code = run.wait()
     # What a kill has left must end by itself: only the project's server may live on.
     left = [process for process in living(place) if "supervisor" not in " ".join(process.cmdline())]

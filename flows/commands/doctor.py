@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from flows.commands.options import AsJson
+from flows.summary import say
+from rlhf.errors import PreflowError
 
 if TYPE_CHECKING:
     from flows.doctor import Ailment
@@ -41,7 +43,7 @@ def doctor(
         if not ailments and not as_json:
             print(f"{name:12} in order")
         for one in ailments:
-            mended = fix and _mend(one)
+            mended = fix and _mend(one) and one.what not in {still.what for still in check(root)}
             told.append({"check": name, "what": one.what, "cure": one.cure, "mended": mended})
             if not as_json:
                 print(f"{name:12} {one.what}\n{'':12} {_outlook(one, mended)}")
@@ -54,7 +56,11 @@ def doctor(
 def _mend(one: "Ailment") -> bool:
     if one.mend is None:
         return False
-    one.mend()
+    try:
+        one.mend()
+    except PreflowError as error:
+        say(f"not mended: {error}")
+        return False
     return True
 
 

@@ -44,10 +44,11 @@ def verify(
     left = found
     if fix and found.wrong:
         done = verify_mend.mend(root, found, say)
-        if again := verify_mend.to_run_again(found, done):
+        if again := verify_mend.to_run_again(root, found, done):
             done |= _run_again(root, again)
         with busy("hashing everything once more"):
             left = work.verify(root)
+            left.wrong += [one for one in found.wrong if one not in done and not (root / one.where).exists()]
     if as_json:
         print(json.dumps(work.as_json(found, done) | {"left": len(left.wrong)}, ensure_ascii=False))
     else:

@@ -34,7 +34,7 @@ def hidden_states(model: Any, input_ids: Tensor, attention_mask: Tensor) -> Tens
     device = model.get_output_embeddings().weight.device
     ids = input_ids.to(device)
     layout = packing.packing_of(ids, attention_mask.to(device))
-    if layout.worth_it and packing.able(model):
+    if layout.worth_it and packing.able(model, ids.shape[1]):
         hidden = packing.spread(packing.packed_states(model, ids, layout), layout)
     else:
         hidden = model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state

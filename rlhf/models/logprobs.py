@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 VALUES_AT_ONCE = 2**18
 """Logits that are worked on at a time: a megabyte of float32, about a core's cache."""
@@ -41,18 +42,16 @@ class _Picked(torch.autograd.Function):
             if with_entropy:
                 probabilities = (block - normaliser[rows, None]).exp_()
                 entropy[rows] = normaliser[rows] - probabilities.mul_(block).sum(-1)
-        ctx.save_for_backward(targets, normaliser)
-        # Not among the saved tensors, which must not change: nothing that made the logits reads them again.
-        ctx.logits, ctx.temperature = logits, temperature
+        ctx.save_for_backward(logits, targets, normaliser)
+        ctx.temperature = temperature
         ctx.mark_non_differentiable(entropy)
         return picked - normaliser, entropy
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
-        if ctx.logits is None:
-            raise RuntimeError("log-probabilities were differentiated a second time: their logits are used up")
-        targets, normaliser = ctx.saved_tensors
-        logits, ctx.logits = ctx.logits, None
+        # Nothing that made the logits reads them again; a second pass would meet them changed, which autograd refuses.
+        logits, targets, normaliser = ctx.saved_tensors
         scaled = gradients[0] / ctx.temperature  # [N]
         for rows in _blocks(logits):
             block = logits[rows]

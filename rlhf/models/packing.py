@@ -15,14 +15,16 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from rlhf.models.adapted import Adapted
+from rlhf.models.pretrained import sliding_window
 
 NAME = "rlhf_packed"
 """Of the attention function, as transformers knows it."""
 WORTH = 0.9
 """A batch is packed where its different tokens are less than this share of the padded ones: laying out costs, too."""
-AGREES = 1e-3
+AGREES = 1e-5
 """Largest difference of packed and padded hidden states, as a share of the largest, at a model's first packing."""
 
 
@@ -59,7 +61,7 @@ def packing_of(input_ids: Tensor, attention_mask: Tensor) -> Packing:
     """
     rows, width = input_ids.shape
     keys = [ids[:length] for ids, length in zip(input_ids.tolist(), attention_mask.sum(1).tolist(), strict=True)]
-    order = torch.tensor(sorted(range(rows), key=keys.__getitem__), device=input_ids.device)
+    order = torch.tensor(sorted(range(rows), key=keys.__getitem__), dtype=torch.long, device=input_ids.device)
     ids, real = input_ids[order], attention_mask[order]
     alike = torch.zeros_like(real)
     alike[1:] = ((ids[1:] == ids[:-1]) & real[1:] & real[:-1]).cumprod(1).bool()
@@ -87,6 +89,7 @@ class _Spread(torch.autograd.Function):
         return values.index_select(0, packing.source)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         packing, (gradient,) = ctx.packing, gradients
         summed = gradient.index_select(0, packing.place)
@@ -104,6 +107,7 @@ class _Gather(torch.autograd.Function):
         return values.index_select(0, packing.place)
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         packing, (gradient,) = ctx.packing, gradients
         return gradient.index_select(0, packing.source).index_fill_(0, packing.rest, 0.0), None
@@ -156,18 +160,25 @@ def packed_states(model: Any, input_ids: Tensor, packing: Packing) -> Tensor:
 _able: "WeakKeyDictionary[nn.Module, bool]" = WeakKeyDictionary()
 
 
-def able(model: Any) -> bool:
-    """Whether the architecture can be packed. Tried once a model: on two short rows both ways must agree."""
+def able(model: Any, width: int) -> bool:
+    """Whether rows this wide can be packed: in architectures that can, as far as attention looks back.
+
+    Tried once a model: on two short rows both ways must agree.
+    """
     whole: Any = model.base.model if isinstance(model, Adapted) else model
     if whole not in _able:
         _able[whole] = _takes_packing(whole) and _agrees(model, whole)
-    return _able[whole]
+    window = sliding_window(whole.config)
+    return _able[whole] and (window is None or width <= window)
 
 
 def _takes_packing(whole: Any) -> bool:
     named = inspect.signature(inspect.unwrap(whole.get_decoder().forward)).parameters
     open_ended = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in named.values())
-    return bool(whole._supports_attention_backend) and open_ended and "position_ids" in named
+    kinds = set(getattr(whole.config, "layer_types", None) or ())
+    only_attention = kinds <= {"full_attention", "sliding_attention"}  # a convolution would run on into the next row
+    backend = whole._supports_attention_backend and whole.config._attn_implementation == "sdpa"
+    return bool(backend) and only_attention and open_ended and "position_ids" in named
 
 
 @torch.no_grad()
@@ -177,12 +188,16 @@ def _agrees(model: Any, whole: Any) -> bool:
     ids = torch.tensor([[1, 2, 3, 4, 5], [1, 2, 4, 3, 0]], device=device)
     real = torch.tensor([[True] * 5, [True] * 4 + [False]], device=device)
     padded = model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
-    before = whole.config._attn_implementation
+    before, agrees = whole.config._attn_implementation, False
     whole.set_attn_implementation(_registered())
-    packing = packing_of(ids, real)
-    packed = spread(packed_states(model, ids, packing), packing)
-    limit = AGREES * padded.abs().max() * (1 if padded.dtype in (torch.float32, torch.float64) else 2**6)
-    agrees = bool(((padded - packed)[real].abs() <= limit).all())
-    if not agrees:
-        whole.set_attn_implementation(before)
+    try:
+        packing = packing_of(ids, real)
+        packed = spread(packed_states(model, ids, packing), packing)
+        limit = (AGREES if padded.dtype in (torch.float32, torch.float64) else 2.0**-4) * padded.abs().max()
+        agrees = bool(((padded - packed)[real].abs() <= limit).all())
+    except (TypeError, ValueError, RuntimeError):  # a model that will not have it is padded, as before
+        agrees = False
+    finally:
+        if not agrees:
+            whole.set_attn_implementation(before)
     return agrees

@@ -162,8 +162,27 @@ def test_nothing_is_run_with_other_settings_than_the_run_had(story: Path, ran: l
     (story / ".dvc/config").write_text("[core]\n    analytics = false\n")
     params = story / "params.yaml"
     params.write_text(params.read_text().replace("kl_coef: 0.5", "kl_coef: 0.6"))
-    assert said("--fix", code=1)["left"] == 1
+    before = {path: path.read_bytes() for path in (story / POLICY).iterdir()}
+    assert said("--fix", code=1)["left"] == 2
     assert ran == []
+    assert {path: path.read_bytes() for path in (story / POLICY).iterdir()} == before
+    assert cached(story, POLICY, "weights").exists(), "what may be all that is left was thrown away"
+
+
+def test_an_output_of_a_stage_that_is_no_more_is_left_alone(story: Path, ran: list[str]) -> None:
+    graph = (story / "dvc.yaml").read_text()
+    (story / "dvc.yaml").write_text(graph[: graph.index("  evaluate:")])
+    flip(story / "data/eval/scores.json")
+    content = (story / "data/eval/scores.json").read_bytes()
+    assert said("--fix", code=1)["left"] == 1
+    assert (story / "data/eval/scores.json").read_bytes() == content
+    assert ran == []
+
+
+def test_a_truncated_lock_is_no_clean_bill(story: Path) -> None:
+    (story / "dvc.lock").write_text("")
+    with pytest.raises(verify.PreflowError, match="names no stages"):
+        CliRunner().invoke(app, ["verify"], catch_exceptions=False)
 
 
 def test_a_checkpoint_is_set_aside(story: Path) -> None:

@@ -80,6 +80,19 @@ def test_a_norm_of_another_formula_is_left_alone() -> None:
         def forward(self, values: Tensor) -> Tensor:
             return values**3
 
-    holder = nn.Sequential(CubedRMSNorm(), nn.RMSNorm(4, eps=1e-6))
+    class HiddenEpsRMSNorm(nn.RMSNorm):
+        def __init__(self) -> None:
+            super().__init__(4, eps=1e-5)
+            self.norm_eps, self.eps = self.eps, 0.0
+
+        def forward(self, values: Tensor) -> Tensor:
+            return nn.functional.rms_norm(values, (4,), self.weight, self.norm_eps)
+
+    class GatedRMSNorm(nn.RMSNorm):
+        def forward(self, values: Tensor, gate: Tensor | None = None) -> Tensor:
+            return super().forward(values) * (1 if gate is None else gate)
+
+    others = [CubedRMSNorm(), HiddenEpsRMSNorm(), GatedRMSNorm(4, eps=1e-6), nn.RMSNorm(4)]
+    holder = nn.Sequential(*others, nn.RMSNorm(4, eps=1e-6))
     fuse_norms(holder)
-    assert [is_fused(norm) for norm in holder] == [False, True]
+    assert [is_fused(norm) for norm in holder] == [False] * len(others) + [True]

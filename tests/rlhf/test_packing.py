@@ -14,7 +14,7 @@ from rlhf.chat import Chat
 from rlhf.models import adapt_policy, load_policy, new_policy, save_policy, token_logprobs, trainable
 from rlhf.models.packing import NAME, able, packing_of, spread
 from tasks.config.training import Training
-from tests.rlhf.tiny_models import ARCHITECTURES
+from tests.rlhf.tiny_models import ARCHITECTURES, WINDOW
 
 ROWS = [
     ([5, 6, 7, 8, 9], 3),
@@ -93,7 +93,7 @@ def test_every_architecture_gives_the_same_packed(
     name: str, checkpoint: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     policy = adapt_policy(checkpoint(name), 0)
-    assert able(policy.model), "packing was given up without a word"
+    assert able(policy.model, 10), "packing was given up without a word"
     agree(policy.model, monkeypatch)
 
 
@@ -113,7 +113,7 @@ def test_a_model_that_loses_the_layout_is_padded(monkeypatch: pytest.MonkeyPatch
             return attend(*args, **{name: value for name, value in kwargs.items() if name != "packing"})
 
         layer.self_attn.forward = deaf
-    assert not able(policy.model)
+    assert not able(policy.model, 10)
     assert policy.model.config._attn_implementation == "sdpa"
     agree(policy.model, monkeypatch)
 
@@ -121,9 +121,15 @@ def test_a_model_that_loses_the_layout_is_padded(monkeypatch: pytest.MonkeyPatch
 def test_the_attention_function_is_no_matter_of_the_folder(tmp_path: Path) -> None:
     policy = new_policy(Chat.from_words("abcdefgh"), 0, hidden_size=32)
     save_policy(policy, tmp_path / "before")
-    assert able(policy.model)
+    assert able(policy.model, 10)
     assert policy.model.config._attn_implementation == NAME
     save_policy(policy, tmp_path / "after")
     for path in (tmp_path / "before").iterdir():
         assert path.read_bytes() == (tmp_path / "after" / path.name).read_bytes()
     assert load_policy(tmp_path / "after").model.config._attn_implementation == "sdpa"
+
+
+def test_attention_that_looks_back_less_far_than_the_rows_are_long(checkpoint: Callable[[str], Path]) -> None:
+    model = adapt_policy(checkpoint("mistral"), 0).model
+    assert able(model, WINDOW)
+    assert not able(model, WINDOW + 1)
