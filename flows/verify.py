@@ -70,8 +70,9 @@ def verify(root: Path, told: Told = lambda *_: None) -> Found:
     if not lock or not all(isinstance(entry, dict) for entry in lock.values()):
         raise PreflowError("dvc.lock names no stages as it should: take the last good one, or run again")
     found = Found()
-    _objects(root, lock, found, told)
-    _working_copy(root, lock, found, told)
+    cache = dvc.cache(root)
+    _objects(root, cache, lock, found, told)
+    _working_copy(root, cache, lock, found, told)
     _checkpoints(root, found)
     _versions(root, found)
     return found
@@ -82,9 +83,8 @@ def _count(found: Found, path: Path, told: Told) -> None:
     told(found.files, found.size)
 
 
-def _objects(root: Path, lock: Mapping[str, Any], found: Found, told: Told) -> None:
+def _objects(root: Path, cache: Path, lock: Mapping[str, Any], found: Found, told: Told) -> None:
     """Objects of the cache are named by the md5 of what they should hold."""
-    cache = dvc.cache(root)
     seen: set[str] = set()
     for stage in lock:
         for out, md5 in outs_of(lock, stage).items():
@@ -107,20 +107,20 @@ def with_members(cache: Path, md5: str) -> Iterator[str]:
         yield from listing(cache, md5).values()
 
 
-def _working_copy(root: Path, lock: Mapping[str, Any], found: Found, told: Told) -> None:
+def _working_copy(root: Path, cache: Path, lock: Mapping[str, Any], found: Found, told: Told) -> None:
     made = {path for stage in lock for path in outs_of(lock, stage)}
     looked: set[str] = set()
     for stage, entry in lock.items():
         for path, md5 in outs_of(lock, stage).items():
-            _one(root, found, told, Wrong("output", path, stage, "", md5))
+            _one(root, cache, found, told, Wrong("output", path, stage, "", md5))
         for dep in entry.get("deps") or ():
             path = dep["path"]
             if path.startswith(OWN_INPUTS) and "md5" in dep and path not in made and path not in looked:
                 looked.add(path)
-                _one(root, found, told, Wrong("input", path, stage, "", dep["md5"]))
+                _one(root, cache, found, told, Wrong("input", path, stage, "", dep["md5"]))
 
 
-def _one(root: Path, found: Found, told: Told, thing: Wrong) -> None:
+def _one(root: Path, cache: Path, found: Found, told: Told, thing: Wrong) -> None:
     path = root / thing.where
     for file in [path] if path.is_file() else sorted(one for one in path.rglob("*") if one.is_file()):
         _count(found, file, told)
@@ -130,7 +130,7 @@ def _one(root: Path, found: Found, told: Told, thing: Wrong) -> None:
     if now is None:
         why = "is not there"
     else:
-        names = _changed_files(dvc.cache(root), path, thing.md5)
+        names = _changed_files(cache, path, thing.md5)
         why = f"differs from what dvc.lock says{f', in {names}' if names else ''}"
         why += ": changed since, or damaged" if thing.kind == "input" else ""
     found.wrong.append(Wrong(thing.kind, thing.where, thing.stage, why, thing.md5))

@@ -1,6 +1,5 @@
 """What `flows.verify` found, put right: from a good copy here, from the DVC remote, or by running the stage again."""
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -12,9 +11,10 @@ from flows.again import files_on_disk, md5_of
 from flows.cache import object_path
 from flows.reproduce_restore import outs_of, whole
 from flows.verify import Found, Wrong, with_members
+from rlhf.manifests import set_aside
 from tasks.config import read_yaml
 from tasks.graph import load_graph
-from tasks.witness import file_md5, folder_md5
+from tasks.witness import file_md5, folder_listing, folder_md5
 
 Mended = dict[Wrong, str]
 """What was done about it; what is not among them is as wrong as before."""
@@ -54,7 +54,8 @@ def mend(root: Path, found: Found, say: Callable[[str], None]) -> Mended:
                 done[one] = "restored from the DVC cache"
         for one in found.wrong:
             if one.kind == "checkpoint":
-                done[one] = _set_aside(root / one.where, one.why)
+                target = set_aside(root / one.where, one.why)
+                done[one] = f"set aside as {target.name}: the stage goes on from the one before"
     return done
 
 
@@ -69,9 +70,7 @@ def forget(root: Path, outputs: Sequence[Wrong]) -> None:
     cache = dvc.cache(root)
     for one in outputs:
         _remove(root / one.where)
-        for md5 in with_members(cache, one.md5):
-            if not _is_good(cache, md5) and (path := object_path(cache, md5)) is not None:
-                path.unlink()
+        _drop_damaged(cache, one.md5)
         objects.forget_runs(cache, {one.md5})
 
 
@@ -90,8 +89,7 @@ def _from_working_copy(root: Path, cache: Path, one: Wrong) -> bool:
         listed = files_on_disk(out) if out.is_dir() else {}
         if folder_md5(listed) != one.md5:
             return False
-        rows = [{"md5": listed[name], "relpath": name} for name in sorted(listed)]
-        return _write(place, json.dumps(rows, sort_keys=True).encode())
+        return _write(place, folder_listing(listed))
     files = [out] if out.is_file() else [path for path in out.rglob("*") if path.is_file()]
     good = next((path for path in files if file_md5(path) == one.md5), None)
     return good is not None and _write(place, good.read_bytes())
@@ -115,9 +113,14 @@ def _fetch(root: Path, cache: Path, outs: list[str], say: Callable[[str], None])
     lock = read_yaml(root / "dvc.lock").get("stages") or {}
     locked = {path: md5 for stage in lock for path, md5 in outs_of(lock, stage).items()}
     for out in outs:
-        for md5 in with_members(cache, locked[out]):
-            if not _is_good(cache, md5) and (path := object_path(cache, md5)) is not None:
-                path.unlink()
+        _drop_damaged(cache, locked[out])
+
+
+def _drop_damaged(cache: Path, md5: str) -> None:
+    """Of an output: its object, or those of a folder's files."""
+    for each in with_members(cache, md5):
+        if not _is_good(cache, each) and (path := object_path(cache, each)) is not None:
+            path.unlink()
 
 
 def _is_good(cache: Path, md5: str) -> bool:
@@ -149,14 +152,6 @@ def _put_aside(path: Path) -> Iterator[None]:
             _remove(kept)
         elif kept.exists() or kept.is_symlink():
             kept.rename(path)
-
-
-def _set_aside(folder: Path, why: str) -> str:
-    target = folder.with_name(f"broken-{folder.name}")
-    _remove(target)
-    folder.rename(target)
-    (target / "reason.txt").write_text(why + "\n", encoding="utf-8")
-    return f"set aside as {target.name}: the stage goes on from the one before"
 
 
 def _remove(path: Path) -> None:

@@ -11,7 +11,6 @@ import os
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +19,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from rlhf.errors import NumericsError
+from rlhf.manifests import MANIFEST, STATE, TENSORS, fingerprint, problem, set_aside
 from rlhf.spending import spent
-
-_TENSORS, _STATE, _MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
 
 
 @dataclass(frozen=True)
@@ -51,12 +49,12 @@ class Checkpoints:
     def newest(self) -> Checkpoint | None:
         """The newest checkpoint that verifies; None where there is none. Broken ones are set aside on the way."""
         for path in sorted(self.folder.glob("step-*"), reverse=True):
-            problem = _problem(path)
-            if problem:
-                self._set_aside(path, problem)
+            why = problem(path)
+            if why:
+                set_aside(path, why)
                 continue
-            state = json.loads((path / _STATE).read_text(encoding="utf-8"))
-            return Checkpoint(state["step"], load_file(path / _TENSORS), state["state"])
+            state = json.loads((path / STATE).read_text(encoding="utf-8"))
+            return Checkpoint(state["step"], load_file(path / TENSORS), state["state"])
         return None
 
     @spent("save")
@@ -72,14 +70,14 @@ class Checkpoints:
         draft, final = self.folder / f".tmp-{step:06d}", self.folder / f"step-{step:06d}"
         _remove(draft)
         draft.mkdir()
-        save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, draft / _TENSORS)
+        save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, draft / TENSORS)
         text = json.dumps({"step": step, "state": state}, sort_keys=True, allow_nan=False)
-        (draft / _STATE).write_text(text, encoding="utf-8")
-        manifest = {name: _fingerprint(draft / name) for name in (_TENSORS, _STATE)}
-        _sync(draft / _TENSORS)
-        _sync(draft / _STATE)
-        (draft / _MANIFEST).write_text(json.dumps(manifest, sort_keys=True), encoding="utf-8")
-        _sync(draft / _MANIFEST)
+        (draft / STATE).write_text(text, encoding="utf-8")
+        manifest = {name: fingerprint(draft / name) for name in (TENSORS, STATE)}
+        _sync(draft / TENSORS)
+        _sync(draft / STATE)
+        (draft / MANIFEST).write_text(json.dumps(manifest, sort_keys=True), encoding="utf-8")
+        _sync(draft / MANIFEST)
         _sync(draft)
         _remove(final)
         draft.rename(final)
@@ -91,35 +89,8 @@ class Checkpoints:
         for path in sorted(self.folder.glob("step-*"), reverse=True):
             if valid >= self.keep:
                 _remove(path)
-            elif _problem(path) is None:
+            elif problem(path) is None:
                 valid += 1
-
-    def _set_aside(self, path: Path, problem: str) -> None:
-        target = self.folder / f"broken-{path.name}"
-        _remove(target)
-        path.rename(target)
-        (target / "reason.txt").write_text(problem + "\n", encoding="utf-8")
-
-
-def _problem(path: Path) -> str | None:
-    """Why the checkpoint cannot be used, or None."""
-    try:
-        manifest = json.loads((path / _MANIFEST).read_text(encoding="utf-8"))
-        for name in (_TENSORS, _STATE):
-            seen = _fingerprint(path / name)
-            if seen != manifest[name]:
-                return f"{name}: found {seen}, the manifest says {manifest[name]}"
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return f"unreadable: {type(error).__name__}: {error}"
-    return None
-
-
-def _fingerprint(path: Path) -> dict[str, Any]:
-    digest = sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return {"bytes": path.stat().st_size, "sha256": digest.hexdigest()}
 
 
 def _sync(path: Path) -> None:

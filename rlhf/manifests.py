@@ -1,12 +1,14 @@
-"""Whether a checkpoint is what its manifest says: no tensor is loaded, so nothing of it can run."""
+"""Whether a checkpoint is what its manifest says, and where it goes if not: no tensor is loaded, so nothing can run."""
 
 import json
+import shutil
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+TENSORS, STATE = "tensors.safetensors", "state.json"
 MANIFEST = "manifest.json"
-"""Written last: a checkpoint without one was never finished."""
+"""Written last, with size and SHA-256 of the other two: a checkpoint without one was never finished."""
 
 
 def problem(folder: Path) -> str | None:
@@ -20,7 +22,19 @@ def problem(folder: Path) -> str | None:
                 return f"{name}: found {seen}, the manifest says {said}"
     except (OSError, ValueError, AttributeError) as error:
         return f"unreadable: {type(error).__name__}: {error}"
-    return None if manifest else f"{MANIFEST} names no files"
+    if not manifest:
+        return f"{MANIFEST} names no files"
+    lacking = {TENSORS, STATE} - set(manifest)
+    return f"{MANIFEST} does not name {', '.join(sorted(lacking))}" if lacking else None
+
+
+def set_aside(folder: Path, why: str) -> Path:
+    """Rename a checkpoint that is of no use, with the reason in it; where it is now."""
+    target = folder.with_name(f"broken-{folder.name}")
+    shutil.rmtree(target, ignore_errors=True)
+    folder.rename(target)
+    (target / "reason.txt").write_text(why + "\n", encoding="utf-8")
+    return target
 
 
 def fingerprint(path: Path) -> dict[str, Any]:

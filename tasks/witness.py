@@ -66,9 +66,14 @@ def outputs(root: Path, outs: Iterable[str]) -> dict[str, dict[str, Any]]:
 
 
 def folder_md5(files: Mapping[str, str]) -> str:
-    """Of a folder with these files: DVC takes the md5 of a JSON list of them, in the order of their paths."""
+    """Of a folder with these files: DVC takes the md5 of its listing."""
+    return hashlib.md5(folder_listing(files), usedforsecurity=False).hexdigest() + ".dir"
+
+
+def folder_listing(files: Mapping[str, str]) -> bytes:
+    """What DVC's cache keeps of a folder: a JSON list of its files' md5, in the order of their paths."""
     listed = [{"md5": files[name], "relpath": name} for name in sorted(files)]
-    return hashlib.md5(json.dumps(listed, sort_keys=True).encode(), usedforsecurity=False).hexdigest() + ".dir"
+    return json.dumps(listed, sort_keys=True).encode()
 
 
 def file_md5(path: Path) -> str:

@@ -19,9 +19,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from bench.kills.checkout import PREFLOW, ROOT, clone, environ, lock_of, stop
-from bench.kills.victims import KINDS, gone, kill, living
+from bench.kills.checkout import PREFLOW, ROOT, clone, stop
+from bench.kills.victims import KINDS, gone, kill, living, of_server
+from bench.orchestration.watch import environ
 from bench.page import table, write_between
+from flows.workspace import git
+from tasks.config import read_yaml
 
 BUILD = ROOT / "build/kills"
 RESULTS = Path(__file__).parent / "results.json"
@@ -50,9 +53,7 @@ def kept() -> Record:
 
 def measure(runs: int) -> None:
     """Add runs to those of this commit until there are as many; one that ends otherwise is kept as well."""
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], cwd=ROOT, check=True, capture_output=True, text=True
-    ).stdout.strip()
+    commit = git(ROOT, "rev-parse", "--short", "HEAD").strip()
     record = kept()
     if record.get("commit") != commit:
         record = {"commit": commit, "unbroken": unbroken(), "runs": []}
@@ -131,20 +132,15 @@ def attempt(place: Path, moment: float | None, kind: str) -> tuple[int, list[Any
         raise
     code = run.wait()
     # What a kill has left must end by itself: only the project's server may live on.
-    left = [process for process in living(place) if "supervisor" not in " ".join(process.cmdline())]
-    if hit and not gone([one for one in left if not _of_server(one)], PATIENCE):
+    if hit and not gone([process for process in living(place) if not of_server(process)], PATIENCE):
         raise SystemExit(f"after a kill of {kind} something of the run was still alive {PATIENCE:g} s later")
     log.close()
     return code, hit
 
 
-def _of_server(process: Any) -> bool:
-    return any("supervisor" in " ".join(parent.cmdline()) for parent in process.parents())
-
-
 def digest(place: Path) -> str:
     """Of every output that dvc.lock names, and of dvc.lock itself."""
-    lock = lock_of(place)
+    lock = read_yaml(place / "dvc.lock")["stages"]
     outs = sorted((out["path"], out["md5"]) for entry in lock.values() for out in entry.get("outs") or ())
     text = json.dumps(outs) + (place / "dvc.lock").read_text("utf-8")
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,15 +1,14 @@
 """A checkout of the last commit with a pipeline of all thirteen stages, cut to about a minute."""
 
-import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-
-from flows.reproduce_restore import Locked
+from bench.orchestration.__main__ import PREFLOW
+from bench.orchestration.watch import environ
+from flows import profiles
+from flows.workspace import git
 
 ROOT = Path(__file__).parents[2]
 SHORT: dict[str, Any] = {
@@ -36,9 +35,6 @@ SHORT: dict[str, Any] = {
     "evaluate.num_prompts": 24,
     "evaluate.samples_per_prompt": 2,
 }
-PREFLOW = [sys.executable, "-m", "flows.cli"]
-OWN = ("PREFECT_API_URL", "PREFLOW_HOME", "MLFLOW_TRACKING_URI")
-"""Variables by which a project would use what is not its own."""
 
 
 def clone(place: Path) -> None:
@@ -46,34 +42,11 @@ def clone(place: Path) -> None:
     shutil.rmtree(place, ignore_errors=True)
     place.parent.mkdir(parents=True, exist_ok=True)
     git(ROOT, "clone", "-q", str(ROOT), str(place))
-    yaml = YAML()
-    params = yaml.load((place / "params.yaml").read_text("utf-8"))
-    for key, value in SHORT.items():
-        *path, last = key.split(".")
-        section = params
-        for part in path:
-            section = section[part]
-        if last not in section:
-            raise SystemExit(f"params.yaml has no {key}: bring bench/kills/checkout.py up to date")
-        section[last] = value
-    yaml.dump(params, place / "params.yaml")
+    settings = [f"{key}={value}" for key, value in SHORT.items()]
+    (place / "params.yaml").write_text(profiles.resolve(place, settings=settings).text, encoding="utf-8")
     git(place, "-c", "user.name=bench", "-c", "user.email=bench@example.org", "commit", "-qam", "short")
-
-
-def git(root: Path, *words: str) -> None:
-    subprocess.run(["git", *words], cwd=root, check=True, stdout=subprocess.DEVNULL)
-
-
-def environ() -> dict[str, str]:
-    return {name: value for name, value in os.environ.items() if name not in OWN}
 
 
 def stop(place: Path) -> None:
     """End the project's server."""
     subprocess.run([*PREFLOW, "stop"], cwd=place, env=environ(), check=False, capture_output=True)
-
-
-def lock_of(place: Path) -> Locked:
-    """Entries of dvc.lock by stage."""
-    found: Locked = (YAML(typ="safe").load((place / "dvc.lock").read_text("utf-8")) or {})["stages"]
-    return found

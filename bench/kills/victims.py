@@ -7,8 +7,9 @@ from pathlib import Path
 
 import psutil
 
-TRAINER = re.compile(r"-m tasks\.(?!tracking)\w+ ")
-DVC = re.compile(r"/dvc( |$)")
+from bench.orchestration.watch import kind_of
+
+STAGE = re.compile(r"-m tasks\.(\w+)")
 KINDS = ("trainer", "dvc", "engine", "all")
 """A stage's process, the dvc above it, `preflow run` with Prefect's engine in it, or every process in the checkout."""
 
@@ -32,16 +33,20 @@ def kill(kind: str, place: Path, engine: int) -> str:
 def _is(process: psutil.Process, kind: str, engine: int) -> bool:
     if kind == "engine":
         return process.pid == engine
+    return _kind(process) == {"trainer": "stage", "dvc": "dvc"}[kind]
+
+
+def _kind(process: psutil.Process) -> str:
     with suppress(psutil.Error):
-        line = " ".join(process.cmdline())
-        return bool((TRAINER if kind == "trainer" else DVC).search(line))
-    return False
+        return kind_of(" ".join(process.cmdline()))
+    return ""
 
 
 def _stage(process: psutil.Process) -> str:
     with suppress(psutil.Error):
-        if match := TRAINER.search(" ".join(process.cmdline())):
-            return match[0].removeprefix("-m tasks.").strip()
+        line = " ".join(process.cmdline())
+        if kind_of(line) == "stage" and (match := STAGE.search(line)):
+            return match[1]
     return ""
 
 
@@ -49,6 +54,13 @@ def _killed(process: psutil.Process) -> bool:
     with suppress(psutil.Error):
         process.kill()
         return True
+    return False
+
+
+def of_server(process: psutil.Process) -> bool:
+    """Whether it is the project's server, or below it: that may outlive a run."""
+    with suppress(psutil.Error):
+        return "server" in map(_kind, (process, *process.parents()))
     return False
 
 

@@ -20,6 +20,7 @@ from tasks.lineage import read_tree
 from tests.flows.again_toy import INBOX, RUN, clone_with_remotes, copied, done, make_story
 from tests.flows.toy import dvc_repro
 
+ONE_FILE = json.dumps({"state.json": {"bytes": 2, "sha256": sha256(b"{}").hexdigest()}})
 POLICY, ROWS = "data/rl/policy", "data/prepared/preferences"
 
 
@@ -189,7 +190,9 @@ def test_a_checkpoint_is_set_aside(story: Path) -> None:
     folder = story / ".preflow/scratch/rl-0123456789abcdef/checkpoints/step-000010"
     folder.mkdir(parents=True)
     (folder / "tensors.safetensors").write_bytes(b"weights")
-    manifest = {"tensors.safetensors": {"bytes": 7, "sha256": sha256(b"weights").hexdigest()}}
+    (folder / "state.json").write_bytes(b"weights")
+    said_of = {"bytes": 7, "sha256": sha256(b"weights").hexdigest()}
+    manifest = {"tensors.safetensors": said_of, "state.json": said_of}
     (folder / "manifest.json").write_text(json.dumps(manifest))
     assert said(code=0)["wrong"] == []
     flip(folder / "tensors.safetensors")
@@ -203,6 +206,7 @@ def test_a_checkpoint_is_set_aside(story: Path) -> None:
         (lambda folder: (folder / "manifest.json").write_text(""), "unreadable: JSONDecodeError"),
         (lambda folder: (folder / "manifest.json").write_text('{"../../x": 1}'), "which is not in this folder"),
         (lambda folder: (folder / "manifest.json").write_text("{}"), "names no files"),
+        (lambda folder: (folder / "manifest.json").write_text(ONE_FILE), "does not name tensors.safetensors"),
         (lambda folder: (folder / "manifest.json").unlink(), "unreadable: FileNotFoundError"),
     ],
 )
@@ -210,6 +214,7 @@ def test_a_manifest(spoil: Callable[[Path], object], says: str, story: Path) -> 
     folder = story / ".preflow/scratch/sft-0123456789abcdef/checkpoints/step-000001"
     folder.mkdir(parents=True)
     (folder / "manifest.json").write_text("{}")
+    (folder / "state.json").write_text("{}")
     spoil(folder)
     (wrong,) = said(code=1)["wrong"]
     assert (wrong["kind"], wrong["stage"]) == ("checkpoint", "sft")

@@ -162,9 +162,7 @@ def test_a_run_killed_in_any_step_ends_in_the_same_bytes(kill_at: int, tmp_path:
     assert weights(module) == unbroken
 
 
-@pytest.mark.parametrize(
-    "place", ["rlhf.checkpoints.save_file", "rlhf.checkpoints._fingerprint", "pathlib.Path.rename"]
-)
+@pytest.mark.parametrize("place", ["rlhf.checkpoints.save_file", "rlhf.checkpoints.fingerprint", "pathlib.Path.rename"])
 def test_a_run_killed_while_saving_ends_in_the_same_bytes(
     place: str, tmp_path: Path, unbroken: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
