@@ -42,7 +42,7 @@ def _quick(cells: list[Cell]) -> list[Cell]:
 
 
 CPU = [
-    *_quick([*_three(TINY, 32, 16), *_online(TINY, 8, 4, 64)]),
+    *_quick([*_three(TINY, 32, 48), *_online(TINY, 8, 12, 64)]),
     *_three(STORIES, 32, 6),
     *_online(STORIES, 8, 2, 64),
     *_three(STORIES, 16, 4, "hh"),
