@@ -26,7 +26,14 @@ from tasks.reward_model import reward_model
 from tasks.sft import sft
 from tests.tasks import small_rl, test_dpo, test_reward_model, test_sft, tiny
 
-pytestmark = pytest.mark.faults
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.faults(
+        1,
+        injected="kill -9 in each step of twelve: SFT, adapter, reward models, DPO, GRPO, PPO with adaptive KL",
+        happens="resumes at the last save, ends in the same bytes",
+    ),
+]
 STEPS = 12
 LORA = Training(method="lora", rank=2, alpha=4.0)
 Work = Callable[[Path], object]
