@@ -94,16 +94,24 @@ def _objects(root: Path, cache: Path, lock: Mapping[str, Any], found: Found, tol
                     continue
                 seen.add(each)
                 _count(found, path, told)
-                if (now := file_md5(path)) != each.removesuffix(".dir"):
-                    why = f"holds bytes of md5 {now}, not those that it is named by"
+                if why := unlike(path, each.removesuffix(".dir")):
                     found.wrong.append(Wrong("object", _shown(root, path), stage, why, each, out))
+
+
+def unlike(path: Path, md5: str) -> str:
+    """Why a file is not what this digest, which names an object of the cache, says; "" where it is."""
+    try:
+        now = file_md5(path)
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    return "" if now == md5 else f"holds bytes of md5 {now}, not those that it is named by"
 
 
 def with_members(cache: Path, md5: str) -> Iterator[str]:
     """The digest, and those of the files where it is a folder's whose listing is whole."""
     yield md5
     path = object_path(cache, md5)
-    if md5.endswith(".dir") and path is not None and file_md5(path) == md5.removesuffix(".dir"):
+    if md5.endswith(".dir") and path is not None and not unlike(path, md5.removesuffix(".dir")):
         yield from listing(cache, md5).values()
 
 
@@ -124,12 +132,15 @@ def _one(root: Path, cache: Path, found: Found, told: Told, thing: Wrong) -> Non
     path = root / thing.where
     for file in [path] if path.is_file() else sorted(one for one in path.rglob("*") if one.is_file()):
         _count(found, file, told)
-    now = md5_of(path)
+    try:
+        now = md5_of(path)
+    except OSError as error:
+        now, why = "", f"cannot be read: {error.strerror}: {Path(str(error.filename)).name}"
     if now == thing.md5:
         return
     if now is None:
         why = "is not there"
-    else:
+    elif now:
         names = _changed_files(cache, path, thing.md5)
         why = f"differs from what dvc.lock says{f', in {names}' if names else ''}"
         why += ": changed since, or damaged" if thing.kind == "input" else ""

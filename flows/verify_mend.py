@@ -3,18 +3,18 @@
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from flows import dvc, objects
 from flows.again import files_on_disk, md5_of
 from flows.cache import object_path
 from flows.reproduce_restore import outs_of, whole
-from flows.verify import Found, Wrong, with_members
+from flows.verify import Found, Wrong, unlike, with_members
 from rlhf.manifests import set_aside
 from tasks.config import read_yaml
 from tasks.graph import load_graph
-from tasks.witness import file_md5, folder_listing, folder_md5
+from tasks.witness import folder_listing, folder_md5
 
 Mended = dict[Wrong, str]
 """What was done about it; what is not among them is as wrong as before."""
@@ -86,12 +86,14 @@ def _from_working_copy(root: Path, cache: Path, one: Wrong) -> bool:
     if place is None:
         return False
     if one.md5.endswith(".dir"):
-        listed = files_on_disk(out) if out.is_dir() else {}
+        listed: dict[str, str] = {}
+        with suppress(OSError):  # a file that cannot be read
+            listed = files_on_disk(out) if out.is_dir() else {}
         if folder_md5(listed) != one.md5:
             return False
         return _write(place, folder_listing(listed))
     files = [out] if out.is_file() else [path for path in out.rglob("*") if path.is_file()]
-    good = next((path for path in files if file_md5(path) == one.md5), None)
+    good = next((path for path in files if not unlike(path, one.md5)), None)
     return good is not None and _write(place, good.read_bytes())
 
 
@@ -125,7 +127,7 @@ def _drop_damaged(cache: Path, md5: str) -> None:
 
 def _is_good(cache: Path, md5: str) -> bool:
     path = object_path(cache, md5)
-    return path is not None and file_md5(path) == md5.removesuffix(".dir")
+    return path is not None and not unlike(path, md5.removesuffix(".dir"))
 
 
 def _restored(root: Path, one: Wrong) -> bool:

@@ -92,11 +92,12 @@ def _gains(config: Gate, scores: Scores, candidate: str, against: str) -> list[C
     gains = scores["differences"][against][candidate]
     gain = gains[JUDGED_BY[scores["judge"]]]["ci_low"]
     checks = [_check(f"gain_over_{against}", gain, config.min_gain, gain > config.min_gain)]
-    reward_rose = gains["reward"] is None or gains["reward"]["mean"] > 0  # of one that nobody knows, take the worst
+    # Of one that nobody knows, or that is no number, take the worst.
+    reward_rose = gains["reward"] is None or not gains["reward"]["mean"] <= 0
     for metric in ("gold_reward", "held_out_reward"):
         if gains[metric] is not None:
             change = gains[metric]["mean"]
-            checks.append(_check(f"{metric}_not_down", change, 0.0, not (reward_rose and change < 0)))
+            checks.append(_check(f"{metric}_not_down", change, 0.0, not reward_rose or change >= 0))
     return checks
 
 

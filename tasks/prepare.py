@@ -18,7 +18,7 @@ from tasks.config.prepare import Prepare
 from tasks.config.withdraw import Withdraw
 from tasks.journal import Log
 from tasks.readers import Raw, Rejected, read
-from tasks.redact import redacted
+from tasks.redact import masked_value, redacted, secret_in, texts_in
 from tasks.shapes import KINDS, Content, Malformed, canonical, canonical_rows
 from tasks.shapes.columns import absent, cells, no_such, renamed
 from tasks.shapes.fields import name_of_group
@@ -132,7 +132,12 @@ def _placed(kind: str, content: Content, place: Row, value: Mapping[str, Any], s
         group = group_of(content.get("messages") or [{"role": "document", "content": content["text"]}])
     place = place | {"source": source_of(place["source"], value)}
     split = "eval" if kind == "eval" else split_of(group, shares)
-    return content | place | {"id": content_id(content), "group": group, "split": split}
+    row = content | place | {"id": content_id(content), "group": group, "split": split}
+    secret = secret_in("\n".join(texts_in(row)))
+    if secret is None:
+        return row
+    # From here on no file has it; the gate is told of what kind it was.
+    return masked_value(row) | {"id": content_id(masked_value(content)), "secret": secret}
 
 
 def _asked(row: Row) -> Row:

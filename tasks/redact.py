@@ -1,6 +1,8 @@
 """Secrets: recognise them by their form, and never show them."""
 
 import re
+from collections.abc import Iterator
+from typing import Any
 
 _FORMS = {  # kind: (a piece of text without which there is none, the form)
     "Hugging Face token": ("hf_", r"(?<![A-Za-z0-9])hf_[A-Za-z0-9]{16,}"),
@@ -28,3 +30,25 @@ def redacted(text: str) -> str:
         if hint in text:
             text = form.sub(f"[{kind}]", text)
     return text
+
+
+def texts_in(value: Any) -> Iterator[str]:
+    """Every text in a value of JSON, names of fields too."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            yield name
+            yield from texts_in(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from texts_in(item)
+
+
+def masked_value(value: Any) -> Any:
+    """A value of JSON with every secret in it replaced, in names of fields too."""
+    if isinstance(value, str):
+        return redacted(value)
+    if isinstance(value, dict):
+        return {redacted(name): masked_value(item) for name, item in value.items()}
+    return [masked_value(item) for item in value] if isinstance(value, list) else value

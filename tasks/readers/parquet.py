@@ -34,7 +34,7 @@ def rows(path: Path, max_bytes: int) -> Iterator[Raw | Rejected]:
                 for value in _values(batch):
                     number += 1
                     yield _row(number, value, max_bytes)
-        except (arrow.ArrowException, OSError) as error:
+        except (arrow.ArrowException, OSError, ValueError) as error:  # ValueError: of a column's name that is not UTF-8
             reason = (str(error).splitlines() or ["no reason given"])[0]
             yield unfinished(number + 1, f"the file is broken: {reason}")
 

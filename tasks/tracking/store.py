@@ -87,9 +87,10 @@ def _open(uri: str) -> Store:
     os.environ.setdefault("DO_NOT_TRACK", "true")
     # It would print the page of each run that ends, of a server only, and standard output is for programs.
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
-    # A dead server is found out in seconds: whatever it misses is in the journal.
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    # A slow server is given its time, and nothing is asked again by itself: it may have made what it did not answer to,
+    # a run, and would make it twice. Whatever it misses is in the journal.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     for name in ("mlflow.store.db.utils", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
     database = Path(uri.removeprefix("sqlite:///")) if uri.startswith("sqlite:///") else None

@@ -101,7 +101,7 @@ def facts_of(kind: str, row: Row) -> dict[str, Any]:
         "special_tag": tag(together),
         "hidden": hidden(together),
         "mark_run": mark_run(together),
-        "secret": secret_in(together),
+        "secret": row.get("secret") or secret_in(together),  # `prepare` masks what it finds, and names its kind
         "personal": personal_in(together),
         **_conversation(messages, before),
         "prompt_chars": sum(len(message["content"]) for message in before),

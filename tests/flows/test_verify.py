@@ -3,6 +3,7 @@
 Times of files are put back after a flip, as a disk that loses a bit leaves them: DVC says that nothing has changed.
 """
 
+import errno
 import json
 import os
 from collections.abc import Callable
@@ -13,9 +14,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from flows import dvc, launch, releases, verify
+from flows import again, dvc, launch, releases, verify
 from flows.cache import files_of, object_path
 from flows.cli import app
+from tasks import witness
 from tasks.lineage import read_tree
 from tests.flows.again_toy import INBOX, RUN, clone_with_remotes, copied, done, make_story
 from tests.flows.toy import dvc_repro
@@ -109,6 +111,26 @@ def test_an_object_of_the_cache_and_a_listing(name: str, story: Path) -> None:
     flip(cached(story, POLICY, name))
     assert dvc.status(story) == ({} if name else {"rl": [f"{POLICY} not in cache"]})
     found_and_mended("object", "rl", f"written anew from {POLICY}")
+
+
+def test_what_cannot_be_read(story: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bad sector under an output and one under an object of the cache; what takes their place is on others."""
+    bad = {path.stat().st_ino for path in (story / ROWS / "rows.jsonl", cached(story, POLICY, "weights"))}
+    read = witness.file_md5
+
+    def reads(path: Path) -> str:
+        if path.stat().st_ino in bad:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
+        return read(path)
+
+    for module in (verify, again):
+        monkeypatch.setattr(module, "file_md5", reads)
+    wrong = {one["kind"]: one["why"] for one in said(code=1)["wrong"]}
+    assert wrong == {
+        "object": "cannot be read: Input/output error",
+        "output": "cannot be read: Input/output error: rows.jsonl",
+    }
+    assert all(one["mended"] for one in said("--fix", code=0)["wrong"])
 
 
 def both(root: Path) -> None:

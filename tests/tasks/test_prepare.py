@@ -16,6 +16,7 @@ from tasks.config.prepare import Prepare
 from tasks.journal import Log
 from tasks.prepare import prepare
 from tasks.shapes import KINDS
+from tasks.validation.facts import facts_of
 
 SECRET = "hf_" + "abcDEF123" * 4
 
@@ -212,6 +213,21 @@ def test_no_piece_of_a_secret_is_shown_where_a_row_is_cut(tmp_path, before):
     quarantine = (tmp_path / "out/quarantine/quarantine.jsonl").read_text()
     assert quarantine.count("\n") == 4
     assert SECRET[:8] not in quarantine
+
+
+@pytest.mark.parametrize("value", [
+    {"prompt": f"is\n{SECRET} mine?", "completion": "yes"},
+    {"prompt": "is it?", "completion": f"it is {SECRET}"},
+    {"prompt": "is it?", "completion": "yes", "group": SECRET},
+])  # fmt: skip
+def test_a_secret_is_masked_before_anything_else_has_it(tmp_path, value):
+    """The row goes on to the gate, which stops the run for what kind of secret it held."""
+    rows = prepared(tmp_path, "demonstrations", lines(tmp_path / "p.jsonl", value, {"prompt": "q", "completion": "a"}))
+    held, other = rows["demonstrations"]
+    assert held["secret"] == "Hugging Face token" and "secret" not in other
+    assert facts_of("demonstrations", held)["secret"] == "Hugging Face token"
+    for path in (tmp_path / "out").rglob("*.jsonl"):
+        assert SECRET not in path.read_text()
 
 
 def test_rows_are_not_held_in_memory(tmp_path):

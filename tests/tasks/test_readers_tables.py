@@ -122,6 +122,14 @@ def test_a_parquet_file_that_breaks_off_says_behind_which_row(tmp_path):
     assert (stop.line, stop.rule) == (len(rows) + 1, "unfinished")
 
 
+def test_a_column_whose_name_is_not_utf8_is_a_broken_file(tmp_path):
+    path = tmp_path / "x.parquet"
+    parquet.write_table(arrow.table({"caf\u00e9": ["a"]}), path)
+    path.write_bytes(path.read_bytes().replace(b"caf\xc3\xa9", b"caf\xe5\xa9"))
+    (found,) = read(path, 1000)
+    assert found.rule == "unfinished" and "the file is broken" in found.reason
+
+
 def test_a_column_given_twice_or_a_date_of_no_calendar_is_not_lost(tmp_path):
     twice = arrow.Table.from_arrays([arrow.array(["a"]), arrow.array(["b"])], names=["x", "x"])
     parquet.write_table(twice, tmp_path / "x.parquet")
