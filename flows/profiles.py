@@ -70,9 +70,8 @@ def resolve(root: Path, profile: str = "", settings: Sequence[str] = ()) -> Reso
         values[section] = _whole(values.get(section) or {}, section, module)
     text = _dumped(values)
     resolved = YAML(typ="safe").load(text) or {}
-    if profile or settings:
-        _refuse_secrets(resolved)
-        _refuse_secret(text, "params.yaml or the profile")
+    _refuse_secrets(resolved)
+    _refuse_secret(text, "params.yaml or the profile")
     check(resolved, further)
     found = Resolved(
         text=text,

@@ -17,7 +17,7 @@ from flows.again import md5_of
 from flows.lineage_facts import Facts
 from flows.lineage_runs import Known, checkout
 from tasks.journal import home
-from tasks.tracking.store import uri_of
+from tasks.tracking.store import name_of, uri_of
 
 _TEXTS = (".json", ".jsonl", ".html", ".csv", ".txt", ".md", ".log")
 _ID = re.compile(rb"(?<![0-9a-f])[0-9a-f]{16}(?![0-9a-f])")
@@ -66,7 +66,7 @@ def purge(root: Path, facts: Facts) -> Purged:
         path.unlink(missing_ok=True)
         done.files.append(str(path.relative_to(root)) if path.is_relative_to(root) else str(path))
     if not uri_of(root).startswith("sqlite:///"):
-        done.by_hand.append(f"tables and reports of these runs in the artifacts of MLflow at {uri_of(root)}")
+        done.by_hand.append(f"tables and reports of these runs in the artifacts of MLflow at {name_of(root)}")
     return done
 
 

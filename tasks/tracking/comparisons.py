@@ -16,7 +16,7 @@ from typing import Any
 from tasks.journal import alive, home
 from tasks.tracking import describe
 from tasks.tracking.runs import RunRecord, owner_of_this_process, write_json_atomically
-from tasks.tracking.store import Store, connect, uri_of
+from tasks.tracking.store import Store, connect, name_of
 from tasks.tracking.values import chunks, text
 
 Facts = Mapping[str, Any]
@@ -128,7 +128,7 @@ def _open(root: Path, key: str, store: Store) -> str:
         run = str(made.info.run_id)
     for name, value in about["params"].items():
         store.client.log_param(run, name, text(value, 500))
-    write_json_atomically(place(root, key) / "mlflow.json", {"store": store.uri, "experiment": experiment, "run": run})
+    write_json_atomically(place(root, key) / "mlflow.json", {"store": store.name, "experiment": experiment, "run": run})
     return run
 
 
@@ -155,7 +155,7 @@ def _nest(root: Path, store: Store, parent: str, cell: Facts) -> bool:
     with suppress(OSError, ValueError, KeyError):
         record = RunRecord.read(root, cell["run"])
         state, shipped = record.state(), (record.folder / "shipped").exists()
-    origin = state.get("run") if state.get("store") == store.uri else None
+    origin = state.get("run") if state.get("store") == store.name else None
     if origin is None and not shipped:
         return False
     if origin is not None:
@@ -187,7 +187,7 @@ def _light(store: Store, parent: str, cell: Facts, origin: str | None) -> None:
 def _state(root: Path, key: str) -> dict[str, Any]:
     """Ids in the present store; `{}` before it has heard of it."""
     found = _read(place(root, key) / "mlflow.json") or {}
-    return found if found.get("store") == uri_of(root) else {}
+    return found if found.get("store") == name_of(root) else {}
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -38,7 +38,7 @@ def promote(run: RunRecord, candidate: str, name: str, folder: Path | None, furt
         raise PreflowError(f"cannot promote `{candidate}`: run {run.run_id} has no such policy (it has: {known})")
     with reachable(run.root) as store:
         state = run.state()
-        if state.get("store") != store.uri or "run" not in state:
+        if state.get("store") != store.name or "run" not in state:
             raise DependencyDown("the run itself is not in MLflow yet, so it cannot be promoted there")
         linker = Linker(store.client, state["experiment"], run.run_id, tree)
         version, tags = _by_tag(store, name, "dvc.md5", item.md5), _tags(run, tree, candidate, item) | dict(further)

@@ -16,7 +16,7 @@ from tasks.graph import Graph, GraphError, load_graph, lookup
 from tasks.journal import alive
 from tasks.tracking import comparisons, describe
 from tasks.tracking.runs import Journal, RunRecord
-from tasks.tracking.store import Store, connect, uri_of
+from tasks.tracking.store import Store, connect, name_of
 from tasks.tracking.system import facts_of_this_machine
 from tasks.tracking.values import chunks, params_of, plottable, text
 
@@ -39,8 +39,8 @@ class Shipment:
         self.run = run
         self.store: Store = connect(run.root)
         state = run.state()
-        fresh: dict[str, Any] = {"store": self.store.uri, "children": {}}
-        self.state = state if state.get("store") == self.store.uri else fresh
+        fresh: dict[str, Any] = {"store": self.store.name, "children": {}}
+        self.state = state if state.get("store") == self.store.name else fresh
         self._known: dict[str, str] | None = None
 
     @property
@@ -208,7 +208,7 @@ class Shipment:
 
 def _has_news(run: RunRecord) -> bool:
     state = run.state()
-    if state.get("store") != uri_of(run.root) or "run" not in state:
+    if state.get("store") != name_of(run.root) or "run" not in state:
         return True
     cursors = state["children"]
     for journal in run.journals():

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from tasks.redact import redacted
 from tasks.tracking import views
 from tasks.tracking.boundary import say
 
@@ -35,6 +36,11 @@ class Store:
     database: Path | None
     """The file, where it is an SQLite database; the artifacts of runs are beside it then."""
 
+    @property
+    def name(self) -> str:
+        """What files call it: its address without a password."""
+        return redacted(self.uri)
+
     def experiment(self, name: str) -> str:
         """Id of the experiment, made with a description where there is none."""
         found = self.client.get_experiment_by_name(name)
@@ -51,6 +57,11 @@ class Store:
 def uri_of(root: Path) -> str:
     """`MLFLOW_TRACKING_URI`, else the database of the main checkout, also for a worktree of it."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{_main_checkout(root)}/mlruns/mlflow.db"
+
+
+def name_of(root: Path) -> str:
+    """`Store.name` without opening it."""
+    return redacted(uri_of(root))
 
 
 def is_absent(root: Path) -> bool:

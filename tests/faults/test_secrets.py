@@ -1,0 +1,123 @@
+"""Secrets in rows, params, environment and addresses of remotes: nothing that a run writes has them."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from bench.kills.checkout import SHORT
+from rlhf.records import read_rows
+from tests.ports import free_ports
+from tests.test_end_to_end import copied
+
+WORD = "pa55" + "w0rd" * 4  # put together here, so that no scanner takes this file for a leak
+TOKEN, KEY = "hf_" + "aB3x" * 6, "sk-" + "proj-Zz9y" * 4
+ADDRESS = f"https://ann:{WORD}@127.0.0.1:9"
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Iterator[Path]:
+    root = copied(tmp_path / "project", SHORT)
+    yield root
+    preflow(root, "stop")
+
+
+def preflow(root: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """A command of a user whose home is beside the project."""
+    environ = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_"))}
+    environ |= {
+        "HOME": str(root.parent / "home"),
+        "OMP_NUM_THREADS": "1",
+        "DVC_SITE_CACHE_DIR": str(root.parent / "site"),
+    }
+    (root.parent / "home").mkdir(exist_ok=True)
+    command = [sys.executable, "-m", "flows.cli", *arguments]
+    return subprocess.run(command, cwd=root, env=environ | variables, text=True, capture_output=True, check=False)
+
+
+def holders(root: Path, secret: str) -> set[str]:
+    """Every file beside and below a project that has a secret, objects of git too."""
+    place, found = root.parent, set[str]()
+    for path in place.rglob("*"):
+        if path.is_file() and secret.encode() in path.read_bytes():
+            found.add(path.relative_to(root if path.is_relative_to(root) else place).as_posix())
+    objects = subprocess.run(
+        ["git", "cat-file", "--batch-all-objects", "--batch"], cwd=root, check=True, capture_output=True
+    ).stdout
+    return found | ({"an object of git"} if secret.encode() in objects else set())
+
+
+@pytest.mark.slow
+@pytest.mark.faults(
+    48,
+    injected="tokens in the environment, passwords in the addresses of git's and DVC's remotes and of MLflow",
+    happens="a pipeline of all stages ends; no file that it wrote, object of git, database or line of its has one",
+)
+def test_what_the_environment_and_remotes_hold_is_written_nowhere(project: Path) -> None:
+    for command in (
+        ["git", "remote", "add", "origin", f"{ADDRESS}/project.git"],
+        [sys.executable, "-m", "dvc", "remote", "add", "--local", "-d", "store", f"{ADDRESS}/store"],
+    ):
+        subprocess.run(command, cwd=project, check=True, capture_output=True)
+    (port,) = free_ports(1)
+    variables = {
+        "HF_TOKEN": TOKEN,
+        "OPENAI_API_KEY": KEY,
+        "MLFLOW_TRACKING_URI": f"http://ann:{WORD}@127.0.0.1:{port}",  # where nobody answers
+        "DATABASE_URL": f"postgresql://ann:{WORD}@127.0.0.1/preflow",
+    }
+    for arguments in (["run", "--json"], ["status"], ["doctor"]):
+        done = preflow(project, *arguments, **variables)
+        assert not [secret for secret in (TOKEN, KEY, WORD) if secret in done.stdout + done.stderr], arguments
+        assert done.returncode == 0 or arguments != ["run", "--json"], done.stderr[-3000:]
+    assert holders(project, TOKEN) | holders(project, KEY) == set()
+    assert holders(project, WORD) == {".git/config", ".dvc/config.local"}  # where its user has put it
+
+
+@pytest.mark.slow
+@pytest.mark.faults(
+    48,
+    injected="a key in a row of preferences",
+    happens="validation stops the run by rule, file, line and hash; only inbox, 01_raw and its cache object have it",
+)
+def test_what_a_row_holds_goes_no_further_than_the_raw_data(project: Path) -> None:
+    rows = [{"prompt": f"question {n}", "chosen": "yes", "rejected": "no", "annotator": "ann"} for n in range(30)]
+    rows[16]["chosen"] = f"my key is {KEY}"
+    shard = project / "data/inbox/preferences/shard.jsonl"
+    shard.parent.mkdir(parents=True, exist_ok=True)
+    shard.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = preflow(project, "run")
+    assert done.returncode == 3, done.stderr[-3000:]
+    assert "shard.jsonl:17" in done.stderr and "secret" in done.stderr and "OpenAI-style key" in done.stderr
+    assert KEY not in done.stdout + done.stderr
+    where = {path for path in holders(project, KEY) if not path.startswith(".dvc/cache/")}
+    assert where == {"data/inbox/preferences/shard.jsonl", "data/01_raw/preferences/shard.jsonl"}
+    cached = [path for path in holders(project, KEY) if path.startswith(".dvc/cache/")]
+    assert {(project / path).read_bytes() for path in cached} == {shard.read_bytes()}
+    (report,) = project.glob("reports/*/validation/verdict.json")
+    (stopped,) = json.loads(report.read_text())["kinds"]["preferences"]["stopped"]
+    assert (stopped["rule"], stopped["line"]) == ("secret", 17)
+    (row,) = [row for row in read_rows(project / "data/02_prepared/preferences") if "secret" in row]
+    assert stopped["id"] == row["id"] and "[OpenAI-style key]" in row["chosen"]
+
+
+@pytest.mark.faults(
+    48, injected="a token in params.yaml, in a profile, in --set", happens="refused by the key's name before DVC runs"
+)
+@pytest.mark.parametrize("where", ["params.yaml", "--set"])
+def test_what_params_hold_is_refused(where: str, project: Path) -> None:
+    if where == "params.yaml":
+        path = project / "params.yaml"
+        path.write_text(path.read_text().replace("name: policy", f"name: {TOKEN}"))
+        assert TOKEN in path.read_text()
+        done = preflow(project, "run")
+    else:
+        done = preflow(project, "run", "--set", f"registry.name={TOKEN}")
+    assert done.returncode == 2, done.stderr[-3000:]
+    assert "registry.name" in done.stderr and "environment variable" in done.stderr and TOKEN not in done.stderr
+    assert holders(project, TOKEN) <= {"params.yaml"}
+    assert not (project / "dvc.lock").exists()
