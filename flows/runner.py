@@ -24,6 +24,7 @@ OnLine = Callable[[str], None]
 SIDE_BY_SIDE = 2  # branches of a run, cells of a comparison: a stage is one thread, and more would slow each other down
 GO_ON = "the same command goes on from there"
 STOPPED = f"stopped before it was done; {GO_ON}"
+AGAIN = 3  # times that a stage is begun anew which was asked to stop while nobody asked us
 _MOMENT = 1.0  # seconds: who stops a service may end all its processes at once, and a stage before we hear of it
 _EXITED = re.compile(r"exited with (-?\d+)")
 _NOISE = ("ERROR:", "Running stage", "> ", "Updating lock", "Generating lock", "Use `dvc push`", "To track", "Stage '")
@@ -56,23 +57,30 @@ def run_stage(
 ) -> StageResult:
     """Bring one stage up to date; what it reads must be there. Never raises for a stage that fails.
 
+    A stage that somebody else asked to stop (SIGTERM: its machine is wanted) has saved what it trained, and is begun
+    again, a few times.
+
     Args:
         on_line: gets every line of output as it comes.
         cancel: set it from any thread to end the stage, and all that it started, within 5 s.
         force: run even when nothing changed (`-f`).
         patience: seconds to wait for another process that holds this stage or its files.
     """
-    began = time.monotonic()
+    began, again = time.monotonic(), 0
     while True:
         before = _attempts(place, name)
         code, output = _attempt(place, name, on_line, cancel, force)
         exit_code, reason = _explain(place, name, before, output) if code else (0, "")
         terminated = code == -signal.SIGTERM or reason == killed_by(signal.SIGTERM)
+        preempted = terminated or exit_code == Preempted.exit_code
         if code == 0:
             state = "ran" if f"Running stage '{name}'" in output else "cached"
             result = StageResult(name, state)  # type: ignore[arg-type]
-        elif cancel.is_set() or (terminated and cancel.wait(_MOMENT)):
+        elif cancel.is_set() or (preempted and cancel.wait(_MOMENT)):
             result = StageResult(name, "stopped", 0.0, STOPPED, Preempted.exit_code)
+        elif preempted and (again := again + 1) <= AGAIN:
+            on_line(f"{name}: {reason}: begun again, {again} of {AGAIN} times")
+            continue
         else:
             result = StageResult(name, "failed", 0.0, reason, exit_code)
             if exit_code == Busy.exit_code and time.monotonic() - began < patience:
@@ -140,7 +148,7 @@ def _explain(place: Place, name: str, before: set[Path], output: str) -> tuple[i
 
 def killed_by(number: int) -> str:
     """What to say of a process that a signal has ended."""
-    hint = "; that is also how the kernel ends what outgrows the memory" if number == 9 else ""
+    hint = "; that is also how the kernel ends what outgrows the memory: lower max_batch_tokens" if number == 9 else ""
     return f"killed by signal {number}{hint}"
 
 

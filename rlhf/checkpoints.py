@@ -9,16 +9,19 @@ that is loaded can run code: the files are safetensors and JSON only.
 import json
 import os
 import shutil
-from collections.abc import Mapping
-from dataclasses import dataclass
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from rlhf.errors import NumericsError
+from rlhf.errors import NumericsError, PreflowError
 from rlhf.manifests import MANIFEST, STATE, TENSORS, fingerprint, problem, set_aside
 from rlhf.spending import spent
 
@@ -41,17 +44,37 @@ class Checkpoints:
     """Optimiser steps between two checkpoints; a multiple of the inner steps taken on one batch of rollouts."""
     keep: int = 2
     """How many verified checkpoints stay on disk."""
+    unit: int = 1
+    """Steps that only make sense together, such as the inner steps on one batch of rollouts: none is saved halfway."""
+    of: Mapping[str, str] = field(default_factory=dict)
+    """What the trainer cannot see and a checkpoint must share with who goes on from it: the vocabulary."""
 
     def __post_init__(self) -> None:
         if self.every < 1 or self.keep < 1:
             raise ValueError(f"every={self.every} and keep={self.keep}: expected both at least 1")
+
+    def prepare(self, size: int) -> None:
+        """Before the first step: remove what a kill left half done.
+
+        Raises:
+            PreflowError: a checkpoint of `size` bytes could not be written.
+        """
+        with self._explained("the first checkpoint", size):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for half in (*self.folder.glob(".tmp-*"), *self.folder.glob(".old-*")):
+                shutil.rmtree(half)
+            probe = self.folder / ".tmp-probe"
+            probe.mkdir()
+            probe.rmdir()
+            self._refuse_without_room(size)
 
     def newest(self) -> Checkpoint | None:
         """The newest checkpoint that verifies; None where there is none. Broken ones are set aside on the way."""
         for path in sorted(self.folder.glob("step-*"), reverse=True):
             why = problem(path)
             if why:
-                set_aside(path, why)
+                aside = set_aside(path, why)
+                print(f"checkpoint {path.name} cannot be used ({why}): now {aside}", file=sys.stderr, flush=True)
                 continue
             state = json.loads((path / STATE).read_text(encoding="utf-8"))
             return Checkpoint(state["step"], load_file(path / TENSORS), state["state"])
@@ -61,28 +84,57 @@ class Checkpoints:
     def save(self, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
         """Write the checkpoint of `step`, then remove verified ones beyond the newest `keep`.
 
-        Raises NumericsError, and writes nothing, where a tensor is not finite.
+        Raises:
+            NumericsError: a tensor is not finite; nothing is written.
+            PreflowError: the disk is full, or refuses; earlier checkpoints are as they were.
         """
         bad = [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]
         if bad:
             raise NumericsError(f"step {step}: {len(bad)} tensors are not finite (first: {bad[0]}); not saved")
-        self.folder.mkdir(parents=True, exist_ok=True)
+        text = json.dumps({"step": step, "state": state}, sort_keys=True, allow_nan=False)
+        size = sum(tensor.nbytes for tensor in tensors.values()) + len(text)
+        with self._explained(f"the checkpoint of step {step}", size):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._refuse_without_room(size)
+            self._write(step, tensors, text)
+        self._retain()
+
+    def _write(self, step: int, tensors: Mapping[str, Tensor], text: str) -> None:
         draft, final = self.folder / f".tmp-{step:06d}", self.folder / f"step-{step:06d}"
         _remove(draft)
         draft.mkdir()
-        save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, draft / TENSORS)
-        text = json.dumps({"step": step, "state": state}, sort_keys=True, allow_nan=False)
-        (draft / STATE).write_text(text, encoding="utf-8")
-        manifest = {name: fingerprint(draft / name) for name in (TENSORS, STATE)}
-        _sync(draft / TENSORS)
-        _sync(draft / STATE)
-        (draft / MANIFEST).write_text(json.dumps(manifest, sort_keys=True), encoding="utf-8")
-        _sync(draft / MANIFEST)
+        try:
+            save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, draft / TENSORS)
+            (draft / STATE).write_text(text, encoding="utf-8")
+            manifest = {name: fingerprint(draft / name) for name in (TENSORS, STATE)}
+            _sync(draft / TENSORS)
+            _sync(draft / STATE)
+            (draft / MANIFEST).write_text(json.dumps(manifest, sort_keys=True), encoding="utf-8")
+            _sync(draft / MANIFEST)
+        except Exception:
+            shutil.rmtree(draft, ignore_errors=True)  # what little there was room for must not fill the disk
+            raise
         _sync(draft)
         _remove(final)
         draft.rename(final)
         _sync(self.folder)
-        self._retain()
+
+    def _refuse_without_room(self, size: int) -> None:
+        """Not even begun, as a file system that is full ends writers of mapped files with a signal."""
+        if shutil.disk_usage(self.folder).free < size:
+            raise OSError("no space left")
+
+    @contextmanager
+    def _explained(self, what: str, size: int) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, SafetensorError) as error:
+            there = next(folder for folder in (self.folder, *self.folder.parents) if folder.exists())
+            free = shutil.disk_usage(there).free
+            raise PreflowError(
+                f"{what} cannot be written to {self.folder}: {_short(error)}; it needs {size:,} bytes and {free:,} are "
+                "free there: make room, or let it be written to; the same command then goes on from the one before"
+            ) from error
 
     def _retain(self) -> None:
         valid = 0
@@ -91,6 +143,10 @@ class Checkpoints:
                 _remove(path)
             elif problem(path) is None:
                 valid += 1
+
+
+def _short(error: Exception) -> str:
+    return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
 def _sync(path: Path) -> None:

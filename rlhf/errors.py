@@ -31,6 +31,10 @@ class NumericsError(PreflowError):
     exit_code = 86
 
 
+class OutOfMemory(PreflowError):
+    """The machine has less memory than this stage wanted at once."""
+
+
 class DependencyDown(PreflowError):
     """A service this stage cannot work without did not answer."""
 

@@ -18,9 +18,11 @@ from typing import Any, Generic, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
+from rlhf import resuming
 from rlhf.checkpoints import Checkpoints
-from rlhf.errors import NumericsError
-from rlhf.optimizer import Copies, OptimizerSettings, clip, float32_copies, follow, lr_factor, set_lr
+from rlhf.incidents import incident
+from rlhf.interruption import STOP
+from rlhf.optimizer import OptimizerSettings, clip, float32_copies, lr_factor, set_lr
 from rlhf.optimizer import adamw as make_adamw
 from rlhf.optimizer import step as update
 from rlhf.seeding import derive
@@ -29,9 +31,6 @@ from rlhf.spending import spent
 M = TypeVar("M")
 Metrics = dict[str, Tensor]
 """Name to 1-D values, one an item (sequence or token); averaged, or the maximum where the name ends in `_max`."""
-
-NONFINITE_WINDOW, NONFINITE_LIMIT = 20, 3
-"""Training stops where this many of the last so many steps had a loss or gradient that was not finite."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +66,7 @@ class Progress(Protocol):
 
 
 @spent("train")
+@STOP.after_the_step()
 def fit(
     modules: Mapping[str, nn.Module],
     *,
@@ -97,11 +97,18 @@ def fit(
 
     Raises:
         NumericsError: too many steps were not finite; the last checkpoint is intact.
+        Preempted: this process was asked to stop; what is done is saved (see `rlhf.interruption`).
+        PreflowError: checkpoints cannot be written, or the newest one is of another training.
     """
     extra = {} if extra is None else extra
     copies = float32_copies(modules)
     adamw = make_adamw(modules, optimizer, copies)
-    start, skipped = _resume(checkpoints, modules, adamw, copies, extra)
+    start, skipped, own = 0, list[int](), dict[str, str]()
+    if checkpoints:
+        own = resuming.identity(name, seed, steps, optimizer, resuming.state_of(modules, copies), checkpoints.of)
+        start, skipped = resuming.resume(checkpoints, modules, adamw, copies, extra, own)
+        if start < steps:
+            checkpoints.prepare(resuming.about_bytes(modules, copies, optimizer))
     averages: dict[str, float] = {}
     done = start
     for step in range(start, steps):
@@ -116,7 +123,8 @@ def fit(
             update(adamw, copies)
         else:
             skipped.append(step)
-            _guard(skipped, step, averages["loss"], norms, checkpoints)
+            folder = checkpoints.folder if checkpoints else None
+            incident(name, skipped, averages["loss"], norms, batch.micro_batches, folder)
         for trained in (adamw, *modules.values()):
             trained.zero_grad(set_to_none=True)
         averages |= {**batch.metrics, "nonfinite": float(len(skipped))}
@@ -125,9 +133,13 @@ def fit(
             log({f"{name}/{key}": value for key, value in averages.items()}, step)
         if progress:
             progress(step + 1, steps, loss=averages["loss"])
-        if checkpoints and ((step + 1) % checkpoints.every == 0 or step + 1 == steps):
-            _save(checkpoints, step + 1, modules, adamw, copies, {"extra": dict(extra), "skipped": skipped})
         done = step + 1
+        stops = bool(STOP.asked) and (checkpoints is None or done % checkpoints.unit == 0)
+        if checkpoints and (done % checkpoints.every == 0 or done == steps or stops):
+            state = {"extra": dict(extra), "skipped": skipped, "identity": own}
+            resuming.save(checkpoints, done, modules, adamw, copies, state)
+        if stops:
+            raise STOP.error(f"step {done} of {steps} is {'saved' if checkpoints else 'not saved'}")
     return FitResult(steps=done, resumed_from=start, nonfinite=len(skipped), metrics=averages)
 
 
@@ -152,82 +164,7 @@ def _accumulate(batch: StepBatch[M], loss: Callable[[M], tuple[Tensor, Metrics]]
     return averages
 
 
-def _guard(
-    skipped: list[int], step: int, loss: float, norms: Mapping[str, float], checkpoints: Checkpoints | None
-) -> None:
-    recent = [earlier for earlier in skipped if earlier > step - NONFINITE_WINDOW]
-    if len(recent) < NONFINITE_LIMIT:
-        return
-    kept = f"checkpoints up to step {step} are kept in {checkpoints.folder}; " if checkpoints else ""
-    raise NumericsError(
-        f"{len(recent)} of the last {NONFINITE_WINDOW} steps were not finite (steps {recent}; now loss {loss}, "
-        f"gradient norms {dict(norms)}; limit {NONFINITE_LIMIT - 1}): {kept}lower `lr`, or look at these steps' data"
-    )
-
-
 def _per_module(key: str, values: Mapping[str, float]) -> dict[str, float]:
     """The first module's value under the plain name, the others' with the module's name behind it."""
     first, *others = values
     return {key: values[first]} | {f"{key}_{name}": values[name] for name in others}
-
-
-def _state_of(modules: Mapping[str, nn.Module], copies: Copies) -> dict[str, Tensor]:
-    """Everything training may change, by name: trained parameters (tied ones once) or their copies, and buffers."""
-    tensors: dict[str, Tensor] = {}
-    for name, module in modules.items():
-        trained = {key: tensor for key, tensor in module.named_parameters() if tensor.requires_grad}
-        tensors |= {f"{name}.{key}": copies.get(tensor, tensor) for key, tensor in trained.items()}
-        parameters = {key for key, _ in module.named_parameters(remove_duplicate=False)}
-        tensors |= {f"{name}.{key}": tensor for key, tensor in module.state_dict().items() if key not in parameters}
-    return tensors
-
-
-def _save(
-    checkpoints: Checkpoints,
-    step: int,
-    modules: Mapping[str, nn.Module],
-    adamw: torch.optim.Optimizer,
-    copies: Copies,
-    state: Mapping[str, Any],
-) -> None:
-    weights = _state_of(modules, copies)
-    slots = {
-        f"adamw:{slot}:{name}": value
-        for name, weight in weights.items()
-        for slot, value in adamw.state.get(weight, {}).items()
-    }
-    moments = {name: value for name, value in slots.items() if isinstance(value, Tensor)}
-    numbers = {name: value for name, value in slots.items() if name not in moments}
-    # All weights share one table of 8-bit numbers, and safetensors refuses what lies in memory once.
-    moments |= {name: value.clone() for name, value in moments.items() if ":qmap" in name}
-    tensors = {f"weight:{name}": tensor for name, tensor in weights.items()} | moments
-    checkpoints.save(step, tensors, {**state, "numbers": numbers})
-
-
-def _resume(
-    checkpoints: Checkpoints | None,
-    modules: Mapping[str, nn.Module],
-    adamw: torch.optim.Optimizer,
-    copies: Copies,
-    extra: MutableMapping[str, Any],
-) -> tuple[int, list[int]]:
-    """Put the newest checkpoint back into place; the step to go on with and the steps skipped so far."""
-    saved = checkpoints.newest() if checkpoints else None
-    if saved is None:
-        return 0, []
-    for name, weight in _state_of(modules, copies).items():
-        with torch.no_grad():
-            weight.copy_(saved.tensors[f"weight:{name}"])
-        kept = {key: tensor.to(weight.device) for key, tensor in _slots(saved.tensors, name).items()}
-        if kept:
-            adamw.state[weight] = kept | _slots(saved.state["numbers"], name)
-    follow(copies)
-    extra.clear()
-    extra.update(saved.state["extra"])
-    return saved.step, list(saved.state["skipped"])
-
-
-def _slots(values: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """What the optimiser keeps of the weight `name`, by slot."""
-    split = {tuple(key.split(":", 2)): value for key, value in values.items() if key.startswith("adamw:")}
-    return {slot: value for (_, slot, of), value in split.items() if of == name}

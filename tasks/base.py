@@ -74,7 +74,9 @@ def _from_scratch(config: Base, corpus: Path, scratch: Path, log: Log) -> tuple[
         ),
         seed=config.seed,
         name="base",
-        checkpoints=Checkpoints(scratch / "checkpoints", every=config.checkpoint_every),
+        checkpoints=Checkpoints(
+            scratch / "checkpoints", every=config.checkpoint_every, of={"vocabulary": policy.chat.fingerprint}
+        ),
         log=log,
         progress=log.progress,
     )

@@ -104,7 +104,9 @@ def dpo(
         ),
         seed=seed,
         name="dpo",
-        checkpoints=Checkpoints(scratch / "checkpoints", every=config.checkpoint_every),
+        checkpoints=Checkpoints(
+            scratch / "checkpoints", every=config.checkpoint_every, of={"vocabulary": learner.chat.fingerprint}
+        ),
         log=log,
         progress=log.progress,
     )

@@ -69,12 +69,13 @@ class Log:
             figure.savefig(path, dpi=120, bbox_inches="tight")
             self.event("file", folder="plots", file=path.name)
 
-    def file(self, path: Path, folder: str = "") -> None:
-        """Any small file worth showing with the run (a report, a card); it is copied."""
+    def file(self, path: Path, folder: str = "") -> Path | None:
+        """Any small file worth showing with the run (a report, a card); it is copied, to where is returned."""
         target = self._path(path.name)
         if target is not None:
             shutil.copyfile(path, target)
             self.event("file", folder=folder, file=target.name)
+        return target
 
     def progress(self, done: int, total: int, **figures: float) -> None:
         """Where the stage is; at most one event each half second and one terminal line each two seconds."""

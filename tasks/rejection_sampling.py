@@ -131,7 +131,11 @@ def _train(
         ),
         seed=seed,
         name=name,
-        checkpoints=Checkpoints(scratch / f"checkpoints-{name}", every=config.checkpoint_every),
+        checkpoints=Checkpoints(
+            scratch / f"checkpoints-{name}",
+            every=config.checkpoint_every,
+            of={"vocabulary": policy.chat.fingerprint},
+        ),
         log=log,
         progress=log.progress,
     )

@@ -46,7 +46,11 @@ def fit_member(
         ),
         seed=seed,
         name=name,
-        checkpoints=Checkpoints(scratch / f"checkpoints-{name}", every=config.checkpoint_every),
+        checkpoints=Checkpoints(
+            scratch / f"checkpoints-{name}",
+            every=config.checkpoint_every,
+            of={"vocabulary": model.chat.fingerprint},
+        ),
         log=log,
         progress=log.progress,
     )

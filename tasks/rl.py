@@ -208,7 +208,12 @@ def _train(
         ),
         seed=run.seed,
         name="rl",
-        checkpoints=Checkpoints(run.scratch / "checkpoints", every=config.checkpoint_every * inner_steps),
+        checkpoints=Checkpoints(
+            run.scratch / "checkpoints",
+            every=config.checkpoint_every * inner_steps,
+            unit=inner_steps,
+            of={"vocabulary": run.policy.chat.fingerprint},
+        ),
         log=run.log,
         progress=online.per_update(run.log.progress, inner_steps),
         extra=state,

@@ -62,7 +62,9 @@ def sft(
         ),
         seed=seed,
         name="sft",
-        checkpoints=Checkpoints(scratch / "checkpoints", every=config.checkpoint_every),
+        checkpoints=Checkpoints(
+            scratch / "checkpoints", every=config.checkpoint_every, of={"vocabulary": policy.chat.fingerprint}
+        ),
         log=log,
         progress=log.progress,
     )

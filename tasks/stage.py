@@ -14,7 +14,6 @@ import json
 import os
 import select
 import shutil
-import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
@@ -25,13 +24,16 @@ from typing import Any
 
 import psutil
 
-from rlhf.errors import Busy, PreflowError
+from rlhf.errors import Busy, Preempted, PreflowError
+from rlhf.incidents import FOLDER as INCIDENTS
+from rlhf.interruption import PARENT_GONE, STOP
 from rlhf.spending import spent
 from tasks import environment
 from tasks.arguments import inputs_of, parser
 from tasks.config import Section, read_yaml
 from tasks.graph import digest, load_graph, stage_key
 from tasks.journal import Log, home, new_folder
+from tasks.limits import memory_named, refuse_read_only
 from tasks.spending import figures
 from tasks.witness import by_hand, follow, origin, outputs, used
 
@@ -56,6 +58,7 @@ class Place:
 
 def main(function: Callable[..., None]) -> None:
     """Run `function` as a program: the bottom line of every stage module. Ends the process with the exit code."""
+    STOP.heed()
     _die_with_parent()
     name = function.__name__
     arguments = parser(function).parse_args()
@@ -71,6 +74,7 @@ def _run(function: Callable[..., None], arguments: argparse.Namespace) -> int:
     name = function.__name__
     root = Path.cwd()
     environment.check(root)
+    refuse_read_only(home(root), Path(arguments.out).parent)
     inputs = inputs_of(function, arguments, read_yaml(root / "params.yaml"))
     place = _place(root, name, arguments.params, inputs)
     if _under_dvc():
@@ -84,12 +88,16 @@ def _run(function: Callable[..., None], arguments: argparse.Namespace) -> int:
             folder.mkdir(parents=True, exist_ok=True)
         _start(log, place, inputs, arguments.params)
         try:
-            _work(function, inputs, Path(arguments.out), place, log)
+            with memory_named(arguments.params, inputs["config"]):
+                _work(function, inputs, Path(arguments.out), place, log)
         except BaseException as error:
+            _show_incidents(place, log)
             code = error.exit_code if isinstance(error, PreflowError) else 1
+            status = "KILLED" if isinstance(error, Preempted) else "FAILED"
             reason = str(error) or type(error).__name__
-            log.event("end", status="FAILED", exit_code=code, reason=reason, cost=figures())
+            log.event("end", status=status, exit_code=code, reason=reason, cost=figures())
             raise
+        _show_incidents(place, log)
         left = {"outs": outputs(root, place.outs), "used": used(), "cost": figures(home(root))}
         log.event("end", status="FINISHED", exit_code=0, reason="", **left)
         if not _under_dvc():  # under a flow the scratch stays until the run is closed
@@ -113,6 +121,13 @@ def _work(function: Callable[..., None], inputs: dict[str, Any], out: Path, plac
             shutil.rmtree(target)
         os.replace(child, target)
     staging.rmdir()
+
+
+def _show_incidents(place: Place, log: Log) -> None:
+    """The journal outlives the scratch folder, and the run's page in MLflow has its files."""
+    for path in sorted(place.scratch.glob(f"**/{INCIDENTS}/*.jsonl")):
+        kept = log.file(path, INCIDENTS)
+        print(f"{place.stage}: what was not finite is kept in {kept}", file=sys.stderr)
 
 
 def _under_dvc() -> bool:
@@ -206,7 +221,7 @@ def _die_with_parent() -> None:
     if sys.platform != "linux":
         return
     parent = os.getppid()
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, PARENT_GONE)
     if os.getppid() != parent:
         sys.exit(1)
     starter = origin()["owner"]["pid"]
@@ -217,7 +232,7 @@ def _die_with_parent() -> None:
 def _end_with(pid: int) -> None:
     with suppress(ProcessLookupError):
         select.select([os.pidfd_open(pid)], [], [])
-    os.kill(os.getpid(), signal.SIGTERM)
+    os.kill(os.getpid(), PARENT_GONE)
 
 
 def _forced() -> bool:

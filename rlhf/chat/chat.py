@@ -8,6 +8,7 @@ what the assistant says and on the one stop token after it.
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
@@ -55,6 +56,11 @@ class Chat:
     def control_tokens(self) -> list[str]:
         """The control tokens as text, in the order of their ids: what a report looks for in user text."""
         return [str(self.tokenizer.id_to_token(token_id)) for token_id in sorted(self.control_ids)]
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the tokenizer: two that give any text other ids have two."""
+        return sha256(self.tokenizer.to_str().encode()).hexdigest()
 
     def knows(self, messages: Iterable[Message]) -> bool:
         """Whether the template can write turns of these roles in this order, the last one answered or an answer."""

@@ -1,0 +1,243 @@
+"""Checkpoints that are torn, damaged, foreign, or have no room: the one before is used, and the end is the same."""
+
+import errno
+import os
+import shutil
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from rlhf import checkpoints as module
+from rlhf.checkpoints import Checkpoints
+from rlhf.errors import PreflowError
+from rlhf.manifests import problem
+from rlhf.trainer import OptimizerSettings
+from tests.faults.child import ended, killed_at
+from tests.rlhf.test_trainer import make_module, run, weights
+
+
+@pytest.fixture(scope="module")
+def unbroken() -> list[bytes]:
+    trained = make_module()
+    run(trained)
+    return weights(trained)
+
+
+def train(folder: Path, **more: Any) -> Any:
+    """Twelve steps with a checkpoint after each third; the weights it ends with and the step it went on from."""
+    trained = make_module()
+    result = run(trained, Checkpoints(folder, every=3), **more)
+    return weights(trained), result.resumed_from
+
+
+def valid(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.glob("step-*") if problem(path) is None)
+
+
+def killed(folder: Path, place: str, call: int) -> None:
+    def work() -> None:
+        killed_at(place, call)
+        train(folder)
+
+    assert ended(work) == -signal.SIGKILL
+
+
+def only_checkpoints(folder: Path) -> bool:
+    return all(path.name.startswith("step-") for path in folder.iterdir())
+
+
+@pytest.mark.faults(
+    2, injected="kill -9 after the first file of a save", happens="the half is removed, the one before is used"
+)
+def test_killed_while_a_checkpoint_is_written(tmp_path: Path, unbroken: list[bytes]) -> None:
+    killed(tmp_path, "rlhf.checkpoints.fingerprint", 3)  # two a save: the tensors of the second are there
+    assert (tmp_path / ".tmp-000006/tensors.safetensors").exists()
+    assert valid(tmp_path) == ["step-000003"]
+    assert train(tmp_path) == (unbroken, 3)
+    assert only_checkpoints(tmp_path)
+
+
+@pytest.mark.faults(
+    3, injected="kill -9 between the manifest and the rename", happens="the draft is removed, the one before is used"
+)
+def test_killed_before_the_rename(tmp_path: Path, unbroken: list[bytes]) -> None:
+    killed(tmp_path, "pathlib.Path.rename", 2)
+    assert problem(tmp_path / ".tmp-000006") is None, "the draft was whole, and only lacked its name"
+    assert valid(tmp_path) == ["step-000003"]
+    assert train(tmp_path) == (unbroken, 3)
+    assert only_checkpoints(tmp_path)
+
+
+@pytest.mark.parametrize("call", [1, 2, 3])
+@pytest.mark.faults(
+    18, injected="kill -9 while old checkpoints are removed", happens="two that verify remain, the rest is cleared away"
+)
+def test_killed_while_old_ones_are_removed(call: int, tmp_path: Path, unbroken: list[bytes]) -> None:
+    """The oldest goes once a third is there: its rename, then its files one by one."""
+    train(tmp_path / "whole")
+    assert valid(tmp_path / "whole") == ["step-000009", "step-000012"]
+    place = ["pathlib.Path.rename", "os.unlink", "os.rmdir"][call - 1]
+    folder = tmp_path / "run"
+
+    def work() -> None:
+        original = module._remove
+
+        def removing(path: Path) -> None:
+            if path.name == "step-000003" and path.exists():
+                killed_at(place)
+            original(path)
+
+        module._remove = removing  # type: ignore[assignment]
+        train(folder)
+
+    assert ended(work) == -signal.SIGKILL
+    assert {"step-000006", "step-000009"} <= set(valid(folder))
+    assert train(folder) == (unbroken, 9)
+    assert only_checkpoints(folder)
+
+
+def halved(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def flipped(path: Path) -> None:
+    data = bytearray(path.read_bytes())
+    data[-5] ^= 1  # in the last weight: safetensors reads the file without a word
+    path.write_bytes(data)
+
+
+def emptied(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+@pytest.mark.parametrize(
+    ("damage", "name"),
+    [
+        pytest.param(halved, "tensors.safetensors", marks=pytest.mark.faults(
+            13, injected="half of the tensors cut off", happens="set aside with the reason, the one before is used")),
+        pytest.param(flipped, "tensors.safetensors", marks=pytest.mark.faults(
+            14, injected="one bit of a weight flipped", happens="set aside with the reason, the one before is used")),
+        pytest.param(Path.unlink, "tensors.safetensors", marks=pytest.mark.faults(
+            15, injected="the file of weights and moments removed",
+            happens="set aside with the reason, the one before is used")),
+        pytest.param(Path.unlink, "state.json", marks=pytest.mark.faults(
+            15, injected="the trainer's state removed", happens="set aside with the reason, the one before is used")),
+        pytest.param(emptied, "manifest.json", marks=pytest.mark.faults(
+            16, injected="manifest or state emptied, or cut in half",
+            happens="set aside with the reason, the one before is used")),
+        (halved, "manifest.json"),
+        (emptied, "state.json"),
+        (halved, "state.json"),
+    ],
+)  # fmt: skip
+def test_a_damaged_one_is_set_aside_and_said(
+    damage: Callable[[Path], None], name: str, tmp_path: Path, unbroken: list[bytes], capfd: pytest.CaptureFixture[str]
+) -> None:
+    killed(tmp_path, "rlhf.checkpoints.fingerprint", 7)  # in the save after step 12
+    damage(tmp_path / "step-000009" / name)
+    assert train(tmp_path) == (unbroken, 6)
+    reason = (tmp_path / "broken-step-000009/reason.txt").read_text().strip()
+    assert f"checkpoint step-000009 cannot be used ({reason})" in capfd.readouterr().err
+
+
+@pytest.mark.faults(
+    19, injected="modification times of checkpoints in the wrong order", happens="the highest step counts"
+)
+def test_scrambled_times_do_not_matter(tmp_path: Path, unbroken: list[bytes]) -> None:
+    killed(tmp_path, "rlhf.checkpoints.fingerprint", 7)
+    for age, step in enumerate(("step-000009", "step-000006")):  # the older one is the newer file
+        for path in (*(tmp_path / step).iterdir(), tmp_path / step):
+            os.utime(path, (1e9 + age, 1e9 + age))
+    assert train(tmp_path) == (unbroken, 9)
+    assert valid(tmp_path) == ["step-000009", "step-000012"]
+
+
+@pytest.mark.faults(
+    17,
+    injected="the checkpoints of other settings, of wider layers, of another vocabulary",
+    happens="refused, the settings that differ are named",
+)
+def test_a_checkpoint_of_another_training_is_refused_by_what_differs(tmp_path: Path) -> None:
+    train(tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(PreflowError, match=r"another training \(optimizer\.lr: there 0\.05, here 0\.07\)"):
+        train(tmp_path, settings=OptimizerSettings(lr=0.07, warmup_steps=2, weight_decay=0.1))
+    wider = torch.nn.Sequential(torch.nn.Linear(3, 5), torch.nn.Tanh(), torch.nn.Linear(5, 1))
+    with pytest.raises(PreflowError, match=r"weight model\.0\.weight: there \[4, 3\] .*, here \[5, 3\]"):
+        run(wider, Checkpoints(tmp_path, every=3))
+    with pytest.raises(PreflowError, match=r"vocabulary: there None, here abc"):
+        run(make_module(), Checkpoints(tmp_path, every=3, of={"vocabulary": "abc"}))
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 64 kB."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if os.system(f"mount -t tmpfs -o size=64k preflow {folder} 2>{tmp_path / 'why'}") != 0:
+        pytest.skip("no right to mount a file system")
+    yield folder
+    os.system(f"umount {folder}")
+
+
+def fill(folder: Path, leave: int) -> None:
+    """All of the disk but some bytes."""
+    free = shutil.disk_usage(folder).free
+    (folder / "ballast").write_bytes(bytes(free - leave))
+
+
+@pytest.mark.faults(
+    10, injected="a file system of 64 kB that is full at the third save",
+    happens="ends with bytes needed and free; once there is room goes on from the last save",
+)  # fmt: skip
+def test_a_full_disk_at_a_save(small_disk: Path, unbroken: list[bytes]) -> None:
+    folder = small_disk / "checkpoints"
+
+    def filled(step: int) -> float:
+        if step == 8:
+            fill(small_disk, 0)
+        return 1.0
+
+    with pytest.raises(PreflowError, match=r"of step 9 cannot be written .*needs [\d,]+ bytes and 0 are free"):
+        train(folder, spoil=filled)
+    assert valid(folder) == ["step-000003", "step-000006"] and only_checkpoints(folder)
+    with pytest.raises(PreflowError, match="the first checkpoint cannot be written"):
+        train(folder)  # still full: said before another step is trained
+    (small_disk / "ballast").unlink()
+    assert train(folder) == (unbroken, 6)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+@pytest.mark.parametrize("place", ["rlhf.checkpoints.save_file", "pathlib.Path.write_text", "rlhf.checkpoints._sync"])
+@pytest.mark.faults(
+    10, injected="no space, a quota, a limit of file sizes: in each part of a save",
+    happens="ends with bytes needed and free; once there is room goes on from the last save",
+)  # fmt: skip
+def test_a_disk_that_is_full_in_the_middle_of_a_save(
+    place: str, number: int, tmp_path: Path, unbroken: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What others write beside us cannot be foreseen."""
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    def arm(step: int) -> float:
+        if step == 8:
+            monkeypatch.setattr(place, full)
+        return 1.0
+
+    with pytest.raises(PreflowError, match=rf"of step 9 .*{os.strerror(number)}.*[\d,]+ bytes and [\d,]+ are free"):
+        train(tmp_path, spoil=arm)
+    monkeypatch.undo()
+    assert valid(tmp_path) == ["step-000003", "step-000006"] and only_checkpoints(tmp_path)
+    assert train(tmp_path) == (unbroken, 6)
+
+
+def test_a_save_that_cannot_be_foreseen_to_fit_is_refused_with_its_size(tmp_path: Path) -> None:
+    with pytest.raises(PreflowError, match=r"it needs 1,152,921,504,606,846,976 bytes"):
+        Checkpoints(tmp_path, every=1).prepare(2**60)

@@ -1,0 +1,199 @@
+"""A training that is asked to stop: saved after the step it is in, and gone on with; asked again, it ends at once."""
+
+import json
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.runner import AGAIN, Place, run_stage
+from rlhf import interruption, trainer
+from rlhf.manifests import problem
+from tasks import stage
+from tasks.sft import sft
+from tests.faults.child import ended
+from tests.flows.toy import REPO, make_toy
+from tests.tasks import small_rl, test_sft, tiny
+
+STOP_AT = 7
+"""The update in the middle of which the signal comes."""
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A project in which the stage `sft` can be typed: 12 epochs of two steps."""
+    test_sft.inputs.__wrapped__(tmp_path)  # type: ignore[attr-defined]
+    (tmp_path / "environment.json").write_bytes((REPO / "environment.json").read_bytes())
+    (tmp_path / "dvc.yaml").write_text("stages: {other: {cmd: 'true', outs: [other]}}\n")
+    settings = {"sft": test_sft.QUICK | {"checkpoint_every": 100}, "generation": {"max_new_tokens": 8}, "seed": 0}
+    (tmp_path / "params.yaml").write_text(json.dumps(settings))
+    return tmp_path
+
+
+def typed(root: Path, at_update: Callable[[int], None] = lambda number: None, out: str = "out") -> Callable[[], None]:
+    """`python -m tasks.sft …` as the work of a fork; `at_update` is called before each update."""
+
+    def work() -> None:
+        os.chdir(root)
+        os.environ["PREFLOW_RUN"] = "test"
+        update, count = trainer.update, [0]
+
+        def counted(*arguments: Any) -> None:
+            count[0] += 1
+            (root / "updates").write_text(str(count[0]))
+            at_update(count[0])
+            update(*arguments)
+
+        trainer.update = counted  # type: ignore[attr-defined]
+        given = ["--params", "sft", "--demonstrations", "demonstrations", "--base", "base"]
+        sys.argv = ["sft", *given, "--out", out]
+        stage.main(sft)
+
+    return work
+
+
+def asking(*numbers: int) -> Callable[[int], None]:
+    def at_update(number: int) -> None:
+        if number == STOP_AT:
+            for sign in numbers:
+                os.kill(os.getpid(), sign)
+
+    return at_update
+
+
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.faults(
+    8, injected="SIGTERM or Ctrl-C in the middle of a step of SFT",
+    happens="the step is ended and saved, exit code 85; typed again it does only the other steps, to the same bytes",
+)  # fmt: skip
+def test_asked_to_stop_it_saves_and_goes_on_later(sign: int, root: Path) -> None:
+    assert ended(typed(root)) == 0
+    steps, expected = int((root / "updates").read_text()), tiny.contents(root / "out")
+    assert ended(typed(root, asking(sign), "again"), root / "errors") == 85
+    said = (root / "errors").read_text()
+    assert f"step {STOP_AT} of {steps} is saved; the same command goes on from there" in said
+    assert int((root / "updates").read_text()) == STOP_AT
+    (end,) = [line for line in journal(root, 2) if line["event"] == "end"]
+    assert (end["status"], end["exit_code"]) == ("KILLED", 85)
+    assert ended(typed(root, out="again")) == 0
+    assert int((root / "updates").read_text()) == steps - STOP_AT
+    assert tiny.contents(root / "again") == expected
+
+
+def journal(root: Path, attempt: int) -> list[dict[str, Any]]:
+    lines = (root / f".preflow/journal/test/sft-{attempt}/events.jsonl").read_text().splitlines()
+    return [json.loads(line) for line in lines]
+
+
+@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.faults(
+    9, injected="a second SIGTERM or Ctrl-C, before the first has had its effect",
+    happens="ends at once with exit code 85, the checkpoint before verifies and is gone on from",
+)  # fmt: skip
+def test_asked_twice_it_ends_at_once(sign: int, root: Path) -> None:
+    params = json.loads((root / "params.yaml").read_text())
+    params["sft"]["checkpoint_every"] = 3
+    (root / "params.yaml").write_text(json.dumps(params))
+
+    def twice(number: int) -> None:
+        if number == STOP_AT:
+            interruption.MOMENT = 0.0
+            os.kill(os.getpid(), sign)
+            os.kill(os.getpid(), sign)
+            (root / "outlived").touch()
+
+    assert ended(typed(root, twice), root / "errors") == 85
+    assert "stopped at once" in (root / "errors").read_text() and not (root / "outlived").exists()
+    (folder,) = root.glob(".preflow/scratch/sft-*/checkpoints")
+    assert [problem(path) for path in sorted(folder.glob("step-*"))] == [None, None]
+    assert ended(typed(root)) == 0
+    assert int((root / "updates").read_text()) == 24 - 6
+
+
+@pytest.mark.faults(
+    9, injected="two requests in one moment, as a service that is stopped sends them",
+    happens="count as one: the step is saved",
+)  # fmt: skip
+def test_two_requests_in_one_moment_are_one(root: Path) -> None:
+    signs = (interruption.PARENT_GONE, signal.SIGTERM, signal.SIGTERM, interruption.PARENT_GONE)
+    assert ended(typed(root, asking(*signs)), root / "errors") == 85
+    assert f"step {STOP_AT} of 24 is saved" in (root / "errors").read_text()
+
+
+def test_between_trainings_it_ends_at_once(tmp_path: Path) -> None:
+    """Nothing is lost there, and nobody would look at the request for a while."""
+
+    def work() -> None:
+        interruption.STOP.heed()
+        with interruption.STOP.after_the_step():
+            pass
+        os.kill(os.getpid(), signal.SIGTERM)
+        (tmp_path / "outlived").touch()
+
+    assert ended(work, tmp_path / "errors") == 1
+    assert "Preempted: stopped (SIGTERM)" in (tmp_path / "errors").read_text() and not (tmp_path / "outlived").exists()
+
+
+@pytest.mark.faults(
+    8, injected="SIGTERM between the inner steps of an RL update",
+    happens="saved after the last of them; gone on with, it ends in the same bytes",
+)  # fmt: skip
+def test_rl_stops_where_its_rollouts_are_used_up(tmp_path: Path) -> None:
+    inputs = small_rl.save_inputs(tmp_path)
+    block = small_rl.BLOCKS["rloo"].model_copy(update={"inner_steps": 3})
+    settings: dict[str, Any] = {"num_updates": 4, "val_every": 2, "checkpoint_every": 100}
+
+    def work() -> None:
+        interruption.STOP.heed()
+        update, count = trainer.update, [0]
+
+        def counted(*arguments: Any) -> None:
+            count[0] += 1
+            if count[0] == 5:
+                os.kill(os.getpid(), signal.SIGTERM)
+            update(*arguments)
+
+        trainer.update = counted  # type: ignore[attr-defined]
+        small_rl.run(inputs, tmp_path / "stopped", "rloo", block, **settings)
+
+    assert ended(work, tmp_path / "errors") == 1
+    assert "step 6 of 12 is saved" in (tmp_path / "errors").read_text()
+    (tmp_path / "stopped/out").rmdir()
+    small_rl.run(inputs, tmp_path / "stopped", "rloo", block, **settings)
+    small_rl.run(inputs, tmp_path / "straight", "rloo", block, **settings)
+    assert tiny.contents(tmp_path / "stopped/out") == tiny.contents(tmp_path / "straight/out")
+
+
+PREEMPTED = """
+import os, signal, sys
+from pathlib import Path
+tries = Path("tries")
+tries.write_text((tries.read_text() if tries.exists() else "") + "x")
+if len(tries.read_text()) <= TIMES:
+    HOW
+Path("data/collect").mkdir(parents=True, exist_ok=True)
+Path("data/collect/text").write_text("done")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("how", "times"), [("os.kill(os.getpid(), signal.SIGTERM)", 1), ("sys.exit(85)", 1), ("sys.exit(85)", AGAIN + 1)]
+)
+@pytest.mark.faults(
+    8, injected="SIGTERM to a stage of a run, the run itself goes on", happens="the stage is begun again, three times",
+    lost="at most the step it was in",
+)  # fmt: skip
+def test_a_stage_that_was_asked_to_stop_is_begun_again_by_the_run(how: str, times: int, tmp_path: Path) -> None:
+    toy = make_toy(tmp_path / "project")
+    (toy / "stage.py").write_text(PREEMPTED.replace("TIMES", str(times)).replace("HOW", how))
+    lines: list[str] = []
+    result = run_stage(Place(toy, toy, "r"), "collect", on_line=lines.append, cancel=threading.Event())
+    assert len((toy / "tries").read_text()) == min(times, AGAIN) + 1
+    assert result.state == ("ran" if times <= AGAIN else "failed")
+    assert sum("begun again" in line for line in lines) == min(times, AGAIN)
