@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from rlhf.errors import NumericsError
 from rlhf.rewards import Asked, Scored
 from rlhf.sampler import Completion
 
@@ -43,9 +44,24 @@ class Answered:
 
 
 def with_contrast(answered: Answered) -> list[int]:
-    """Numbers of the groups whose rewards are not all equal."""
+    """Numbers of the groups whose rewards are not all equal, and all numbers."""
     rewards = answered.scored.total.view(-1, answered.group_size)
-    return (rewards != rewards[:, :1]).any(dim=1).nonzero().squeeze(-1).tolist()
+    differ = (rewards != rewards[:, :1]).any(dim=1) & rewards.isfinite().all(dim=1)
+    return differ.nonzero().squeeze(-1).tolist()
+
+
+def scorable(answered: Answered) -> Answered:
+    """Without the prompts of which a completion could not be scored. Raises NumericsError where none is left."""
+    finite = answered.scored.total.view(-1, answered.group_size).isfinite().all(dim=1)
+    if finite.all():
+        return answered
+    if not finite.any():
+        raise NumericsError(
+            f"each of {len(answered.prompts)} prompts has a completion whose reward is no number, expected at least 1 "
+            "without: mend what gives the rewards, or take more prompts an update"
+        )
+    kept = answered.groups(finite.nonzero().squeeze(-1).tolist())
+    return replace(kept, scored=replace(kept.scored, figures=answered.scored.figures))
 
 
 def fill(
@@ -67,7 +83,8 @@ def fill(
         if answered is None:
             break
         sampled += len(answered.prompts)
-        mean = {"reward_sampled": answered.scored.total.mean().item()}
+        total = answered.scored.total
+        mean = {"reward_sampled": total[total.isfinite()].mean().item()}
         said.append((len(answered.completions), answered.scored.figures | mean))
         groups = with_contrast(answered)
         found += len(groups)

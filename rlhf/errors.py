@@ -26,7 +26,7 @@ class Preempted(PreflowError):
 
 
 class NumericsError(PreflowError):
-    """Losses or gradients stopped being finite; the last good checkpoint is intact."""
+    """The numbers of a training say that going on is of no use; the last good checkpoint is intact."""
 
     exit_code = 86
 

@@ -26,10 +26,12 @@ def build(
     lexicon: Path | None = None,
     max_batch_tokens: int = 8192,
     over: Policy | None = None,
+    max_unscorable: float = 0.0,
 ) -> rewards.Score:
     """The weighted sum of the components that have a weight.
 
     `chat` is the sampled policy's; `over` is a policy that the reward model may share its base with (`load_policy`).
+    With `max_unscorable` that share of a call's totals may be NaN: who asks for it must leave these out.
 
     Raises PreflowError where the reward model or the sentiment has a weight and there is no model or no lexicon.
     """
@@ -60,7 +62,7 @@ def build(
         parts["missing_stop"] = (config.missing_stop, rewards.missing_stop)
     if config.judge:
         parts["judge"] = (config.judge, rewards.Judged(_server(config).ask, chat.decode, config.judge_server.parallel))
-    return rewards.compose(parts)
+    return rewards.compose(parts, max_unscorable)
 
 
 def refuse_unverifiable(config: Rewards, metas: Iterable[Mapping[str, Any]]) -> None:

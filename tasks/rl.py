@@ -50,6 +50,7 @@ from tasks.config.training import FULL, Training
 from tasks.journal import Log
 from tasks.prompts import fitting, prefixed
 from tasks.rewards import build, refuse_unverifiable
+from tasks.rl_guards import refuse_to_go_on, watched
 from tasks.rl_looks import best, best_folder, folder_of, look, parted
 from tasks.rl_refusals import refuse_blind_choice, refuse_dropout, refuse_idle_target, refuse_untrusted
 from tasks.rl_rollouts import Run, asked_prompts, experience_of
@@ -109,6 +110,7 @@ def rl(
             lexicon=lexicon,
             max_batch_tokens=config.max_batch_tokens,
             over=learner,
+            max_unscorable=config.max_unscorable,
         ),
         held_out=_witness(config, generation, held_out, learner),
         train=train,
@@ -117,8 +119,9 @@ def rl(
         scratch=scratch,
         log=log,
     )
-    state: dict[str, Any] = {"kl_coef": config.kl_coef, "val": [], "stopped_early": None}
+    state: dict[str, Any] = {"kl_coef": config.kl_coef, "val": [], "stopped_early": None, "watched": watched()}
     nonfinite = _train(run, training, state, _ptx(config, learner, seed, demonstrations))
+    del state["watched"]
     if state["stopped_early"] is None:
         look(run, state["val"], config.num_updates)
     kept = _save(run, state, out)
@@ -232,6 +235,8 @@ def _collect(run: Run, state: dict[str, Any], update: int) -> tuple[Experience |
             state["stopped_early"] = update
             return None
     experience, metrics = experience_of(run, state["kl_coef"], update)
+    if experience is not None:
+        refuse_to_go_on(run.config, state["watched"], update, metrics, run.scratch)
     if run.config.kl_target is not None and experience is not None:
         state["kl_coef"] = adapt_kl_coef(state["kl_coef"], metrics["kl"], run.config.kl_target)
     return experience, metrics

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.algorithms import sequence_kl
+from rlhf.dynamic_sampling import scorable
 from rlhf.models import Policy, save_policy
 from rlhf.seeding import derive
 from tasks.rl_rollouts import Run, answer, measure
@@ -23,9 +24,9 @@ def look(run: Run, looks: list[dict[str, Any]], update: int) -> None:
 
     The random numbers are the same each time, so that looks differ by the policy alone.
     """
-    answered, _ = answer(run, run.val, 1, derive(run.seed, "val"))
+    answered = scorable(answer(run, run.val, 1, derive(run.seed, "val"))[0])
     rollouts = measure(run, answered, None)
-    held_out = run.held_out(run.val, answered.completions).mean().item() if run.held_out else None
+    held_out = run.held_out(answered.prompts, answered.completions).mean().item() if run.held_out else None
     figures = {
         "reward": rollouts.rewards.mean().item(),
         "held_out_reward": held_out,

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from rlhf import online
 from rlhf.algorithms import Algorithm, Experience, Rollouts
-from rlhf.dynamic_sampling import Answered, fill
+from rlhf.dynamic_sampling import Answered, fill, scorable
 from rlhf.epochs import full_batch
 from rlhf.errors import PreflowError
 from rlhf.models import Policy, ValueModel, token_logprobs
@@ -150,7 +150,7 @@ def _gather(run: Run, update: int) -> tuple[Answered | None, dict[str, float]]:
     if not run.method.dynamic_sampling:
         prompts = [run.train[row] for row in rows]
         answered, seconds = answer(run, prompts, run.batches.group_size, derive(run.seed, "rollouts", update))
-        return answered, seconds | answered.scored.figures
+        return scorable(answered), seconds | answered.scored.figures
     shuffled = np.random.default_rng(derive(run.seed, "more prompts", update)).permutation(len(run.train))
     own = set(rows)
     order = [*rows, *(int(row) for row in shuffled if row not in own)]

@@ -54,12 +54,12 @@ Score = Callable[[Sequence[Asked], Sequence[Completion]], Scored]
 """What sampling and reinforcement learning ask."""
 
 
-def compose(parts: Mapping[str, tuple[float, Component]]) -> Score:
-    """total = Σ weight · component.
+def compose(parts: Mapping[str, tuple[float, Component]], max_unscorable: float = 0.0) -> Score:
+    """total = Σ weight · component; NaN where a component gave no number, which must never be read as one.
 
     `parts` gives each component its weight by name; a component may have `figures` of its last call. Raises ValueError
-    without any, NumericsError where a component gave another shape than [B] or a value that is not finite: what cannot
-    be scored must never be read as a number.
+    without any, NumericsError where a component gave another shape than [B], or more than the share `max_unscorable`
+    of values that are not finite; where there are fewer, `figures` has the share of totals that are `unscorable`.
     """
     if not parts:
         raise ValueError("0 reward components, expected at least 1: give one a weight other than 0")
@@ -68,22 +68,28 @@ def compose(parts: Mapping[str, tuple[float, Component]]) -> Score:
     def score(prompts: Sequence[Asked], completions: Sequence[Completion]) -> Scored:
         components = {name: component(prompts, completions) for name, (_, component) in parts.items()}
         for name, values in components.items():
-            _check(name, values, len(completions))
+            _check(name, values, len(completions), max_unscorable)
         weighted = [weight * components[name] for name, (weight, _) in parts.items()]
         figures: dict[str, float] = {}
         for _, component in parts.values():
             figures |= getattr(component, "figures", {})
-        return Scored(torch.stack(weighted).sum(dim=0), components, figures)
+        total = torch.stack(weighted).sum(dim=0)
+        scorable = torch.stack([values.isfinite() for values in components.values()]).all(dim=0)
+        if not scorable.all():
+            figures["unscorable"] = 1.0 - scorable.float().mean().item()
+            total = total.masked_fill(~scorable, float("nan"))
+        return Scored(total, components, figures)
 
     return score
 
 
-def _check(name: str, values: Tensor, count: int) -> None:
-    if values.shape != (count,):
-        raise NumericsError(f"reward component `{name}` gave shape {tuple(values.shape)}, expected ({count},)")
+def _check(name: str, values: Any, count: int, max_unscorable: float) -> None:
+    shape = tuple(values.shape) if isinstance(values, Tensor) else type(values).__name__
+    if shape != (count,):
+        raise NumericsError(f"reward component `{name}` gave shape {shape}, expected ({count},)")
     bad = int((~torch.isfinite(values)).sum())
-    if bad:
+    if bad > max_unscorable * count:
         raise NumericsError(
-            f"reward component `{name}` gave {bad} of {count} values that are not finite: "
-            "set its weight to 0, or mend what it reads"
+            f"reward component `{name}` gave {bad} of {count} values that are not finite, at most "
+            f"{max_unscorable:.0%} may be: set its weight to 0, or mend what it reads"
         )

@@ -28,6 +28,24 @@ class Rl(Section):
         gt=0,
         description="nats a completion learnt from that kl_coef is adapted to hold; null keeps kl_coef as it is",
     )
+    kl_limit: float | None = Field(
+        10.0,
+        gt=0,
+        description="nats a token to the reference above which, three updates in a row, training stops (kl_diverged): "
+        "far more than any policy that still writes sentences; null never stops",
+    )
+    signal_within: int | None = Field(
+        10,
+        ge=1,
+        description="updates by which two completions of a prompt must have had different rewards, else training "
+        "stops (no_signal); null waits for ever",
+    )
+    max_unscorable: float = Field(
+        0.05,
+        ge=0,
+        lt=1,
+        description="share of a batch's completions whose reward may be no number; their prompts are left out",
+    )
     ptx_coef: float = Field(0.0, ge=0, description="weight of the demonstrations' NLL per token (PPO-ptx); 0: none")
     ptx_batch_size: int = Field(32, ge=1, description="demonstrations of one optimiser step, where ptx_coef is not 0")
     warmup_steps: int = Field(5, ge=0, description="optimiser steps of linear rise to the peak learning rate")

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -14,11 +13,10 @@ import pytest
 from flows.runner import AGAIN, Place, run_stage
 from rlhf import interruption, trainer
 from rlhf.manifests import problem
-from tasks import stage
-from tasks.sft import sft
 from tests.faults.child import ended
-from tests.flows.toy import REPO, make_toy
-from tests.tasks import small_rl, test_sft, tiny
+from tests.faults.small_stage import events, make_root, typed_sft
+from tests.flows.toy import make_toy
+from tests.tasks import small_rl, tiny
 
 STOP_AT = 7
 """The update in the middle of which the signal comes."""
@@ -26,21 +24,13 @@ STOP_AT = 7
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    """A project in which the stage `sft` can be typed: 12 epochs of two steps."""
-    test_sft.inputs.__wrapped__(tmp_path)  # type: ignore[attr-defined]
-    (tmp_path / "environment.json").write_bytes((REPO / "environment.json").read_bytes())
-    (tmp_path / "dvc.yaml").write_text("stages: {other: {cmd: 'true', outs: [other]}}\n")
-    settings = {"sft": test_sft.QUICK | {"checkpoint_every": 100}, "generation": {"max_new_tokens": 8}, "seed": 0}
-    (tmp_path / "params.yaml").write_text(json.dumps(settings))
-    return tmp_path
+    return make_root(tmp_path)
 
 
 def typed(root: Path, at_update: Callable[[int], None] = lambda number: None, out: str = "out") -> Callable[[], None]:
-    """`python -m tasks.sft …` as the work of a fork; `at_update` is called before each update."""
+    """`at_update` is called before each update."""
 
-    def work() -> None:
-        os.chdir(root)
-        os.environ["PREFLOW_RUN"] = "test"
+    def prepare() -> None:
         update, count = trainer.update, [0]
 
         def counted(*arguments: Any) -> None:
@@ -50,11 +40,8 @@ def typed(root: Path, at_update: Callable[[int], None] = lambda number: None, ou
             update(*arguments)
 
         trainer.update = counted  # type: ignore[attr-defined]
-        given = ["--params", "sft", "--demonstrations", "demonstrations", "--base", "base"]
-        sys.argv = ["sft", *given, "--out", out]
-        stage.main(sft)
 
-    return work
+    return typed_sft(root, prepare, out)
 
 
 def asking(*numbers: int) -> Callable[[int], None]:
@@ -78,16 +65,11 @@ def test_asked_to_stop_it_saves_and_goes_on_later(sign: int, root: Path) -> None
     said = (root / "errors").read_text()
     assert f"step {STOP_AT} of {steps} is saved; the same command goes on from there" in said
     assert int((root / "updates").read_text()) == STOP_AT
-    (end,) = [line for line in journal(root, 2) if line["event"] == "end"]
+    (end,) = [line for line in events(root, 2) if line["event"] == "end"]
     assert (end["status"], end["exit_code"]) == ("KILLED", 85)
     assert ended(typed(root, out="again")) == 0
     assert int((root / "updates").read_text()) == steps - STOP_AT
     assert tiny.contents(root / "again") == expected
-
-
-def journal(root: Path, attempt: int) -> list[dict[str, Any]]:
-    lines = (root / f".preflow/journal/test/sft-{attempt}/events.jsonl").read_text().splitlines()
-    return [json.loads(line) for line in lines]
 
 
 @pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
