@@ -44,7 +44,8 @@ class Log:
         self._last_event = 0.0
         if folder is not None:
             (folder / "files").mkdir(parents=True, exist_ok=True)
-            self._events = (folder / "events.jsonl").open("a", encoding="utf-8")
+            # Where the locale is not UTF-8, paths hold the bytes that it cannot read as surrogates.
+            self._events = (folder / "events.jsonl").open("a", encoding="utf-8", errors="surrogateescape")
 
     @classmethod
     def null(cls) -> Self:

@@ -32,7 +32,20 @@ def test_a_stage_runs_once_and_is_then_cached_or_restored(toy: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("mode", "code", "reason"), [("refuse", 3, "rows.jsonl:7 has no prompt"), ("die", 1, "killed by signal 9")]
+    ("mode", "code", "reason"),
+    [
+        ("refuse", 3, "rows.jsonl:7 has no prompt"),
+        pytest.param(
+            "die",
+            1,
+            "killed by signal 9; that is also how the kernel ends what outgrows the memory: lower max_batch_tokens",
+            marks=pytest.mark.faults(
+                55,
+                injected="a stage killed with -9, as the kernel does it",
+                happens="memory is named, with what to lower",
+            ),
+        ),
+    ],
 )
 def test_a_failure_has_the_code_and_the_reason_that_dvc_does_not_tell(
     toy: Path, mode: str, code: int, reason: str

@@ -184,6 +184,7 @@ def test_a_run_killed_while_saving_ends_in_the_same_bytes(
     assert weights(module) == unbroken
 
 
+@pytest.mark.faults(4, injected="a training that is complete, begun again", happens="no step is trained")
 def test_a_finished_run_is_not_run_again(tmp_path: Path, unbroken: list[bytes]) -> None:
     run(make_module(), Checkpoints(tmp_path, every=5))
     module = make_module()
@@ -290,6 +291,7 @@ def test_one_nonfinite_step_is_skipped_and_counted() -> None:
     assert all(torch.isfinite(parameter).all() for parameter in module.parameters())
 
 
+@pytest.mark.faults(21, injected="an infinite gradient of a finite loss", happens="the update is skipped")
 def test_an_infinite_gradient_of_a_finite_loss_is_skipped_too() -> None:
     module = make_module()
     before = weights(module)
@@ -300,6 +302,11 @@ def test_an_infinite_gradient_of_a_finite_loss_is_skipped_too() -> None:
     assert weights(module) == before
 
 
+@pytest.mark.faults(
+    21,
+    injected="an infinite loss in steps 5, 6 and 9",
+    happens="stops with code 86, the checkpoint of step 8 is intact",
+)
 def test_repeated_nonfinite_steps_stop_training_and_leave_the_last_checkpoint(tmp_path: Path) -> None:
     checkpoints = Checkpoints(tmp_path, every=4)
     with pytest.raises(NumericsError, match=r"3 of the last 20 steps .*steps \[5, 6, 9\]") as caught:
