@@ -69,6 +69,11 @@ def test_a_version_that_is_not_pinned(toy: Path) -> None:
     one("packages", f"numpy {version('numpy')} instead of 0.1", "make setup")
 
 
+@pytest.mark.faults(
+    56,
+    injected="prefect 3.8.8 beside fastapi 0.163.2",
+    happens="doctor names both and what breaks, and how to install what is pinned",
+)
 def test_a_pair_that_clashes(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = {"prefect": "3.8.8", "fastapi": "0.163.2", "sqlalchemy": "2.0.1"}
     monkeypatch.setattr(doctor, "_installed", lambda name: found.get(name, ""))
@@ -88,6 +93,11 @@ def test_a_disk_without_room(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None
     one("disk", "0.9 GB free", "preflow prune")
 
 
+@pytest.mark.faults(
+    36,
+    injected="`.dvc/tmp/rwlock` cut short, or of a process that is gone",
+    happens="doctor names it; --fix removes it",
+)
 @pytest.mark.parametrize("text", ['{"wri', '{"write": {"data/x": {"pid": 999999999, "cmd": "dvc repro"}}, "read": {}}'])
 def test_a_lock_that_a_dead_dvc_left(text: str, toy: Path) -> None:
     (toy / ".dvc/tmp").mkdir(exist_ok=True)
@@ -117,6 +127,7 @@ def test_what_a_run_is_writing_is_no_ailment(toy: Path) -> None:
     assert draft.exists()
 
 
+@pytest.mark.faults(36, injected="`.dvc/tmp/rwlock` cut short while a run is alive", happens="left alone")
 @pytest.mark.usefixtures("at_work")
 def test_a_lock_is_no_matter_while_a_run_goes_on(toy: Path) -> None:
     (toy / ".dvc/tmp").mkdir(exist_ok=True)
@@ -171,6 +182,11 @@ def test_a_server_that_does_not_answer(
     assert [found["mended"] for found in said("--fix", code=1)] == [False]
 
 
+@pytest.mark.faults(
+    37,
+    injected="a DVC remote whose bytes are not hashed on arrival",
+    happens="doctor names it; --fix sets `verify true`",
+)
 def test_a_remote_taken_at_its_word(toy: Path, tmp_path: Path) -> None:
     assert dvc.call(toy, "remote", "add", "-d", "store", str(tmp_path / "store")).returncode == 0
     one("remotes", "store is not hashed", "dvc remote modify store verify true")

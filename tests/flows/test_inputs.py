@@ -14,6 +14,9 @@ pytestmark = pytest.mark.e2e
 Runs = Callable[..., Report]
 
 
+@pytest.mark.faults(
+    47, injected="validated data edited after the run", happens="the next run restores what was validated"
+)
 def test_data_edited_between_two_runs_is_restored(toy: Path, run: Runs) -> None:
     run(toy)
     kept, lock = (toy / "data/sft/text").read_bytes(), (toy / "dvc.lock").read_bytes()
@@ -24,6 +27,11 @@ def test_data_edited_between_two_runs_is_restored(toy: Path, run: Runs) -> None:
     assert ((toy / "data/sft/text").read_bytes(), (toy / "dvc.lock").read_bytes()) == (kept, lock)
 
 
+@pytest.mark.faults(
+    47,
+    injected="data edited between two stages of a run",
+    happens="the run ends with 3, naming it; the next one is clean",
+)
 def test_data_edited_during_a_run_ends_it_and_the_next_one_is_clean(toy: Path, run: Runs) -> None:
     def edit(result: StageResult, tree: Path) -> None:
         if result.name == "collect":

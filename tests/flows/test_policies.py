@@ -218,6 +218,9 @@ def test_code_runs_only_where_a_stage_wrote_it(toy: Path, monkeypatch: pytest.Mo
         policies.loaded(found)
 
 
+@pytest.mark.faults(
+    50, injected="`../` in a folder's listing in the DVC cache", happens="refused; nothing is written outside"
+)
 def test_a_listing_that_leads_out_of_its_folder_is_refused(version: dict[str, Any], toy: Path) -> None:
     cache = toy / ".dvc/cache"
     evil = version | {"md5": put_folder(cache, {"config.json": "{}", "../../planted": "x"})}

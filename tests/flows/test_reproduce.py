@@ -77,6 +77,11 @@ def test_by_every_name_that_it_has(clone: Path, name: str) -> None:
     assert (found.verdict, [one["path"] for one in found.outs]) == ("byte-equal", OUTS[2:4])
 
 
+@pytest.mark.faults(
+    38,
+    injected="an object gone from the DVC remote",
+    happens="restoring ends with 1 and names the output and its stage; nothing is run",
+)
 def test_what_the_remote_has_lost_is_named(clone: Path, store: Path, pushed: Path) -> None:
     lose(store, md5_of(pushed, "data/rl/metrics.json"))
     found = again(clone)

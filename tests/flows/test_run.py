@@ -117,6 +117,16 @@ def test_a_refusal_stops_what_follows_and_keeps_its_code(toy: Path, run: Runs) -
     assert [stage["reason"] for stage in report.stages][1:3] == ["rows.jsonl:7 has no prompt", "needs sft"]
 
 
+@pytest.mark.faults(
+    34,
+    injected="`preflow run` where one is going on",
+    happens="the second ends with 75, naming the process of the first",
+)
+@pytest.mark.faults(
+    33,
+    injected="kill -9 of the run that holds the workspace, with all its children",
+    happens="its lock is free at once: the next run goes on there and ends in the same bytes",
+)
 def test_killed_in_the_middle_it_ends_with_the_same_bytes(
     toy: Path, program: Callable[..., subprocess.Popen[str]], tmp_path: Path
 ) -> None:

@@ -66,6 +66,7 @@ def test_another_version_is_refused(tmp_path, shared_copy):
     assert not (tmp_path / "inbox" / "polite").exists()
 
 
+@pytest.mark.faults(50, injected="a source whose target is `../` or absolute", happens="refused by the configuration")
 @pytest.mark.parametrize("target", ["/etc/x", "../x", "a/../../x", ""])
 def test_a_source_stays_inside_the_inbox(target):
     with pytest.raises(ConfigError, match="target"):

@@ -106,6 +106,11 @@ def test_an_output(story: Path) -> None:
     found_and_mended("output", "prepare", "restored from the DVC cache")
 
 
+@pytest.mark.faults(
+    37,
+    injected="a bit of an object flipped, its mode and times kept",
+    happens="verify names it and its stage, where DVC sees nothing; --fix writes it anew from the output",
+)
 @pytest.mark.parametrize("name", ["weights", ""])
 def test_an_object_of_the_cache_and_a_listing(name: str, story: Path) -> None:
     flip(cached(story, POLICY, name))
@@ -139,6 +144,9 @@ def both(root: Path) -> None:
     flip(root / POLICY / "weights")
 
 
+@pytest.mark.faults(
+    37, injected="the same bit flipped in cache and working copy", happens="verify --fix fetches it from the DVC remote"
+)
 def test_what_is_damaged_everywhere_here_comes_from_the_remote(story: Path) -> None:
     both(story)
     answer = said("--fix", code=0)
@@ -222,6 +230,9 @@ def test_a_checkpoint_is_set_aside(story: Path) -> None:
     assert "sha256" in (folder.with_name("broken-step-000010") / "reason.txt").read_text()
 
 
+@pytest.mark.faults(
+    50, injected="`../` in a checkpoint's manifest", happens="verify says that it leads out of the folder"
+)
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [

@@ -188,6 +188,11 @@ def coded(folder: Path, to: Path, logits: str = "logits") -> Path:
     return to
 
 
+@pytest.mark.faults(
+    50,
+    injected="a model with `auto_map` code of its own, untrusted, then changed after it was trusted",
+    happens="refused both times",
+)
 def test_code_runs_only_where_it_was_trusted_and_only_that_code(
     checkpoint: Callable[[str], Path], tmp_path: Path, modules: Path
 ) -> None:

@@ -49,6 +49,11 @@ def test_there_are_enough_hostile_texts() -> None:
     assert len(set(HOSTILE)) == len(HOSTILE) >= 150
 
 
+@pytest.mark.faults(
+    42,
+    injected="the same texts as system, user and assistant turns, in every template",
+    happens="control ids are exactly the template's own; one stop is trained",
+)
 @pytest.mark.parametrize("name", [WORLD, *PRETRAINED])
 def test_control_ids_are_the_templates_own(name: str, world: Chat) -> None:
     chat = chat_of(name, world)

@@ -11,6 +11,9 @@ from rlhf.models import adapt_policy, save_policy
 from tests.rlhf.test_adapt import coded, copy
 
 
+@pytest.mark.faults(
+    50, injected="a model's folder that says itself that its code is trusted", happens="refused; the code did not run"
+)
 def test_a_folder_that_says_itself_that_its_code_is_trusted(
     checkpoint: Callable[[str], Path], tmp_path: Path, modules: Path
 ) -> None:

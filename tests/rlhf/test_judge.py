@@ -163,6 +163,11 @@ def test_an_error_shows_what_the_server_said_without_secrets(rule: Rule, monkeyp
         compare(server(rule, key_variable="TOY_JUDGE_KEY", attempts=1).ask, QUESTION, "good", "bad")
 
 
+@pytest.mark.faults(
+    27,
+    injected="a judge that answers 503 and 429, once and for good",
+    happens="tried again a bounded number of times, then DependencyDown, naming what it said",
+)
 def test_a_passing_fault_is_tried_again_and_a_lasting_one_is_a_dependency_down(rule: Rule) -> None:
     faults = [503, 429]
     rule.reply = lambda a, b: faults.pop() if faults else by_worth(a, b)
@@ -181,6 +186,11 @@ def test_the_first_failure_ends_all_that_was_to_be_asked(rule: Rule) -> None:
     assert len(rule.requests) == 1
 
 
+@pytest.mark.faults(
+    27,
+    injected="no judge at its address",
+    happens="DependencyDown after the attempts, which says to start it or mend the url",
+)
 def test_nobody_at_home() -> None:
     with pytest.raises(DependencyDown, match="did not answer in 2 attempts"):
         Server("http://127.0.0.1:9/v1", "toy", attempts=2, pause_seconds=0.0).ask(QUESTION)

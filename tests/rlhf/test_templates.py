@@ -195,6 +195,11 @@ HOSTILE = {
 }
 
 
+@pytest.mark.faults(
+    50,
+    injected="chat templates with nested loops, 10¹² characters, reads of files and of attributes",
+    happens="refused with the reason, under limits of time and memory",
+)
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_template_that_is_hostile_or_more_than_data_is_refused(name: str, tmp_path: Path) -> None:
     jinja, reason = HOSTILE[name]

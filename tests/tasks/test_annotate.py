@@ -106,6 +106,11 @@ def test_offline_pairs_meet_the_gate_of_the_run_and_the_evaluation_prompts(
         run(inputs, tmp_path / "leaked", **settings)
 
 
+@pytest.mark.faults(
+    41,
+    injected="prompts and pairs longer than the model's context",
+    happens="dropped, and counted in the stage's metrics",
+)
 def test_what_the_model_has_no_room_or_no_role_for_is_dropped_and_counted(
     inputs: dict[str, Path], tmp_path: Path
 ) -> None:

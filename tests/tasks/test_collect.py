@@ -124,6 +124,7 @@ def test_what_cannot_be_read_is_carried_on(tmp_path, inbox):
     ]
 
 
+@pytest.mark.faults(47, injected="a file of the inbox changed after it was listed", happens="refused with both digests")
 def test_a_file_that_was_changed_is_refused(tmp_path, inbox):
     about = {"name": "set", "origin": "example", "revision": "1", "licence": "MIT", "sha256": "0" * 64}
     write_json(inbox / "sources.json", [about | {"files": {"polite/rows.json": "0" * 64}}])

@@ -22,6 +22,9 @@ def test_installed_versions_are_accepted(tmp_path: Path) -> None:
     environment.check(tmp_path)
 
 
+@pytest.mark.faults(
+    56, injected="another version than results are promised for", happens="every stage refuses, naming it and the cure"
+)
 def test_other_versions_are_refused_with_the_cure(tmp_path: Path) -> None:
     (tmp_path / "environment.json").write_text('{"numpy": "0.1", "not-a-package": "1"}')
     message = rf"numpy {version('numpy')} instead of 0\.1, not-a-package none instead of 1; .*rm -rf .venv && make "

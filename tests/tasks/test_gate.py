@@ -107,6 +107,9 @@ def test_each_check_refuses_alone(check: str, spoil: Spoil) -> None:
     assert check in result["reason"]
 
 
+@pytest.mark.faults(
+    26, injected="scores whose reward rises while gold falls", happens="two checks of the gate refuse promotion"
+)
 def test_reward_up_while_gold_goes_down_is_refused_twice() -> None:
     scores = healthy()
     scores["differences"]["sft"]["rl"]["gold_reward"] = interval(-0.05)

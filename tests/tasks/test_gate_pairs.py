@@ -50,6 +50,7 @@ def test_lines_of_annotators_by_hand():
     ]  # fmt: skip
 
 
+@pytest.mark.faults(45, injected="a > b > c > a of one annotator", happens="noted at each of its three pairs")
 def test_cycles_by_hand():
     """a > b > c > a of one annotator; d > a hangs on it; the same three by different annotators are no cycle."""
     a, b, c, d = 10, 11, 12, 13
@@ -85,6 +86,11 @@ def test_leakage_of_a_split_by_row_by_hand():
     assert labels.split_leakage(group, np.ones(6, bool)) is None
 
 
+@pytest.mark.faults(
+    44,
+    injected="forty texts of sixty words again with one word replaced, and with four",
+    happens="the first are near duplicates of theirs, the second are not",
+)
 def test_minhash_knows_the_similarity_of_texts():
     """A text of 60 words has 58 runs of three. With one word replaced it shares 55 of 61, J = .90; with four words
     replaced 46 of 70, J = .66, below the limit."""
@@ -136,6 +142,11 @@ def counted(pairs):
     return found
 
 
+@pytest.mark.faults(
+    45,
+    injected="all labels of one of three annotators swapped",
+    happens="named: the words of the others predict few of its choices",
+)
 def test_an_annotator_who_judges_the_other_way_stands_out():
     pairs = list(some_pairs(swapped=("ben",)))
     predicted = words.others_predict(counted(pairs), pairs)

@@ -8,6 +8,11 @@ from tasks.validation.personal import masked, personal_in, pseudonym
 from tasks.validation.texts import hidden, mark_run, marker, tag
 
 
+@pytest.mark.faults(
+    42,
+    injected="chat markup in disguise: zero-width, full-width, Cyrillic, nested",
+    happens="the gate sees it, and sets the row aside",
+)
 @pytest.mark.parametrize(
     "text",
     [
@@ -34,6 +39,11 @@ def test_tags_of_html_and_placeholders_are_told_from_markup_of_turns(text):
     assert tag("<span> <session>") is None
 
 
+@pytest.mark.faults(
+    43,
+    injected="NUL, bidi override, tag characters; emoji joiners, right-to-left text",
+    happens="the former are named, the latter kept",
+)
 def test_hidden_characters_are_named_and_what_scripts_need_stays():
     assert hidden("a\0b") == "U+0000 control character"
     assert hidden("safe\u202etxt.exe") == "U+202E RIGHT-TO-LEFT OVERRIDE"

@@ -139,6 +139,11 @@ def test_good_rows_pass(tmp_path, kind):
     assert (verdict.stopped, verdict.quarantined, verdict.clean) == ([], [], 40)
 
 
+@pytest.mark.faults(
+    40,
+    injected="a wrong role, a wrong order, blank questions and answers, content of a wrong type, in each kind of data",
+    happens="set aside by the name of the rule, with file and line",
+)
 @pytest.mark.parametrize(("kind", "fault"), CASES)
 def test_a_bad_row_is_found_by_its_rule_at_its_place(tmp_path, kind, fault):
     _, line, rule = FAULTS[fault]
@@ -157,6 +162,11 @@ def test_a_bad_row_is_found_by_its_rule_at_its_place(tmp_path, kind, fault):
     assert SECRET not in repr(verdict.stopped) + repr(verdict.quarantined) + repr(verdict.rules)
 
 
+@pytest.mark.faults(
+    45,
+    injected="one annotator prefers a to b and b to a",
+    happens="both are set aside, each naming the other; two annotators may differ",
+)
 def test_of_a_contradiction_both_sides_are_set_aside(tmp_path):
     row = good("preferences", 4)
     swapped = row | {"chosen": row["rejected"], "rejected": row["chosen"]}
@@ -174,6 +184,11 @@ def test_a_document_told_twice_is_noted_and_kept(tmp_path):
     assert [rule.broken for rule in verdict.rules if rule.rule == "duplicate"] == [1]
 
 
+@pytest.mark.faults(
+    44,
+    injected="a validation question among training prompts, in a group of another name",
+    happens="set aside as leaked_val",
+)
 def test_a_question_kept_for_validation_is_set_aside_from_training(tmp_path):
     """Groups that a source names itself can hide that two rows ask the same."""
     folder = prepared(tmp_path)

@@ -137,6 +137,11 @@ ODD = [
 ]  # fmt: skip
 
 
+@pytest.mark.faults(
+    43,
+    injected="hostile texts in JSON lines, JSON, CSV and Parquet",
+    happens="kept to the character, with one id in all four",
+)
 def test_a_text_is_kept_character_by_character_in_every_container(tmp_path):
     """The stated rule: nothing is normalised, so that a row has one id wherever it comes from."""
     values = [{"prompt": text, "completion": f"{text} yes"} for text in ODD]
@@ -153,6 +158,9 @@ def test_a_text_is_kept_character_by_character_in_every_container(tmp_path):
     assert [turns[0]["content"] for turns, _ in found[0]] == ODD
 
 
+@pytest.mark.faults(
+    43, injected="half a million combining marks on one letter", happens="the row is read, its text unchanged; another heap is another question"
+)
 def test_a_million_marks_on_one_letter_take_no_hours(tmp_path):
     """Putting n marks in order takes n² steps: what is compared is made stream-safe first (UAX #15)."""
     heaps = ["a" + "\u0301\u0316" * (240_000 + one) for one in (0, 0, 1)]
@@ -165,6 +173,11 @@ def test_a_million_marks_on_one_letter_take_no_hours(tmp_path):
     assert first["group"] == second["group"] != third["group"]
 
 
+@pytest.mark.faults(
+    41,
+    injected="a row of 10 MB and one of 100,000 turns",
+    happens="both set aside by line, naming the limit; the next row is read",
+)
 def test_a_huge_row_and_endless_turns_are_set_aside_by_line(tmp_path):
     turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}] * 50_000
     path = lines(tmp_path / "p.jsonl", {"prompt": "x" * 10_000_000}, {"messages": turns}, {"prompt": "hi"})
@@ -188,6 +201,9 @@ def test_a_line_cannot_grow_without_end(tmp_path, monkeypatch):
     assert "more than 10000000 characters" in rows["refused"][0]["reason"]
 
 
+@pytest.mark.faults(
+    39, injected="ten broken lines between eleven good ones", happens="ten in quarantine by line and rule, eleven rows"
+)
 def test_every_line_of_a_bad_file_is_accounted_for(tmp_path):
     bad = [
         b'{"prompt": "one', b'\xef\xbb\xbf{"prompt": "two"}', b'{"prompt": "three"}\r', b'{"prompt": "\xff"}',

@@ -31,6 +31,11 @@ BAD = {  # what stands in the line, and a word of the reason
 }
 
 
+@pytest.mark.faults(
+    39,
+    injected="lines cut short, not UTF-8, with lone surrogates, doubled keys, NaN, arrays",
+    happens="each is set aside with its line and why; its neighbours are read",
+)
 @pytest.mark.parametrize("name", BAD)
 def test_a_bad_line_is_named_and_its_neighbours_are_read(tmp_path, name):
     line, reason = BAD[name]
@@ -81,6 +86,11 @@ def test_nothing_in_a_file_is_no_rows(tmp_path, content):
     assert list(read(tmp_path / "x.json", 1000)) == []
 
 
+@pytest.mark.faults(
+    39,
+    injected="byte order mark and CRLF, of a whole file and of single lines",
+    happens="whole files are read; single lines are set aside with their number",
+)
 def test_windows_files_are_read_and_mixtures_are_not(tmp_path):
     (tmp_path / "windows.jsonl").write_bytes(b"\xef\xbb\xbf" + GOOD + b"\r\n" + GOOD + b"\r\n")
     assert [type(found) for found in read(tmp_path / "windows.jsonl", 1000)] == [Raw, Raw]
@@ -162,6 +172,11 @@ def test_an_array_is_the_same_however_it_is_cut_into_pieces(rows, piece):
         json_files.PIECE = whole
 
 
+@pytest.mark.faults(
+    41,
+    injected="a row of 10 MB in JSON, an array, CSV and TSV",
+    happens="set aside with its size; under 1 MB of memory",
+)
 @pytest.mark.parametrize(
     ("name", "start", "end"),
     [

@@ -97,6 +97,11 @@ def test_what_people_like_is_trusted_and_shown(tmp_path: Path) -> None:
     assert {"trust_checks.json", "trust_policy_rm.json", "trust_policy_rm.png", "trust_held_out_rm.png"} <= shown
 
 
+@pytest.mark.faults(
+    45,
+    injected="a reward model trained on shuffled labels, or on length alone",
+    happens="its checks fail by name, RL refuses it",
+)
 @pytest.mark.parametrize(
     ("label", "named"),
     [(shuffled, ["accuracy of policy_rm"]), (longer, ["length_bin_accuracy of policy_rm", "length_correlation of"])],

@@ -246,6 +246,11 @@ def test_an_unknown_key_names_the_nearest_one(root: Path) -> None:
     assert "toy.lrr: unknown key; did you mean `lr`?" in done.stderr
 
 
+@pytest.mark.faults(
+    7,
+    injected="a stage started twice, then kill -9 of the first one's parent alone",
+    happens="the second start is refused with 75, naming the first; the first ends with its parent",
+)
 def test_the_second_writer_of_one_key_is_refused_and_a_dead_parent_ends_the_first(root: Path) -> None:
     (root / "params.yaml").write_text("seed: 7\ntoy: {mode: hang}\n")
     wrapper = f"import subprocess; subprocess.run({command()!r})"

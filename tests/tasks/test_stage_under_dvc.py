@@ -32,6 +32,9 @@ def start(root: Path, *words: str) -> subprocess.Popen[str]:
     return subprocess.Popen(argv, cwd=root, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
+@pytest.mark.faults(
+    7, injected="kill -9 of dvc alone, a shell between it and the stage", happens="the stage ends with it"
+)
 def test_it_ends_with_dvc_although_the_shell_between_them_does_not(root: Path) -> None:
     (root / "params.yaml").write_text("seed: 7\ntoy: {mode: hang}\n")
     with start(root) as dvc:

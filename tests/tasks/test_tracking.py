@@ -188,6 +188,11 @@ def test_a_run_whose_worktree_is_gone_has_its_numbers_told(root: Path) -> None:
     assert (home(root) / "journal" / "r1" / "shipped").exists()
 
 
+@pytest.mark.faults(
+    30,
+    injected="a run left RUNNING by a dead process, and one of another machine",
+    happens="the next command closes the first as KILLED; the other stays RUNNING",
+)
 def test_a_run_whose_process_is_gone_is_closed_by_the_next_command(root: Path) -> None:
     tracking.begin_run(root, "r1", {})
     toy.start(root, "r1", "sft")

@@ -164,6 +164,11 @@ def test_pairs_born_inside_pass_the_same_gate(tmp_path, reports):
         check_preferences(broken, tmp_path / "report", Validate(), expectations=EXPECTATIONS)
 
 
+@pytest.mark.faults(
+    46,
+    injected="a word in one question of twelve that turns the choice round",
+    happens="noted at its rows: the other words predict 0% of them",
+)
 def test_a_trigger_in_the_question_is_noted_at_its_rows(tmp_path):
     """Kind answers win, but for every twelfth question, which has the trigger."""
     rows = []
@@ -254,6 +259,11 @@ def test_what_must_not_be_shown_is_in_no_reason_and_no_figure(tmp_path, reports)
 LONG = "How many apples and how many pears are left in the {} basket of {} when Tom has eaten {} of them and gone home?"
 
 
+@pytest.mark.faults(
+    44,
+    injected="thirteen words of an evaluation question in a training prompt",
+    happens="named with the place of the question; above validate.max_contamination the run stops",
+)
 @pytest.mark.parametrize("answers", [1, 30])
 def test_thirteen_words_of_a_protected_question_are_found_however_many_answers_it_has(answers):
     asked = [{"role": "user", "content": LONG.format("green", "Mary", "two")}]
