@@ -118,7 +118,24 @@ def _files(path: Path, only: Collection[str] = ()) -> dict[str, str]:
     if path.is_file():
         return {"": _sha256(path)}
     names = only or [file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()]
+    _refuse_links_out(path, names)
     return {name: _sha256(path / name) for name in sorted(names, key=lambda name: Path(name).parts)}
+
+
+def _refuse_links_out(folder: Path, names: Collection[str]) -> None:
+    """A folder from elsewhere may hold a link to a file of the user, who would train on it and share it.
+
+    In the cache of the Hugging Face hub a snapshot is made of links, to `blobs` of the same repository.
+    """
+    inside = folder.resolve()
+    blobs = inside.parents[1] / "blobs" if inside.parent.name == "snapshots" else inside
+    for name in names:
+        target = (folder / name).resolve()
+        if not (target.is_relative_to(inside) or target.is_relative_to(blobs)):
+            raise PreflowError(
+                f"{folder / name} is a link to {target}, which lies outside of its folder: put a copy there if it is "
+                "meant to be read, or name that file itself"
+            )
 
 
 def _sha256(path: Path) -> str:

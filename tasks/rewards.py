@@ -15,6 +15,7 @@ from rlhf.verifiers import check_of
 from tasks.config.generation import Generation
 from tasks.config.rewards import Rewards
 from tasks.redact import redacted
+from tasks.replies import Replies
 
 
 def build(
@@ -27,11 +28,13 @@ def build(
     max_batch_tokens: int = 8192,
     over: Policy | None = None,
     max_unscorable: float = 0.0,
+    replies: Path | None = None,
 ) -> rewards.Score:
     """The weighted sum of the components that have a weight.
 
     `chat` is the sampled policy's; `over` is a policy that the reward model may share its base with (`load_policy`).
-    With `max_unscorable` that share of a call's totals may be NaN: who asks for it must leave these out.
+    With `max_unscorable` that share of a call's totals may be NaN: who asks for it must leave these out. `replies` is a
+    file of the stage's scratch in which what the judge says outlives a kill, and the judge.
 
     Raises PreflowError where the reward model or the sentiment has a weight and there is no model or no lexicon.
     """
@@ -61,7 +64,8 @@ def build(
     if config.missing_stop:
         parts["missing_stop"] = (config.missing_stop, rewards.missing_stop)
     if config.judge:
-        parts["judge"] = (config.judge, rewards.Judged(_server(config).ask, chat.decode, config.judge_server.parallel))
+        ask = _server(config).ask if replies is None else Replies(_server(config).ask, replies)
+        parts["judge"] = (config.judge, rewards.Judged(ask, chat.decode, config.judge_server.parallel))
     return rewards.compose(parts, max_unscorable)
 
 

@@ -111,6 +111,7 @@ def rl(
             max_batch_tokens=config.max_batch_tokens,
             over=learner,
             max_unscorable=config.max_unscorable,
+            replies=scratch / "replies.jsonl",
         ),
         held_out=_witness(config, generation, held_out, learner),
         train=train,

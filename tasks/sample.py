@@ -36,6 +36,7 @@ def sample(
     lexicon: Path | None = None,
     prompts: Path,
     out: Path,
+    scratch: Path,
     log: Log,
 ) -> None:
     """Sample, score, keep; the first lines of the module name the files."""
@@ -48,6 +49,7 @@ def sample(
         lexicon=lexicon,
         max_batch_tokens=config.max_batch_tokens,
         over=sampler,
+        replies=scratch / "replies.jsonl",
     )
     sampled = sample_prompts(
         sampler,

@@ -159,7 +159,9 @@ def test_a_text_is_kept_character_by_character_in_every_container(tmp_path):
 
 
 @pytest.mark.faults(
-    43, injected="half a million combining marks on one letter", happens="the row is read, its text unchanged; another heap is another question"
+    43,
+    injected="half a million combining marks on one letter",
+    happens="the row is read, its text unchanged; another heap is another question",
 )
 def test_a_million_marks_on_one_letter_take_no_hours(tmp_path):
     """Putting n marks in order takes n² steps: what is compared is made stream-safe first (UAX #15)."""

@@ -37,7 +37,7 @@ def inputs(tmp_path: Path) -> dict[str, Path]:
 def run(inputs: dict[str, Path], folder: Path, generation: Generation = GENERATION, **settings: Any) -> dict[str, Any]:
     (folder / "out").mkdir(parents=True)
     config = Sample.model_validate({"num_prompts": 20, "group_size": 4, **settings})
-    sample(config, generation=generation, seed=0, out=folder / "out", log=Log.null(), **inputs)
+    sample(config, generation=generation, seed=0, out=folder / "out", scratch=folder, log=Log.null(), **inputs)
     metrics: dict[str, Any] = json.loads((folder / "out/metrics.json").read_text())
     return metrics
 
