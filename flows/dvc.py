@@ -83,6 +83,25 @@ def status(root: Path) -> dict[str, list[str]]:
     return {name: _reasons(changes) for name, changes in found.items()}
 
 
+def keep(root: Path, changed: Mapping[str, list[str]]) -> bool:
+    """Have the cache keep outputs that it lacks, as after a full disk, and that lie there as dvc.lock names them.
+
+    Without that, their stages would remove them and run again. What was changed meanwhile DVC does not take. True where
+    it took something.
+
+    Args:
+        changed: what `status` says.
+    """
+    lacking = " not in cache"
+    names = [
+        name
+        for name, reasons in changed.items()
+        if all(reason.endswith(lacking) and (root / reason.removesuffix(lacking)).exists() for reason in reasons)
+    ]
+    taken = [name for name in names if call(root, "commit", name).returncode == 0]
+    return bool(taken)
+
+
 def cache(root: Path) -> Path:
     """Where DVC keeps the bytes.
 

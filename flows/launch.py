@@ -144,6 +144,8 @@ def _todo(this: Run, whole: bool, say: Callable[[str], None]) -> tuple[Run, set[
         champion.hold_none(this.tree, this.graph)
         return this, this.graph.descendants(set(start.todo) if whole else set(dvc.status(this.tree)))
     changed = dvc.status(this.tree)
+    if dvc.keep(this.tree, changed):
+        changed = dvc.status(this.tree)
     try:
         renewed = champion.refresh(this.owner, this.tree, this.graph, this.resolved.registry, bool(changed))
     except DependencyDown as error:

@@ -27,6 +27,7 @@ STOPPED = f"stopped before it was done; {GO_ON}"
 AGAIN = 3  # times that a stage is begun anew which was asked to stop while nobody asked us
 _MOMENT = 1.0  # seconds: who stops a service may end all its processes at once, and a stage before we hear of it
 _EXITED = re.compile(r"exited with (-?\d+)")
+_NOT_KEPT = re.compile(r"^ERROR: failed to transfer '\w+' - (?:\[Errno \d+\] )?([^:\n]+)", re.MULTILINE)
 _NOISE = ("ERROR:", "Running stage", "> ", "Updating lock", "Generating lock", "Use `dvc push`", "To track", "Stage '")
 
 
@@ -70,10 +71,10 @@ def run_stage(
     while True:
         before = _attempts(place, name)
         code, output = _attempt(place, name, on_line, cancel, force)
-        exit_code, reason = _explain(place, name, before, output) if code else (0, "")
+        exit_code, reason = _explain(place, name, before, output) if code else _kept(output)
         terminated = code == -signal.SIGTERM or reason == killed_by(signal.SIGTERM)
         preempted = terminated or exit_code == Preempted.exit_code
-        if code == 0:
+        if exit_code == 0:
             state = "ran" if f"Running stage '{name}'" in output else "cached"
             result = StageResult(name, state)  # type: ignore[arg-type]
         elif cancel.is_set() or (preempted and cancel.wait(_MOMENT)):
@@ -144,6 +145,13 @@ def _explain(place: Place, name: str, before: set[Path], output: str) -> tuple[i
     known = {cls.exit_code for cls in PreflowError.__subclasses__()}
     reason = (lines if found else errors or lines)[-1:] or errors[-1:] or ["no output"]
     return (code if code in known else 1), reason[0].removeprefix(f"{name}: ")
+
+
+def _kept(output: str) -> tuple[int, str]:
+    """Exit code and reason of a dvc that says that all went well: it does so, too, of files that its cache lacks."""
+    if found := _NOT_KEPT.search(output):
+        return 1, f"it is done, and DVC could not keep it in its cache ({found[1]}); make room, and {GO_ON}"
+    return 0, ""
 
 
 def killed_by(number: int) -> str:
