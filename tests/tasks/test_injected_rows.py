@@ -80,6 +80,8 @@ FAULTS = {  # name: (kinds, the line, rule)
     "huge row": (("eval",), lambda kind: raw(good(kind, 99) | {"x": "y" * 60_000}), "readable"),
     "nothing there": (KINDS, lambda kind: b'{"hello": "world"}', "shape"),
     "wrong type": (KINDS, lambda kind: b'{"messages": [{"role": "user", "content": 3}]}', "shape"),
+    "no content": (("demonstrations", "preferences"), lambda kind: b'{"messages": [{"role": "user"}]}', "shape"),
+    "no answer": (("demonstrations",), lambda kind: raw({"messages": [said("user", "hi")]}), "role_order"),
     "wrong role": (TALKING, lambda kind: raw(asking(kind, said("wizard", "hi"))), "roles"),
     "role order": (TALKING, lambda kind: raw(asking(kind, *[said("user", "hi")] * 2)), "role_order"),
     "empty prompt": (TALKING, lambda kind: raw(asking(kind, said("user", " \n"))), "empty_prompt"),
@@ -140,8 +142,13 @@ def test_good_rows_pass(tmp_path, kind):
 
 
 @pytest.mark.faults(
+    44,
+    injected="an evaluation question among training rows of each kind, and in the corpus",
+    happens="the run stops: leaked_eval, naming its file and line",
+)
+@pytest.mark.faults(
     40,
-    injected="a wrong role, a wrong order, blank questions and answers, content of a wrong type, in each kind of data",
+    injected="a wrong role or order, no answer, blank turns, content absent or of a wrong type, in each kind of data",
     happens="set aside by the name of the rule, with file and line",
 )
 @pytest.mark.parametrize(("kind", "fault"), CASES)
