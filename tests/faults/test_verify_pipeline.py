@@ -51,7 +51,7 @@ def killed_with_two_checkpoints(root: Path) -> list[Path]:
     there: list[Path] = []
     while len(there) < 2:
         assert run.poll() is None, "the run ended before SFT had two checkpoints"
-        there = sorted(path.parent for path in root.glob(".preflow/scratch/sft-*/**/step-*/manifest.json"))
+        there = sorted(path.parent for path in root.glob(".preflow/scratch/sft-*/*/step-*/manifest.json"))
     for process in [psutil.Process(run.pid), *psutil.Process(run.pid).children(recursive=True)]:
         process.send_signal(signal.SIGKILL)
     run.wait()
