@@ -35,12 +35,13 @@ class Middleman:
             protocol_version = "HTTP/1.1"
 
             def pass_on(self) -> None:
-                body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                body = self._body()
                 if middleman.dead:
                     self.close_connection = True  # as a process that is killed: no answer at all
                     return
                 there = http.client.HTTPConnection("127.0.0.1", middleman.server, timeout=60)
-                there.request(self.command, self.path, body, dict(self.headers))
+                headers = {name: value for name, value in self.headers.items() if name.lower() not in HOP_BY_HOP}
+                there.request(self.command, self.path, body, headers)
                 answer = there.getresponse()
                 text = answer.read()
                 middleman.taken += 1
@@ -53,6 +54,16 @@ class Middleman:
                     self.send_header("Content-Length", str(len(text)))
                     self.end_headers()
                     self.wfile.write(text)
+
+            def _body(self) -> bytes:
+                if self.headers.get("Transfer-Encoding", "") != "chunked":  # as files are sent
+                    return self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                pieces = []
+                while size := int(self.rfile.readline(), 16):
+                    pieces.append(self.rfile.read(size))
+                    self.rfile.readline()
+                self.rfile.readline()
+                return b"".join(pieces)
 
             do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = pass_on
 
