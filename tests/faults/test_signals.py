@@ -102,8 +102,18 @@ def test_asked_twice_it_ends_at_once(sign: int, root: Path) -> None:
     happens="count as one: the step is saved",
 )  # fmt: skip
 def test_two_requests_in_one_moment_are_one(root: Path) -> None:
-    signs = (interruption.PARENT_GONE, signal.SIGTERM, signal.SIGTERM, interruption.PARENT_GONE)
-    assert ended(typed(root, asking(*signs)), root / "errors") == 85
+    assert ended(typed(root, asking(signal.SIGTERM, signal.SIGTERM)), root / "errors") == 85
+    assert f"step {STOP_AT} of 24 is saved" in (root / "errors").read_text()
+
+
+def test_that_the_parent_has_gone_is_never_a_second_request(root: Path) -> None:
+    """Who ends dvc and its stage together asks the stage three times: itself, by dvc's end, by the shell's."""
+
+    def asked(number: int) -> None:
+        interruption.MOMENT = 0.0
+        asking(interruption.PARENT_GONE, signal.SIGTERM, interruption.PARENT_GONE)(number)
+
+    assert ended(typed(root, asked), root / "errors") == 85
     assert f"step {STOP_AT} of 24 is saved" in (root / "errors").read_text()
 
 
