@@ -1,7 +1,7 @@
 """A pipeline of all thirteen stages in which each is killed with -9 once, and the same command typed again each time.
 
-A stage that trains dies while its second checkpoint is put into place, any other when its output is: that is where the
-most is on the disk that could be taken for more than it is.
+A stage that writes two checkpoints dies while the second is put into place, any other when its output is: that is where
+the most is on the disk that could be taken for more than it is.
 """
 
 import json
@@ -29,23 +29,23 @@ done = Path(os.environ.get("KILLED", "/nowhere"), stage)
 if stage and not done.exists():
     checkpoints = []
 
-    def fatal(to):
-        if Path(to).name.startswith("step-"):
+    def what(to):
+        if to.name.startswith("step-"):
             checkpoints.append(to)
-            return len(checkpoints) == 2
-        return Path(to).is_relative_to(Path.cwd() / "data")
+            return "a checkpoint" if len(checkpoints) == 2 else ""
+        return "the output" if to.is_relative_to(Path.cwd() / "data") else ""
 
     def deadly(rename):
         def renamed(source, to, **options):
-            if fatal(os.path.abspath(to)):
-                done.write_text("a checkpoint" if checkpoints and to == checkpoints[-1] else "the output")
+            if moved := what(Path(os.path.abspath(to))):
+                done.write_text(moved)
                 os.kill(os.getpid(), signal.SIGKILL)
             return rename(source, to, **options)
         return renamed
 
     os.rename, os.replace = deadly(os.rename), deadly(os.replace)
 """
-TRAINED = ("base", "sft", "reward_model", "rejection_sampling", "rl", "dpo")
+TWO_CHECKPOINTS = {"base", "sft", "reward_model", "rejection_sampling", "rl"}
 
 
 def run(root: Path, killed: Path | None = None) -> tuple[int, dict[str, Any]]:
@@ -97,7 +97,7 @@ def test_it_ends_in_the_bytes_of_an_unbroken_run(tmp_path: Path) -> None:
         for root in (whole, broken):
             stop(root)
     where = {name: (killed / name).read_text() for name in stages}
-    assert {name for name, place in where.items() if place == "a checkpoint"} == set(TRAINED), where
+    assert {name for name, place in where.items() if place == "a checkpoint"} == TWO_CHECKPOINTS, where
     lock = (broken / "dvc.lock").read_bytes()
     assert lock == (whole / "dvc.lock").read_bytes()
     assert set(read_yaml(broken / "dvc.lock")["stages"]) == stages
