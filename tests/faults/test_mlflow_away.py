@@ -97,6 +97,7 @@ def unbroken(checkout: Path, server: int) -> dict[str, Any]:
     """The lock and the record of a run whose MLflow is well."""
     root = project(checkout, "unbroken")
     preflow(root, server, "run", "--no-promote")
+    preflow(root, server, "stop")
     return {"lock": (root / "dvc.lock").read_bytes(), "record": recorded(root, server)}
 
 
@@ -146,6 +147,7 @@ def test_weights_and_record_are_those_of_a_run_whose_mlflow_was_well(
 
         middleman.before = die_halfway
     preflow(root, middleman.port, "run", "--no-promote")
+    preflow(root, middleman.port, "stop")
     assert (root / "dvc.lock").read_bytes() == unbroken["lock"]
     assert middleman.taken > 0 or trouble == "dead"
     assert middleman.dead or trouble == "slow"
