@@ -16,13 +16,13 @@ from subprocess import Popen
 from flows import compare_store as store
 from flows import dvc
 from flows.compare_grid import Cell
-from flows.processes import end_group, spawn
+from flows.processes import SAVING, end_group, spawn
 from flows.runner import SIDE_BY_SIDE, killed_by
 from rlhf.errors import Busy, DependencyDown, Preempted
 from tasks.journal import home
 
 _PASSING = {Busy.exit_code, DependencyDown.exit_code, Preempted.exit_code}  # says nothing of the stage itself
-_PATIENCE = 4.0  # seconds that a cell has to end in, its stages and its record included
+_PATIENCE = SAVING + 10  # seconds that a cell has to end in, its stages and its record included
 
 
 @dataclass(frozen=True)

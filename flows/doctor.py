@@ -22,7 +22,7 @@ from tasks import environment, tracking
 from tasks.config import read_yaml
 from tasks.graph import load_graph
 from tasks.journal import home
-from tasks.redact import redacted
+from tasks.redact import address
 from tasks.tracking import store
 from tasks.tracking.runs import runs_of
 
@@ -135,7 +135,7 @@ def services(root: Path) -> Iterator[Ailment]:
     uri = store.uri_of(root)
     if uri.startswith("http") and not _answers(uri):
         yield Ailment(
-            f"no MLflow server answers at {redacted(uri)}",
+            f"no MLflow server answers at {address(uri)}",
             "start it, or unset MLFLOW_TRACKING_URI to use mlruns/mlflow.db; runs go on meanwhile and are told later",
         )
 

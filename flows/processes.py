@@ -41,6 +41,10 @@ def spawn(argv: Sequence[str | Path], *, cwd: Path, env: Mapping[str, str], outp
     )
 
 
+SAVING = 30.0
+"""Seconds in which a training that is asked to stop may end its step and save it: what clusters give, too."""
+
+
 def end_group(process: subprocess.Popen[bytes], patience: float = 3.0) -> None:
     """End a program of `spawn` and everything that it started: asked first, then made to after `patience` seconds.
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flows import dvc
-from flows.processes import end_group, spawn
+from flows.processes import SAVING, end_group, spawn
 from rlhf.errors import Busy, Preempted, PreflowError
 from tasks.journal import home
 from tasks.outcome import StageResult
@@ -63,7 +63,8 @@ def run_stage(
 
     Args:
         on_line: gets every line of output as it comes.
-        cancel: set it from any thread to end the stage, and all that it started, within 5 s.
+        cancel: set it from any thread to end the stage, and all that it started, once it has saved the step that it is
+            in, or after `SAVING` seconds.
         force: run even when nothing changed (`-f`).
         patience: seconds to wait for another process that holds this stage or its files.
     """
@@ -74,7 +75,7 @@ def run_stage(
         exit_code, reason = _explain(place, name, before, output) if code else _kept(output)
         terminated = code == -signal.SIGTERM or reason == killed_by(signal.SIGTERM)
         preempted = terminated or exit_code == Preempted.exit_code
-        if exit_code == 0:
+        if code == 0 and exit_code == 0:
             state = "ran" if f"Running stage '{name}'" in output else "cached"
             result = StageResult(name, state)  # type: ignore[arg-type]
         elif cancel.is_set() or (preempted and cancel.wait(_MOMENT)):
@@ -105,7 +106,7 @@ def _attempt(place: Place, name: str, on_line: OnLine, cancel: threading.Event, 
                 cancel.wait(0.1)
         finally:
             if process.poll() is None:
-                end_group(process)
+                end_group(process, SAVING)
         _tail(path, seen, on_line)
         log.seek(start)
         return process.returncode, log.read().decode("utf-8", "replace")
@@ -132,7 +133,7 @@ def _explain(place: Place, name: str, before: set[Path], output: str) -> tuple[i
     """Exit code and reason of a failure: from the journal, else from what was printed last."""
     for folder in _attempts(place, name) - before:
         event = last_event(folder, "end")
-        if event is not None:
+        if event is not None and event["exit_code"] != 0:  # else it ended well, and what came after it did not
             return int(event["exit_code"]), str(event["reason"])  # type: ignore[call-overload]
     if any(text in output for text in dvc.BUSY):
         return Busy.exit_code, "another dvc process holds its files"

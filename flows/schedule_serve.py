@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from flows import server
-from flows.processes import end_group, spawn
+from flows.processes import SAVING, end_group, spawn
 from flows.schedule import pool_of
 from rlhf.errors import DependencyDown
 from tasks.journal import home
@@ -42,7 +42,7 @@ def serve(root: Path, limit: int, cancel: threading.Event, say: Callable[[str], 
                         break
                     server.touch(root)
             finally:
-                end_group(worker)
+                end_group(worker, SAVING + 10)
         if not cancel.is_set():
             say("the worker or its server has ended; starting again")
             cancel.wait(1.0)

@@ -128,7 +128,8 @@ def _refuse_links_out(folder: Path, names: Collection[str]) -> None:
     In the cache of the Hugging Face hub a snapshot is made of links, to `blobs` of the same repository.
     """
     inside = folder.resolve()
-    blobs = inside.parents[1] / "blobs" if inside.parent.name == "snapshots" else inside
+    snapshots = next((above for above in inside.parents if above.name == "snapshots"), None)
+    blobs = snapshots.parent / "blobs" if snapshots else inside
     for name in names:
         target = (folder / name).resolve()
         if not (target.is_relative_to(inside) or target.is_relative_to(blobs)):

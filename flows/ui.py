@@ -16,7 +16,7 @@ from flows import guards, server, supervisor
 from flows.processes import end_group, spawn
 from rlhf.errors import Busy, DependencyDown
 from tasks.journal import home
-from tasks.redact import redacted
+from tasks.redact import address
 from tasks.tracking.store import connect, uri_of
 
 Say = Callable[[str], None]
@@ -47,7 +47,7 @@ def serve(root: Path, port: int, wanted: int | None, cancel: threading.Event, sa
         server.wait(prefect, root, cancel)
         if cancel.is_set():
             return
-        say(f"MLflow:  {redacted(page)}/#/experiments?workflowType=machine_learning")
+        say(f"MLflow:  {address(page)}/#/experiments?workflowType=machine_learning")
         say(f"Prefect: {prefect.page}/runs")
         if not prefect.ours and alive is None:
             return

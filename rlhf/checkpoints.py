@@ -6,6 +6,7 @@ folder whose manifest does not verify is set aside with the reason, and the newe
 that is loaded can run code: the files are safetensors and JSON only.
 """
 
+import errno
 import json
 import os
 import shutil
@@ -24,6 +25,9 @@ from torch import Tensor
 from rlhf.errors import NumericsError, PreflowError
 from rlhf.manifests import MANIFEST, STATE, TENSORS, fingerprint, problem, set_aside
 from rlhf.spending import spent
+
+_REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
+"""Of a file system that has no room or may not be written to; of other errors nobody here knows what to do."""
 
 
 @dataclass(frozen=True)
@@ -123,13 +127,15 @@ class Checkpoints:
     def _refuse_without_room(self, size: int) -> None:
         """Not even begun, as a file system that is full ends writers of mapped files with a signal."""
         if shutil.disk_usage(self.folder).free < size:
-            raise OSError("no space left")
+            raise OSError(errno.ENOSPC, "no space left")
 
     @contextmanager
     def _explained(self, what: str, size: int) -> Iterator[None]:
         try:
             yield
         except (OSError, SafetensorError) as error:
+            if isinstance(error, OSError) and error.errno not in _REFUSALS:
+                raise
             there = next(folder for folder in (self.folder, *self.folder.parents) if folder.exists())
             free = shutil.disk_usage(there).free
             raise PreflowError(

@@ -35,7 +35,10 @@ def incident(
     step = skipped[-1]
     kept = "nowhere: this run keeps no checkpoints"
     if folder is not None:
-        kept = str(_write(folder / FOLDER, name, step, micro_batches))
+        try:
+            kept = str(_write(folder / FOLDER, name, step, micro_batches))
+        except OSError as error:  # a full disk: it must not be what ends the training
+            kept = f"nowhere: {error}"
     seen = f"loss {loss}, gradient norms {dict(norms)}"
     recent = [earlier for earlier in skipped if earlier > step - WINDOW]
     if len(recent) < LIMIT:
@@ -59,6 +62,8 @@ def _write(folder: Path, name: str, step: int, micro_batches: Sequence[Any]) -> 
         for number, micro_batch in enumerate(micro_batches):
             for row in _rows(dict(_flat("", micro_batch))):
                 file.write(json.dumps({"step": step, "micro_batch": number} | row, allow_nan=False) + "\n")
+    for old in sorted(folder.glob(f"{path.name.rpartition('-')[0]}-*.jsonl"))[:-LIMIT]:
+        old.unlink()
     return path
 
 

@@ -18,6 +18,12 @@ MOMENT = 1.0
 """Seconds within which two requests are one: who stops a service asks all its processes, and these ask each other."""
 
 
+class Stopped(BaseException):
+    """Raised wherever the program happens to be; no `except Exception` on the way may take it for a failure."""
+
+    exit_code = Preempted.exit_code
+
+
 class Interruption:
     """Requests to stop this process; its main thread alone trains."""
 
@@ -26,6 +32,7 @@ class Interruption:
         """Who asked: the name of the first signal."""
         self._since: float | None = None
         self._inside = False
+        self._raised = ""
 
     def heed(self) -> None:
         """Take signals as requests from now on. Call in the main thread of a program of its own."""
@@ -34,19 +41,27 @@ class Interruption:
 
     @contextmanager
     def after_the_step(self) -> Iterator[None]:
-        """Inside, a request only sets `asked`: who is inside looks at it when a step is done. Raises Preempted late."""
+        """Inside, a request only sets `asked`: who is inside looks at it when a step is done. Raises Preempted at last
+        where nobody looked."""
         self._inside = True
         try:
             yield
         finally:
             self._inside = False
         if self.asked:
-            raise self.error("what it trained is done")
+            raise self.error("this training had ended")
 
     def error(self, done: str) -> Preempted:
-        """What to raise, with what is done by now."""
-        who = "its parent process has ended" if self.asked == PARENT_GONE.name else self.asked
-        return Preempted(f"stopped ({who}): {done}; the same command goes on from there")
+        """What a training raises, with what is done by now."""
+        return Preempted(f"stopped ({self._who()}): {done}; the same command goes on from there")
+
+    def refuse_to_go_on(self) -> None:
+        """Raises Stopped where that was raised before, and something on the way has swallowed it."""
+        if self._raised:
+            raise Stopped(self._raised)
+
+    def _who(self) -> str:
+        return "its parent process has ended" if self.asked == PARENT_GONE.name else self.asked
 
     def _ask(self, number: int, _: object) -> None:
         now = time.monotonic()
@@ -55,9 +70,12 @@ class Interruption:
                 os.write(2, b"stopped at once; what was saved before is whole\n")
                 os._exit(Preempted.exit_code)
             self._since = now if self._since is None else self._since
-        self.asked = self.asked or signal.Signals(number).name
+        if self.asked:
+            return  # it is on its way, or cleaning up
+        self.asked = signal.Signals(number).name
         if not self._inside:
-            raise self.error("no training was under way")
+            self._raised = f"stopped ({self._who()}): no training was under way; the same command goes on from there"
+            raise Stopped(self._raised)
 
 
 STOP = Interruption()

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from typing import Any
+from urllib.parse import urlsplit
 
 _FORMS = {  # kind: (a piece of text without which there is none, the form)
     "Hugging Face token": ("hf_", r"(?<![A-Za-z0-9])hf_[A-Za-z0-9]{16,}"),
@@ -14,7 +15,7 @@ _FORMS = {  # kind: (a piece of text without which there is none, the form)
     "Stripe key": ("_live_", r"(?<![A-Za-z0-9])[rs]k_live_[A-Za-z0-9]{16,}"),
     "Slack token": ("xox", r"(?<![A-Za-z0-9])xox[abprs]-[A-Za-z0-9-]{10,}"),
     "private key": ("PRIVATE KEY", r"-----BEGIN [A-Z ]*PRIVATE KEY-----(?:[^-]*-----END [A-Z ]*-----|[\s\S]*)"),
-    "password in a URL": ("://", r"://[^\s:/@]+:[^\s/@]+@"),
+    "password in a URL": ("://", r"://[^\s:/@]*:[^\s/]+@"),
 }
 _COMPILED = {kind: (hint, re.compile(form)) for kind, (hint, form) in _FORMS.items()}
 
@@ -30,6 +31,15 @@ def redacted(text: str) -> str:
         if hint in text:
             text = form.sub(f"[{kind}]", text)
     return text
+
+
+def address(url: str) -> str:
+    """The address of a server without who asks: a name may be a token, and a password has no form."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return redacted(url)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if "@" in parts.netloc else redacted(url)
 
 
 def texts_in(value: Any) -> Iterator[str]:

@@ -30,8 +30,9 @@ def refuse_to_go_on(config: Rl, seen: dict[str, Any], update: int, metrics: Mapp
             "algorithm's lr, or raise rl.kl_coef; the best policy on val before that is the highest best-* in "
             f"{kept}"
         )
-    seen["contrast"] = seen["contrast"] or _differ(metrics)
-    if config.signal_within is not None and not seen["contrast"] and update + 1 >= config.signal_within:
+    seen["contrast"] = seen["contrast"] or _differ(metrics) or config.ptx_coef > 0  # which learns from demonstrations
+    over = config.signal_within is not None and config.signal_within <= update + 1 < config.num_updates
+    if over and not seen["contrast"]:
         raise NumericsError(
             f"no_signal: in {update + 1} updates from the first on no two completions of a prompt had different "
             f"rewards (now all about {metrics['reward']:.3g}), so there is nothing to learn: look at rl.rewards, raise "

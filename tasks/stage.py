@@ -16,6 +16,7 @@ import select
 import shutil
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -26,7 +27,7 @@ import psutil
 
 from rlhf.errors import Busy, Preempted, PreflowError
 from rlhf.incidents import FOLDER as INCIDENTS
-from rlhf.interruption import PARENT_GONE, STOP
+from rlhf.interruption import PARENT_GONE, STOP, Stopped
 from rlhf.spending import spent
 from tasks import environment
 from tasks.arguments import inputs_of, parser
@@ -64,7 +65,7 @@ def main(function: Callable[..., None]) -> None:
     arguments = parser(function).parse_args()
     try:
         code = _run(function, arguments)
-    except PreflowError as error:
+    except (PreflowError, Stopped) as error:
         print(f"{name}: {error}", file=sys.stderr)
         code = error.exit_code
     sys.exit(code)
@@ -81,7 +82,8 @@ def _run(function: Callable[..., None], arguments: argparse.Namespace) -> int:
         _refuse_unversioned(inputs["config"], arguments, place)
     log = Log(place.journal, place.stage)
     with _held(place.scratch):
-        if _forced():
+        begun = time.time()
+        if _forced() and not _began_before(place):
             shutil.rmtree(place.scratch, ignore_errors=True)
             place = replace(place, shared=place.scratch / "shared")
         for folder in (place.scratch, place.shared):
@@ -91,13 +93,13 @@ def _run(function: Callable[..., None], arguments: argparse.Namespace) -> int:
             with memory_named(arguments.params, inputs["config"]):
                 _work(function, inputs, Path(arguments.out), place, log)
         except BaseException as error:
-            _show_incidents(place, log)
-            code = error.exit_code if isinstance(error, PreflowError) else 1
-            status = "KILLED" if isinstance(error, Preempted) else "FAILED"
+            _show_incidents(place, log, begun)
+            code = error.exit_code if isinstance(error, PreflowError | Stopped) else 1
+            status = "KILLED" if isinstance(error, Preempted | Stopped) else "FAILED"
             reason = str(error) or type(error).__name__
             log.event("end", status=status, exit_code=code, reason=reason, cost=figures())
             raise
-        _show_incidents(place, log)
+        _show_incidents(place, log, begun)
         left = {"outs": outputs(root, place.outs), "used": used(), "cost": figures(home(root))}
         log.event("end", status="FINISHED", exit_code=0, reason="", **left)
         if not _under_dvc():  # under a flow the scratch stays until the run is closed
@@ -114,6 +116,7 @@ def _work(function: Callable[..., None], inputs: dict[str, Any], out: Path, plac
     wanted = inspect.signature(function).parameters
     with spent("other"):
         function(**inputs, **{key: value for key, value in extra.items() if key in wanted})
+    STOP.refuse_to_go_on()
     out.mkdir(parents=True, exist_ok=True)
     for child in sorted(staging.iterdir()):
         target = out / child.name
@@ -123,11 +126,16 @@ def _work(function: Callable[..., None], inputs: dict[str, Any], out: Path, plac
     staging.rmdir()
 
 
-def _show_incidents(place: Place, log: Log) -> None:
-    """The journal outlives the scratch folder, and the run's page in MLflow has its files."""
-    for path in sorted(place.scratch.glob(f"**/{INCIDENTS}/*.jsonl")):
-        kept = log.file(path, INCIDENTS)
-        print(f"{place.stage}: what was not finite is kept in {kept}", file=sys.stderr)
+def _show_incidents(place: Place, log: Log, begun: float) -> None:
+    """The journal outlives the scratch folder, and the run's page in MLflow has its files.
+
+    A full disk must not hide how the stage ended.
+    """
+    with suppress(OSError):
+        for path in sorted(place.scratch.glob(f"**/{INCIDENTS}/*.jsonl")):
+            if path.stat().st_mtime >= begun:  # others were shown by the attempt before
+                kept = log.file(path, INCIDENTS)
+                print(f"{place.stage}: what was not finite is kept in {kept}", file=sys.stderr)
 
 
 def _under_dvc() -> bool:
@@ -233,6 +241,14 @@ def _end_with(pid: int) -> None:
     with suppress(ProcessLookupError):
         select.select([os.pidfd_open(pid)], [], [])
     os.kill(os.getpid(), PARENT_GONE)
+
+
+def _began_before(place: Place) -> bool:
+    """Whether another attempt of this very run was cut short: it is gone on with, also where it was forced."""
+    others = [
+        path for path in place.journal.parent.glob(f"{place.stage}-*/events.jsonl") if path.parent != place.journal
+    ]
+    return any(text and '"status": "FINISHED"' not in text for text in (path.read_text("utf-8") for path in others))
 
 
 def _forced() -> bool:

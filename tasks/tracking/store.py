@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from tasks.redact import redacted
+from tasks.redact import address
 from tasks.tracking import views
 from tasks.tracking.boundary import say
 
@@ -39,7 +39,7 @@ class Store:
     @property
     def name(self) -> str:
         """What files call it: its address without a password."""
-        return redacted(self.uri)
+        return address(self.uri)
 
     def experiment(self, name: str) -> str:
         """Id of the experiment, made with a description where there is none."""
@@ -61,7 +61,7 @@ def uri_of(root: Path) -> str:
 
 def name_of(root: Path) -> str:
     """`Store.name` without opening it."""
-    return redacted(uri_of(root))
+    return address(uri_of(root))
 
 
 def is_absent(root: Path) -> bool:

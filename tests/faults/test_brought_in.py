@@ -31,12 +31,13 @@ def test_a_link_out_of_a_folder_is_not_followed(link: str, tmp_path: Path) -> No
 def test_links_inside_a_folder_and_those_of_the_hubs_cache_are(tmp_path: Path) -> None:
     root = checkout(tmp_path)
     for kept, name in (("datasets--us--set/blobs/0123", "datasets--us--set/snapshots/abc/rows.jsonl"),
+                       ("datasets--us--set/blobs/4567", "datasets--us--set/snapshots/abc/data/more.jsonl"),
                        ("plain/rows.jsonl", "plain/again.jsonl")):  # fmt: skip
         for path in (tmp_path / kept, tmp_path / name):
             path.parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / kept).write_text(ROWS)
         (tmp_path / name).symlink_to(tmp_path / kept)
-    folders = ["../datasets--us--set/snapshots/abc", "../plain"]
+    folders = ["../datasets--us--set/snapshots/abc/data", "../plain"]
     listed = brought(root, settled(root, "base.model=../model", f"collect.preferences=[{','.join(folders)}]"))
     files = sorted(path.name for path in (root / "data/inbox/given/preferences").rglob("*.jsonl"))
-    assert files == ["again.jsonl", "rows.jsonl", "rows.jsonl"] and len(listed) == 3
+    assert files == ["again.jsonl", "more.jsonl", "rows.jsonl"] and len(listed) == 3

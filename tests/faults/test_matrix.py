@@ -18,7 +18,8 @@ def declared() -> Iterator[dict[str, Any]]:
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "pytest.mark.faults":
                 named = {keyword.arg: ast.literal_eval(keyword.value) for keyword in node.keywords}
-                yield {"case": ast.literal_eval(node.args[0]), "lost": "nothing"} | named
+                test = path.relative_to(ROOT).as_posix()
+                yield {"case": ast.literal_eval(node.args[0]), "lost": "nothing", "test": test} | named
 
 
 def test_every_case_has_a_test_or_a_reason() -> None:
@@ -26,11 +27,13 @@ def test_every_case_has_a_test_or_a_reason() -> None:
 
 
 def test_the_page_says_what_the_tests_say() -> None:
+    """A row that no test has any more is a lie; a case that is not shown yet is named as such."""
+
     def key(entry: dict[str, Any]) -> tuple[Any, ...]:
-        return entry["case"], entry["injected"], entry["happens"], entry["lost"]
+        return entry["case"], entry["injected"], entry["happens"], entry["lost"], entry["test"].partition("::")[0]
 
     written = {key(vars(claim)) for claim in faults.kept()}
-    assert written == {key(entry) for entry in declared()}, "run `python -m tools.faults`"
+    assert written <= {key(entry) for entry in declared()}, "run `python -m tools.faults`"
     page = faults.PAGE.read_text("utf-8")
     assert "\n".join(faults.lines(faults.kept())) in page
 

@@ -67,13 +67,14 @@ def test_what_the_environment_and_remotes_hold_is_written_nowhere(project: Path)
     variables = {
         "HF_TOKEN": TOKEN,
         "OPENAI_API_KEY": KEY,
-        "MLFLOW_TRACKING_URI": f"http://ann:{WORD}@127.0.0.1:{port}",  # where nobody answers
         "DATABASE_URL": f"postgresql://ann:{WORD}@127.0.0.1/preflow",
     }
-    for arguments in (["run", "--json"], ["status"], ["doctor"]):
-        done = preflow(project, *arguments, **variables)
+    away = {"MLFLOW_TRACKING_URI": f"http://ann:{WORD}@127.0.0.1:{port}"}  # where nobody answers
+    for arguments in (["run", "--json"], ["status"], ["doctor"], ["run"]):
+        done = preflow(project, *arguments, **variables, **({} if "--json" in arguments else away))
         assert not [secret for secret in (TOKEN, KEY, WORD) if secret in done.stdout + done.stderr], arguments
-        assert done.returncode == 0 or arguments != ["run", "--json"], done.stderr[-3000:]
+        assert done.returncode == 0 or "doctor" in arguments, done.stderr[-3000:]
+    assert (project / "mlruns/mlflow.db").stat().st_size > 0
     assert holders(project, TOKEN) | holders(project, KEY) == set()
     assert holders(project, WORD) == {".git/config", ".dvc/config.local"}  # where its user has put it
 
@@ -108,16 +109,19 @@ def test_what_a_row_holds_goes_no_further_than_the_raw_data(project: Path) -> No
 @pytest.mark.faults(
     48, injected="a token in params.yaml, in a profile, in --set", happens="refused by the key's name before DVC runs"
 )
-@pytest.mark.parametrize("where", ["params.yaml", "--set"])
+@pytest.mark.parametrize("where", ["params.yaml", "a profile", "--set"])
 def test_what_params_hold_is_refused(where: str, project: Path) -> None:
     if where == "params.yaml":
         path = project / "params.yaml"
         path.write_text(path.read_text().replace("name: policy", f"name: {TOKEN}"))
         assert TOKEN in path.read_text()
         done = preflow(project, "run")
+    elif where == "a profile":
+        (project / "profiles/mine.yaml").write_text(f"registry:\n  name: {TOKEN}\n")
+        done = preflow(project, "run", "--profile", "mine")
     else:
         done = preflow(project, "run", "--set", f"registry.name={TOKEN}")
     assert done.returncode == 2, done.stderr[-3000:]
     assert "registry.name" in done.stderr and "environment variable" in done.stderr and TOKEN not in done.stderr
-    assert holders(project, TOKEN) <= {"params.yaml"}
+    assert holders(project, TOKEN) <= {"params.yaml", "profiles/mine.yaml"}
     assert not (project / "dvc.lock").exists()

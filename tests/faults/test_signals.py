@@ -1,5 +1,6 @@
 """A training that is asked to stop: saved after the step it is in, and gone on with; asked again, it ends at once."""
 
+import contextlib
 import json
 import os
 import signal
@@ -128,7 +129,35 @@ def test_between_trainings_it_ends_at_once(tmp_path: Path) -> None:
         (tmp_path / "outlived").touch()
 
     assert ended(work, tmp_path / "errors") == 1
-    assert "Preempted: stopped (SIGTERM)" in (tmp_path / "errors").read_text() and not (tmp_path / "outlived").exists()
+    assert "Stopped: stopped (SIGTERM)" in (tmp_path / "errors").read_text() and not (tmp_path / "outlived").exists()
+
+
+def test_nothing_takes_a_request_for_a_failure_and_goes_on(tmp_path: Path) -> None:
+    """Libraries catch all errors of what they run; and who cleans up after one request is not hit by the next."""
+
+    def work() -> None:
+        interruption.STOP.heed()
+        with contextlib.suppress(Exception):
+            try:
+                os.kill(os.getpid(), signal.SIGTERM)
+            finally:
+                os.kill(os.getpid(), interruption.PARENT_GONE)
+                (tmp_path / "cleaned").touch()
+        (tmp_path / "outlived").touch()
+
+    assert ended(work) == 1
+    assert (tmp_path / "cleaned").exists() and not (tmp_path / "outlived").exists()
+
+
+def test_a_request_that_something_swallowed_is_not_forgotten(tmp_path: Path) -> None:
+    def work() -> None:
+        interruption.STOP.heed()
+        with contextlib.suppress(BaseException):
+            os.kill(os.getpid(), signal.SIGTERM)
+        interruption.STOP.refuse_to_go_on()
+
+    assert ended(work, tmp_path / "errors") == 1
+    assert "Stopped: stopped (SIGTERM)" in (tmp_path / "errors").read_text()
 
 
 @pytest.mark.faults(
@@ -179,7 +208,6 @@ Path("data/collect/text").write_text("done")
 )
 @pytest.mark.faults(
     8, injected="SIGTERM to a stage of a run, the run itself goes on", happens="the stage is begun again, three times",
-    lost="at most the step it was in",
 )  # fmt: skip
 def test_a_stage_that_was_asked_to_stop_is_begun_again_by_the_run(how: str, times: int, tmp_path: Path) -> None:
     toy = make_toy(tmp_path / "project")

@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,7 @@ def killed_with_two_checkpoints(root: Path) -> list[Path]:
     there: list[Path] = []
     while len(there) < 2:
         assert run.poll() is None, "the run ended before SFT had two checkpoints"
+        threading.Event().wait(0.05)
         there = sorted(path.parent for path in root.glob(".preflow/scratch/sft-*/*/step-*/manifest.json"))
     for process in [psutil.Process(run.pid), *psutil.Process(run.pid).children(recursive=True)]:
         process.send_signal(signal.SIGKILL)

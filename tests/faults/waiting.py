@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import psutil
@@ -87,7 +88,7 @@ def at_work(root: Path, running: subprocess.Popen[str]) -> psutil.Process:
     """The stage that waits, once it does."""
     while not (root / "began").exists() or not (root / "began").read_text().endswith("\n"):
         assert running.poll() is None, running.communicate()
-        os.sched_yield()
+        threading.Event().wait(0.02)
     return psutil.Process(int((root / "began").read_text().split()[-2]))
 
 

@@ -10,6 +10,15 @@ from flows.runner import Place, last_event, run_stage
 from tasks.outcome import StageResult
 from tests.flows.toy import gone
 
+# as a stage does before dvc looks at what it wrote
+ENDS_WELL = """
+import json, os
+from pathlib import Path
+folder = Path(os.environ["PREFLOW_HOME"], "journal", os.environ["PREFLOW_RUN"], "collect-1")
+folder.mkdir()
+(folder / "events.jsonl").write_text(json.dumps({"event": "end", "exit_code": 0, "reason": ""}) + "\\n")
+"""
+
 
 def ran(root: Path, name: str, run: str = "r", cancel: threading.Event | None = None) -> tuple[StageResult, list[str]]:
     lines: list[str] = []
@@ -60,6 +69,13 @@ def test_what_fails_before_the_journal_is_told_by_its_last_line(toy: Path) -> No
     (toy / "stage.py").write_text("raise SystemExit('collect: environment.json is missing')")
     result, _ = ran(toy, "collect")
     assert result.reason == "environment.json is missing"
+
+
+def test_a_stage_that_ended_well_and_whose_output_is_not_there_has_failed(toy: Path) -> None:
+    (toy / "stage.py").write_text(ENDS_WELL)
+    result, _ = ran(toy, "collect")
+    assert (result.state, result.exit_code) == ("failed", 1)
+    assert "data/collect" in result.reason and "does not exist" in result.reason
 
 
 def test_a_torn_journal_still_tells_what_is_whole(tmp_path: Path) -> None:

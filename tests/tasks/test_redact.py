@@ -1,6 +1,6 @@
 import pytest
 
-from tasks.redact import redacted, secret_in
+from tasks.redact import address, redacted, secret_in
 
 SECRETS = {  # put together here, so that no scanner takes this file for a leak
     "Hugging Face token": "hf_" + "aB3" * 8,
@@ -38,3 +38,14 @@ def test_a_secret_is_named_by_kind_and_masked(kind):
 def test_ordinary_text_is_left_alone(text):
     assert secret_in(text) is None
     assert redacted(text) == text
+
+
+@pytest.mark.parametrize("user", [":pa55", "ann:p@ss", "ann:pa:ss"])
+def test_a_password_in_a_url_is_whatever_stands_before_the_host(user):
+    assert redacted(f"redis://{user}@host/0") == "redis[password in a URL]host/0"
+
+
+def test_an_address_names_nobody():
+    assert address("https://t0ken@host:5000/mlflow") == "https://host:5000/mlflow"
+    assert address("http://ann:p@ss@host") == "http://host"
+    assert address("sqlite:////a/b.db") == "sqlite:////a/b.db"

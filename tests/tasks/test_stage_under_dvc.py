@@ -55,3 +55,14 @@ def test_forced_it_takes_nothing_up(root: Path) -> None:
     assert start(root, "-f").wait() == 0
     assert not (scratch / "checkpoint").exists()
     assert (root / "data/toy/model/seen").read_text() == ""  # neither from what other runs have kept
+
+
+def test_forced_it_goes_on_where_another_attempt_of_the_same_run_was_cut_short(root: Path) -> None:
+    """That one has begun from nothing, and a run begins what others asked to stop again."""
+    assert start(root).wait() == 0
+    (scratch,) = [path for path in (root / ".preflow" / "scratch").iterdir() if path.is_dir()]
+    (scratch / "checkpoint").touch()
+    events = root / ".preflow/journal/test/toy-1/events.jsonl"
+    events.write_text(events.read_text().replace("FINISHED", "KILLED"))
+    assert start(root, "-f").wait() == 0
+    assert (scratch / "checkpoint").exists()
