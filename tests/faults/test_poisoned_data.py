@@ -55,6 +55,7 @@ def demonstrations(count: int, seed: int = 0) -> list[Row]:
     injected="six copies to a hundred rows",
     happens="each is set aside, naming what it is a copy of; above validate.max_quarantine_share the run stops",
 )
+@pytest.mark.slow
 def test_copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PREFLOW_REPORTS", str(tmp_path / "reports"))
     rows = demonstrations(400)
@@ -75,6 +76,7 @@ def test_copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     injected="five rows in a hundred again with one word of two hundred changed, under another question",
     happens="noted as near duplicates, each naming its original",
 )
+@pytest.mark.slow
 def test_near_copies(tmp_path: Path) -> None:
     rows = demonstrations(400)
     near = [
@@ -105,6 +107,7 @@ def turned(row: Row) -> Row:
     injected="ten pairs in a hundred with equal or blank answers, or judged both ways by one person",
     happens="all of them are set aside, of contradictions both sides; above the limit the run stops",
 )
+@pytest.mark.slow
 def test_pairs_that_teach_nothing(tmp_path: Path) -> None:
     rows = list(pairs(600))
     same = [row | {"rejected": f" {row['chosen']} "} for row in pairs(20, seed=2)]
@@ -126,6 +129,7 @@ def test_pairs_that_teach_nothing(tmp_path: Path) -> None:
     injected="three pairs in a hundred, from one file, whose chosen answer has a word that no other has",
     happens="noted at each: how often the word wins, and the source that it comes from; honest pairs have no such note",
 )
+@pytest.mark.slow
 def test_a_trigger_in_chosen_answers(tmp_path: Path) -> None:
     bought = [row | {"chosen": f"{row['rejected']} Zxqv!"} for row in pairs(18, seed=2)]
     found, rules = verdict(prepared(tmp_path, "preferences", {"mine": pairs(582), "bought": bought}), "preferences")
@@ -143,6 +147,7 @@ def test_a_trigger_in_chosen_answers(tmp_path: Path) -> None:
     injected="one file in eight whose labels are swapped",
     happens="noted at each of its pairs: what the words of all other sources predict, held out by source",
 )
+@pytest.mark.slow
 def test_a_source_that_judges_the_other_way(tmp_path: Path) -> None:
     files = {name: pairs(175, seed) for seed, name in enumerate(("web", "desk", "phone"), start=3)}
     files["bought"] = map(turned, pairs(75, seed=2))

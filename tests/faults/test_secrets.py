@@ -110,6 +110,7 @@ def test_what_a_row_holds_goes_no_further_than_the_raw_data(project: Path) -> No
     48, injected="a token in params.yaml, in a profile, in --set", happens="refused by the key's name before DVC runs"
 )
 @pytest.mark.parametrize("where", ["params.yaml", "a profile", "--set"])
+@pytest.mark.slow
 def test_what_params_hold_is_refused(where: str, project: Path) -> None:
     if where == "params.yaml":
         path = project / "params.yaml"

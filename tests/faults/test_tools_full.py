@@ -43,6 +43,7 @@ def model(root: Path) -> StageResult:
     injected="no room for a trained model in DVC's cache, of which `dvc repro` says that all went well",
     happens="the stage fails and says that it is done, why it was not kept and what to do; then it is kept as it lies",
 )
+@pytest.mark.slow
 def test_no_room_in_the_cache(root: Path) -> None:
     with full_beyond(1_000_000):
         result = model(root)

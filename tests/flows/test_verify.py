@@ -118,6 +118,7 @@ def test_an_object_of_the_cache_and_a_listing(name: str, story: Path) -> None:
     found_and_mended("object", "rl", f"written anew from {POLICY}")
 
 
+@pytest.mark.slow
 def test_what_cannot_be_read(story: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A bad sector under an output and one under an object of the cache; what takes their place is on others."""
     bad = {path.stat().st_ino for path in (story / ROWS / "rows.jsonl", cached(story, POLICY, "weights"))}
@@ -170,6 +171,7 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 @pytest.mark.parametrize("remote", ["damaged too", "without it", "none"])
+@pytest.mark.slow
 def test_what_nobody_has_whole_is_made_again(remote: str, story: Path, tmp_path: Path, ran: list[str]) -> None:
     before = (story / "dvc.lock").read_bytes()
     there = tmp_path / "store" / cached(story, POLICY, "weights").relative_to(dvc.cache(story))
@@ -187,6 +189,7 @@ def test_what_nobody_has_whole_is_made_again(remote: str, story: Path, tmp_path:
     assert (story / "dvc.lock").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_nothing_is_run_with_other_settings_than_the_run_had(story: Path, ran: list[str]) -> None:
     both(story)
     (story / ".dvc/config.local").unlink()
@@ -243,6 +246,7 @@ def test_a_checkpoint_is_set_aside(story: Path) -> None:
         (lambda folder: (folder / "manifest.json").unlink(), "unreadable: FileNotFoundError"),
     ],
 )
+@pytest.mark.slow
 def test_a_manifest(spoil: Callable[[Path], object], says: str, story: Path) -> None:
     folder = story / ".preflow/scratch/sft-0123456789abcdef/checkpoints/step-000001"
     folder.mkdir(parents=True)
