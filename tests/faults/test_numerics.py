@@ -142,7 +142,7 @@ def rewarding(value: Callable[[int, int], float]) -> Any:
 
 @pytest.mark.parametrize("name", ["grpo", "rloo", "ppo"])
 @pytest.mark.faults(
-    24, injected="a reward that is 1 for everything", happens="“no_signal” within ten updates, with what to look at"
+    24, injected="a reward that is 1 for everything", happens="“no_signal” after rl.signal_within updates, and why"
 )
 def test_a_reward_that_says_nothing_ends_the_training(
     name: str, inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
