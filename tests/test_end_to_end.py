@@ -47,10 +47,15 @@ def sh(root: Path, *command: str) -> str:
     return done.stdout
 
 
+def typed(root: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """`preflow …` of the code in `root`, with these environment variables besides."""
+    command = [sys.executable, "-m", "flows.cli", *arguments]
+    return subprocess.run(command, cwd=root, text=True, capture_output=True, env=environ() | variables, check=False)
+
+
 def preflow(root: Path, *arguments: str, code: int = 0) -> dict[str, Any]:
     """`preflow run --json …` of the code in `root`; what it printed on stdout, which must be one JSON object alone."""
-    command = [sys.executable, "-m", "flows.cli", "run", "--json", *arguments]
-    done = subprocess.run(command, cwd=root, text=True, capture_output=True, env=environ(), check=False)
+    done = typed(root, "run", "--json", *arguments)
     assert done.returncode == code, done.stderr[-4000:]
     found: dict[str, Any] = json.loads(done.stdout) if done.stdout else {}
     return found | {"stderr": done.stderr}

@@ -80,7 +80,7 @@ def look() -> Look:
         "server_mb": round(sum(_memory(process) for process in servers) / 2**20),
         "server_files": sum(_open_files(process) for process in servers),
         "temporary": _files(TMP),
-        "dvc_tmp": _files(PLACE / ".dvc/tmp", but=("repos", "rwlock", "btime", "lock")),
+        "dvc_tmp": _files(PLACE / ".dvc/tmp"),
         "scratch": _files(PLACE / ".preflow/scratch"),
         "worktrees": worktrees.stdout.count("\n") - 1,
         "prefect_mb": _size(PLACE / ".preflow/prefect"),
@@ -102,8 +102,8 @@ def _open_files(process: psutil.Process) -> int:
     return 0
 
 
-def _files(folder: Path, but: tuple[str, ...] = ()) -> int:
-    return sum(len(names) for path, _, names in os.walk(folder) if not set(Path(path).parts) & set(but))
+def _files(folder: Path) -> int:
+    return sum(len(names) for _, _, names in os.walk(folder))
 
 
 def _size(path: Path) -> int:

@@ -1,6 +1,5 @@
 """Pipelines beside an MLflow server that is dead, slow, or dies: the same weights, and in the end the same record."""
 
-import os
 import subprocess
 import sys
 import threading
@@ -17,7 +16,7 @@ from bench.kills.checkout import SHORT
 from flows.processes import end_group
 from tests.faults.middleman import Middleman
 from tests.ports import free_ports
-from tests.test_end_to_end import copied
+from tests.test_end_to_end import copied, typed
 
 pytestmark = pytest.mark.slow
 MEASURED = ("seconds", "system/", "time/", "speed/", "cost/", "_per_second", "peak", "mfu")
@@ -57,10 +56,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def preflow(root: Path, port: int, *arguments: str) -> str:
     """A command against the server at this port; what it said on stderr."""
-    environ = os.environ | {"MLFLOW_TRACKING_URI": f"http://127.0.0.1:{port}", "OMP_NUM_THREADS": "1"}
-    environ.pop("PREFECT_API_URL", None)
-    command = [sys.executable, "-m", "flows.cli", *arguments]
-    done = subprocess.run(command, cwd=root, env=environ, text=True, capture_output=True, check=False)
+    done = typed(root, *arguments, MLFLOW_TRACKING_URI=f"http://127.0.0.1:{port}", OMP_NUM_THREADS="1")
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stderr
 

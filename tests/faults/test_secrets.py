@@ -1,7 +1,6 @@
 """Secrets in rows, params, environment and addresses of remotes: nothing that a run writes has them."""
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ import pytest
 from bench.kills.checkout import SHORT
 from rlhf.records import read_rows
 from tests.ports import free_ports
-from tests.test_end_to_end import copied
+from tests.test_end_to_end import copied, typed
 
 WORD = "pa55" + "w0rd" * 4  # put together here, so that no scanner takes this file for a leak
 TOKEN, KEY = "hf_" + "aB3x" * 6, "sk-" + "proj-Zz9y" * 4
@@ -28,15 +27,10 @@ def project(tmp_path: Path) -> Iterator[Path]:
 
 def preflow(root: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     """A command of a user whose home is beside the project."""
-    environ = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "MLFLOW_"))}
-    environ |= {
-        "HOME": str(root.parent / "home"),
-        "OMP_NUM_THREADS": "1",
-        "DVC_SITE_CACHE_DIR": str(root.parent / "site"),
-    }
-    (root.parent / "home").mkdir(exist_ok=True)
-    command = [sys.executable, "-m", "flows.cli", *arguments]
-    return subprocess.run(command, cwd=root, env=environ | variables, text=True, capture_output=True, check=False)
+    home = root.parent / "home"
+    home.mkdir(exist_ok=True)
+    own = {"HOME": str(home), "OMP_NUM_THREADS": "1", "DVC_SITE_CACHE_DIR": str(root.parent / "site")}
+    return typed(root, *arguments, **own, **variables)
 
 
 def holders(root: Path, secret: str) -> set[str]:

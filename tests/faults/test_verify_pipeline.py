@@ -17,7 +17,7 @@ from flows import dvc
 from flows.cache import files_of
 from tasks.lineage import read_tree
 from tests.flows.test_verify import flip
-from tests.test_end_to_end import copied
+from tests.test_end_to_end import copied, environ, typed
 
 pytestmark = pytest.mark.slow
 ADAPTER = "adapter_model.safetensors"
@@ -30,12 +30,8 @@ def project(tmp_path: Path) -> Iterator[Path]:
     preflow(root, "stop")
 
 
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "flows.cli", *arguments]
-
-
 def preflow(root: Path, *arguments: str, code: int = 0) -> str:
-    done = subprocess.run(command(*arguments), cwd=root, text=True, capture_output=True, check=False)
+    done = typed(root, *arguments)
     assert done.returncode == code, done.stderr[-3000:]
     return done.stdout
 
@@ -48,7 +44,13 @@ def verify(root: Path, *options: str, code: int) -> dict[tuple[str, str], Any]:
 
 def killed_with_two_checkpoints(root: Path) -> list[Path]:
     """Run until SFT has two checkpoints, then kill -9 all of the run; the checkpoints."""
-    run = subprocess.Popen(command("run"), cwd=root, start_new_session=True, stderr=subprocess.DEVNULL)
+    run = subprocess.Popen(
+        [sys.executable, "-m", "flows.cli", "run"],
+        cwd=root,
+        env=environ(),
+        start_new_session=True,
+        stderr=subprocess.DEVNULL,
+    )
     there: list[Path] = []
     while len(there) < 2:
         assert run.poll() is None, "the run ended before SFT had two checkpoints"
