@@ -13,6 +13,7 @@ from flows.commands import (
     doctor,
     lineage,
     models,
+    plan,
     report,
     retrain,
     run,
@@ -36,6 +37,7 @@ app = typer.Typer(
     "85 stopped, 86 numerics, 87 a service is down.",
 )
 app.command(help=run.HELP)(run.run)
+app.command(help=plan.HELP)(plan.plan)
 app.command(help=compare.HELP)(compare.compare)
 app.command(help=models.CHAT_HELP)(models.chat)
 app.command(help=models.EXPORT_HELP)(models.export)

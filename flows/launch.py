@@ -11,7 +11,20 @@ from pathlib import Path
 
 from ruamel.yaml import YAML
 
-from flows import champion, closing, dvc, given, guards, placing, profiles, running, server, workspace, worktrees
+from flows import (
+    champion,
+    closing,
+    dvc,
+    given,
+    guards,
+    placing,
+    plan_check,
+    profiles,
+    running,
+    server,
+    workspace,
+    worktrees,
+)
 from flows.busy import busy
 from flows.request import Report, Run, Start, Wish
 from rlhf.errors import DependencyDown
@@ -69,6 +82,8 @@ def run(
             this, todo = _todo(this, whole, say)
             if todo:
                 guards.check_disk(root)
+                if wish.planned:
+                    plan_check.refuse_hopeless(this, todo, say)
                 prefect = _prefect(root)
             if prefect and not _answers(prefect, root, cancel, needed=bool(todo or wish.retrain)):
                 prefect = None
@@ -76,6 +91,7 @@ def run(
         with busy(f"run {report.run}: keeping what it was"):
             closing.keep(this, results, say)
             closing.judge(this, results, say)
+            plan_check.remember(this, report.costs, [one.name for one in results.values() if one.state == "ran"])
         report.seconds = round(time.monotonic() - began, 1)
         done_with = bool(resolved.label) and report.exit_code in (0, closing.NOT_PROMOTED) and not wish.keep
         report.worktree = str(place.tree) if resolved.label and not done_with else ""

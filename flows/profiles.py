@@ -180,6 +180,16 @@ def check(values: Mapping[str, Any], further: Mapping[str, str]) -> None:
         raise ConfigError("\n".join(hinted(line, values, further) for line in str(error).splitlines())) from None
 
 
+def whole(resolved: Resolved) -> dict[str, Any]:
+    """All settings of a run, with the defaults of every key that nobody gave."""
+    from tasks.config.params import with_sections
+
+    found: dict[str, Any] = (
+        with_sections(resolved.further).parse(resolved.values, "").model_dump(mode="json", by_alias=True)
+    )
+    return found
+
+
 def _sections(dvc_yaml: Path) -> dict[str, str]:
     return further_sections(read_yaml(dvc_yaml)) if dvc_yaml.exists() else {}
 

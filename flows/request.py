@@ -55,6 +55,8 @@ class Wish:
     require_promotion: bool = False
     rerun: bool = False
     keep: bool = False
+    planned: bool = True
+    """Refuse a run that cannot fit before its first stage."""
     command: str = ""
     retrain: str = ""
     """Why, for one that retraining asked for: it promotes whatever its settings, and sends what it promotes."""

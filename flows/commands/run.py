@@ -49,6 +49,9 @@ def run(
     keep: Annotated[
         bool, typer.Option("--keep", metavar="", help="keep the worktree of a run with a profile or settings")
     ] = False,
+    planned: Annotated[
+        bool, typer.Option("--plan/--no-plan", metavar="", help="refuse what cannot fit before it begins")
+    ] = True,
 ) -> None:
     from flows import launch, workspace
     from flows.request import Wish
@@ -60,6 +63,7 @@ def run(
         require_promotion=require_promotion,
         rerun=rerun,
         keep=keep,
+        planned=planned,
         command=shlex.join(["preflow", *sys.argv[1:]]),
     )
     root = workspace.find_root(Path.cwd())

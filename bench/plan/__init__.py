@@ -1,0 +1,1 @@
+"""Whether `preflow plan` says what a training then takes."""

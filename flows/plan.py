@@ -1,0 +1,205 @@
+"""What a run will take, stage by stage, before its first step: memory, disk, tokens, time; and what to change.
+
+Worked out from sizes alone, in a moment and without torch. The formulas are those of `rlhf.footprint`; what earlier
+stages took beside what was said of them corrects the next plan (`flows.plan_measured`).
+"""
+
+import shutil
+from collections.abc import Collection, Iterator, Mapping
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from flows import plan_measured
+from flows.plan_card import RESERVE, Card
+from flows.plan_data import Facts, facts
+from flows.plan_sizes import sizes_of
+from flows.plan_stages import Need, module_of, need
+from flows.plan_work import disk_of, tokens_of
+from rlhf.footprint import How, Sizes
+from tasks.graph import Graph, Stage
+
+KINDS = {"base": "corpus", "sft": "demonstrations", "rejection_sampling": "demonstrations"}
+"""The data that a module's rows are as long as; of the others the preferences, or the prompts."""
+CHANGES: list[tuple[str, Any, str]] = [
+    ("training.gradient_checkpointing", True, "a third more time"),
+    ("training.optimizer", "adamw_8bit", "moments in 8 bits"),
+    ("training.dtype", "bfloat16", "half precision"),
+    ("training.method", "lora", "an adapter on frozen weights"),
+    ("training.method", "qlora", "the frozen weights in 4 bits"),
+]
+"""In the order of what they cost: first what changes nothing but time."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A stage of the plan."""
+
+    need: Need
+    peak: float
+    """Bytes with the libraries, corrected by what was measured."""
+    fits: bool
+    change: str
+    """The cheapest change with which it fits; empty where it does, or where nothing helps."""
+    disk: float
+    """Bytes."""
+    tokens: float
+    """That the stage trains on or samples; 0: not known."""
+    factor: float
+    """Measured over predicted, of earlier runs; 1: never measured."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All stages that use a model."""
+
+    sizes: Sizes
+    how: How
+    card: Card
+    lines: list[Line]
+    disk: float
+    """Bytes of all stages together."""
+    free: float | None
+    """Of this machine's disk; None where the plan is for another machine."""
+    assumed: list[str]
+    """Kinds of data whose lengths nobody has measured yet."""
+
+    @property
+    def fits(self) -> bool:
+        return all(line.fits for line in self.lines) and (self.free is None or self.disk <= self.free)
+
+
+@dataclass(frozen=True)
+class _Situation:
+    """What all stages of a plan share."""
+
+    root: Path
+    values: Mapping[str, Any]
+    sizes: Sizes
+    card: Card
+
+
+def how_of(values: Mapping[str, Any], card: Card) -> How:
+    """Section `training`, on this card."""
+    training = values["training"]
+    return How(
+        method=training["method"],
+        rank=training["rank"],
+        optimizer=training["optimizer"],
+        dtype=training["dtype"],
+        gradient_checkpointing=training["gradient_checkpointing"],
+        cuda=card.gpu,
+        shards=card.count,
+    )
+
+
+def plan(
+    root: Path,
+    graph: Graph,
+    values: Mapping[str, Any],
+    card: Card,
+    shape: str = "",
+    only: Collection[str] = (),
+    here: bool = True,
+) -> Plan:
+    """The plan of a graph with these settings (all of them, as `whole` gives them).
+
+    Args:
+        shape: a named model instead of the configured one.
+        only: stages that are going to run; empty: all.
+        here: whether it is this machine that they run on.
+
+    Raises:
+        ConfigError: the model's sizes are not known here.
+    """
+    if shape:
+        values = _changed(values, "base.source", "checkpoint")
+    about = _Situation(root, values, sizes_of(root, values["base"], shape), card)
+    stages = [stage for name, stage in graph.stages.items() if module_of(stage) and (not only or name in only)]
+    lines = list(_lines(about, stages))
+    kinds = {_kind(stage) for stage in stages}
+    assumed = sorted(kind for kind in kinds if not facts(root, kind, values).measured)
+    free = float(shutil.disk_usage(root).free) if here else None
+    return Plan(about.sizes, how_of(values, card), card, lines, sum(line.disk for line in lines), free, assumed)
+
+
+def _lines(about: _Situation, stages: Collection[Stage]) -> Iterator[Line]:
+    ratios = plan_measured.ratios(about.root)
+    for stage in stages:
+        module, section = module_of(stage) or ("", "")
+        data = facts(about.root, _kind(stage), about.values)
+        factor = ratios.get(plan_measured.key(module, about.card.gpu, how_of(about.values, about.card)), 1.0)
+        found = _need(about, stage, about.values, data)
+        peak = _peak(about, found, factor)
+        fits = peak <= about.card.size * (1 - RESERVE)
+        change = "" if fits else _cheapest(about, stage, section, data, factor)
+        how = how_of(about.values, about.card)
+        tokens = tokens_of(module, about.values[section], about.values, data)
+        yield Line(found, peak, fits, change, disk_of(module, about.sizes, how), tokens, factor)
+
+
+def _kind(stage: Stage) -> str:
+    module, _ = module_of(stage) or ("", "")
+    return KINDS.get(module, "preferences" if module in ("reward_model", "dpo") else "prompts")
+
+
+def _need(about: _Situation, stage: Stage, values: Mapping[str, Any], data: Facts) -> Need:
+    found = need(stage, values, about.sizes, how_of(values, about.card), data.lengths)
+    assert found is not None, f"{stage.name} uses no model"
+    return found
+
+
+def _peak(about: _Situation, found: Need, factor: float) -> float:
+    return (about.card.libraries + found.peak) * factor
+
+
+def _cheapest(about: _Situation, stage: Stage, section: str, data: Facts, factor: float) -> str:
+    """Settings with which the stage fits: one alone if one does, else the first ones together; empty where none do."""
+    room = about.card.size * (1 - RESERVE)
+
+    def fits(values: Mapping[str, Any]) -> bool:
+        return _peak(about, _need(about, stage, values, data), factor) <= room
+
+    limit = f"{section}.max_batch_tokens"
+    smaller = list(_smaller(about.values[section].get("max_batch_tokens", 0), data))
+    alone = [(limit, size, "smaller passes, same result but for rounding") for size in smaller] + CHANGES
+    for key, value, why in alone:
+        if fits(_changed(about.values, key, value)):
+            return f"{key}={_word(value)} ({why})"
+    taken: list[str] = []
+    values = about.values
+    for key, value, _ in [*alone[len(smaller) - 1 : len(smaller)], *CHANGES]:
+        values = _changed(values, key, value)
+        taken = [one for one in taken if not one.startswith(f"{key}=")] + [f"{key}={_word(value)}"]
+        if fits(values):
+            return ", ".join(taken)
+    return _more_cards(about, stage, values, data, factor)
+
+
+def _more_cards(about: _Situation, stage: Stage, values: Mapping[str, Any], data: Facts, factor: float) -> str:
+    """How many cards it takes where weights, gradients and moments are spread over them."""
+    for count in (2**power for power in range(1, 9)):
+        card = replace(about.card, count=about.card.count * count)
+        wider = replace(about, card=card)
+        if _peak(wider, _need(wider, stage, about.values, data), factor) <= card.size * (1 - RESERVE):
+            return f"{card.count} of them (--n {card.count})"
+    return ""
+
+
+def _smaller(limit: int, data: Facts) -> Iterator[int]:
+    """Halves of the tokens of a pass, down to one row."""
+    while limit // 2 >= 2 * data.lengths.longest:
+        limit //= 2
+        yield limit
+
+
+def _changed(values: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
+    changed = deepcopy(dict(values))
+    section, _, name = key.partition(".")
+    changed[section][name] = value
+    return changed
+
+
+def _word(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,81 @@
+"""What there is to work on: a GPU with its memory, or this machine's own."""
+
+import re
+import shutil
+import subprocess
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from tasks.config import ConfigError
+
+GIB = 2**30
+LIBRARIES = {"gpu": 1.0, "cpu": 0.4}
+"""GiB beside all tensors: a CUDA context, or the imported libraries."""
+RESERVE = 0.1
+"""Share of a memory that is better left free: allocators waste some."""
+
+
+@dataclass(frozen=True)
+class Card:
+    """One memory that a stage has to fit into, and how many of its kind work together."""
+
+    name: str
+    size: float
+    """Bytes."""
+    count: int = 1
+    gpu: bool = True
+
+    @property
+    def libraries(self) -> float:
+        """Bytes that are taken before the first tensor."""
+        return LIBRARIES["gpu" if self.gpu else "cpu"] * GIB
+
+
+def card_of(gpu: str, count: int) -> Card:
+    """The one that is meant: a GPU of this size, else the smallest one that is there, else the machine's memory.
+
+    Raises:
+        ConfigError: no size of a memory.
+    """
+    if gpu:
+        return Card(gpu, parse(gpu), count)
+    found = _gpus()
+    if found:
+        smallest = min(found)
+        return Card(f"GPU of {smallest / GIB:.0f} GiB", smallest, count)
+    total = _memory()
+    return Card(f"this machine's {total / GIB:.0f} GiB", total, count, gpu=False)
+
+
+def parse(text: str) -> float:
+    """ "24GB", "80G", "141GiB" in bytes; what vendors call GB is GiB of memory on a card.
+
+    Raises:
+        ConfigError: not a size.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(?:G|GB|GiB)?", text.strip(), re.IGNORECASE)
+    if not found or not float(found[1]):
+        raise ConfigError(f"--gpu {text}: expected the size of a GPU's memory, as 24GB")
+    return float(found[1]) * GIB
+
+
+def _gpus() -> list[float]:
+    """Memories of the GPUs that the driver names, bytes; asked without torch, which takes seconds to import."""
+    if not shutil.which("nvidia-smi"):
+        return []
+    asked = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    with suppress(OSError, subprocess.SubprocessError, ValueError):
+        told = subprocess.run(asked, capture_output=True, text=True, check=True, timeout=5).stdout
+        return [float(line) * 2**20 for line in told.split()]
+    return []
+
+
+def _memory() -> float:
+    """Of this machine, or of the container that this runs in, bytes."""
+    total = float(psutil.virtual_memory().total)
+    with suppress(OSError, ValueError):
+        total = min(total, float(Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii")))
+    return total

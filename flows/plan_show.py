@@ -1,0 +1,100 @@
+"""A plan as a table and as JSON."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from flows.plan import Line, Plan
+from flows.plan_card import GIB, RESERVE
+
+TERMS = ("weights", "moments", "gradients", "activations", "logits", "keys and values", "other models")
+LAST = ("peak", "when", "fits", "disk", "tokens", "last time")
+SHORT = {"keys and values": "cache", "other models": "others"}
+
+
+def lines(plan: Plan, seconds: Mapping[str, float], width: int) -> Iterator[str]:
+    """What a person reads; `seconds` are those of earlier runs by stage."""
+    count = f"{plan.card.count} × " if plan.card.count > 1 else ""
+    room = plan.card.size * (1 - RESERVE) / GIB
+    yield (
+        f"{_count(plan.sizes.parameters)} weights, {plan.how.method}, {plan.how.dtype}, on {count}{plan.card.name}; "
+        f"GiB at the peak, of {room:.3g} ({RESERVE:.0%} left free)"
+    )
+    terms = [name for name in TERMS if any(line.need.terms.get(name, 0.0) > 0.005 * GIB for line in plan.lines)]
+    if width < 20 + 10 * (len(terms) + 5):
+        terms = []
+    header = ["stage", *(SHORT.get(name, name) for name in terms), *LAST]
+    rows = [_row(line, terms, room, seconds.get(line.need.stage)) for line in plan.lines]
+    yield from _aligned([header, *rows])
+    for line in plan.lines:
+        if not line.fits:
+            yield f"{line.need.stage} does not fit: {line.change or 'nothing that preflow knows makes it fit'}"
+    if plan.free is not None and plan.disk > plan.free:
+        yield f"disk: {plan.disk / GIB:.1f} GiB are needed and {plan.free / GIB:.1f} are free"
+    if plan.assumed:
+        yield f"assumed, as this data is not here yet: lengths of {', '.join(plan.assumed)}"
+    if any(line.factor != 1.0 for line in plan.lines):
+        yield "corrected by what such stages took here before"
+
+
+def as_json(plan: Plan, seconds: Mapping[str, float]) -> dict[str, Any]:
+    """All of it, in bytes and seconds."""
+    stages = [
+        {
+            "stage": line.need.stage,
+            "parameters": line.need.parameters,
+            "trained": line.need.trained,
+            "terms": line.need.terms,
+            "moment": line.need.moment,
+            "peak": line.peak,
+            "fits": line.fits,
+            "over": max(0.0, line.peak - plan.card.size * (1 - RESERVE)),
+            "change": line.change,
+            "disk": line.disk,
+            "tokens": line.tokens,
+            "factor": line.factor,
+            "seconds_before": seconds.get(line.need.stage),
+        }
+        for line in plan.lines
+    ]
+    return {
+        "sizes": asdict(plan.sizes), "how": asdict(plan.how), "card": asdict(plan.card), "stages": stages,
+        "disk": plan.disk, "free": plan.free, "assumed": plan.assumed, "fits": plan.fits,
+    }  # fmt: skip
+
+
+def _row(line: Line, terms: list[str], room: float, before: float | None) -> list[str]:
+    over = line.peak / GIB - room
+    return [
+        line.need.stage,
+        *(_gib(line.need.terms.get(name, 0.0)) for name in terms),
+        _gib(line.peak),
+        line.need.moment,
+        "yes" if line.fits else f"no, {over:.1f} over",
+        _gib(line.disk),
+        _count(line.tokens) if line.tokens else "–",
+        "–" if before is None else f"{before:.0f} s",
+    ]
+
+
+def _aligned(rows: list[list[str]]) -> Iterator[str]:
+    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
+    left = {0, *(len(widths) - len(LAST) + LAST.index(name) for name in ("when", "fits"))}  # words
+    for row in rows:
+        cells = (
+            cell.ljust(width) if place in left else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        yield "  ".join(cells).rstrip()
+
+
+def _gib(size: float) -> str:
+    value = size / GIB
+    return "–" if value < 0.005 else f"{value:.2f}" if value < 10 else f"{value:.0f}"
+
+
+def _count(value: float) -> str:
+    for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if value >= size:
+            return f"{value / size:.3g}{unit}"
+    return f"{value:.0f}"

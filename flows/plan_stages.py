@@ -1,0 +1,233 @@
+"""What each stage of a graph holds in memory at its peak, from its section of params.yaml and the model's sizes.
+
+Which models a stage has is read from its command: `--reward-model` and the like are the folders that it loads.
+"""
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from rlhf.footprint import How, Pass, Sizes, Terms, sampling, scoring, step, total, trained, weights
+from tasks.graph import Stage
+
+SAMPLED_AT_ONCE = 512
+"""Default of `rlhf.sampler.sample`: rows that are sampled together."""
+_MODULE = re.compile(r"python -m tasks\.(\w+)\s.*?--params\s+(\S+)", re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """Rows of a stage's data, in tokens."""
+
+    prompt: float
+    """Mean."""
+    answer: float
+    """Mean."""
+    longest: float
+    """Prompt and answer together."""
+
+    @property
+    def both(self) -> float:
+        return self.prompt + self.answer
+
+
+@dataclass(frozen=True)
+class Need:
+    """What a stage takes at its peak."""
+
+    stage: str
+    parameters: int
+    trained: int
+    terms: Terms
+    """Bytes by name."""
+    moment: str
+    """`training`, `sampling`, `scoring` or `reading`."""
+
+    @property
+    def peak(self) -> float:
+        """Bytes of tensors; what the libraries themselves take comes on top."""
+        return total(self.terms)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What a stage's figures are worked out from."""
+
+    stage: Stage
+    section: Mapping[str, Any]
+    values: Mapping[str, Any]
+    """All of params.yaml, as it is run."""
+    sizes: Sizes
+    how: How
+    lengths: Lengths
+
+    @property
+    def new_tokens(self) -> int:
+        return int(self.values["generation"]["max_new_tokens"])
+
+    def loads(self, option: str) -> bool:
+        """Whether the command names this folder."""
+        return f"--{option} " in self.stage.cmd
+
+    def model(self, trained: bool = False, head: bool = True) -> float:
+        """Bytes of one more model; with adapters another adapter on the base that is there.
+
+        On a processor what is never read is never loaded: files of weights are mapped into memory.
+        """
+        if self.how.method == "full":
+            unread = 0.0 if head or self.sizes.tied or self.how.cuda else self.how.value * self.sizes.embedding
+            return weights(self.sizes, self.how, trained) - unread
+        return 4.0 * self.sizes.adapter(self.how.rank) / self.how.shards
+
+    def sampling(self, rows: int) -> float:
+        return sampling(self.sizes, self.how, min(rows, SAMPLED_AT_ONCE), round(self.lengths.prompt) + self.new_tokens)
+
+
+def module_of(stage: Stage) -> tuple[str, str] | None:
+    """Module and section of a stage that uses a model; None for one that has none."""
+    match = _MODULE.search(stage.cmd)
+    return (match[1], match[2]) if match and match[1] in PLANS else None
+
+
+def need(stage: Stage, values: Mapping[str, Any], sizes: Sizes, how: How, lengths: Lengths) -> Need | None:
+    """What a stage takes with these settings; None where it uses no model."""
+    named = module_of(stage)
+    if named is None:
+        return None
+    moments = PLANS[named[0]](Asked(stage, values[named[1]], values, sizes, how, lengths))
+    moment = max(moments, key=lambda one: total(moments[one]))
+    learns = trained(sizes, how) if "training" in moments else 0
+    return Need(stage.name, sizes.parameters, learns, moments[moment], moment)
+
+
+def micro_batch(lengths: Lengths, rows: int, limit: int, alike: int = 1, whole: bool = False) -> Pass:
+    """The largest micro-batch of a step of `rows` sequences, `alike` of which begin with the same prompt.
+
+    Micro-batches are cut by length, so one of several holds rows that are about as long as the longest; where a step
+    goes through whole, its rows are of the mean length. `whole`: the loss is on prompts too.
+    """
+    at_once = max(1, min(rows, int(limit // lengths.longest)))
+    grown = 1.0 if at_once == rows else lengths.longest / lengths.both
+    prompt, answer = lengths.prompt * grown, lengths.answer * grown
+    tokens = at_once * (answer + prompt / alike)
+    under_loss = at_once * (answer + (prompt if whole else 0.0))
+    places = at_once * lengths.longest
+    work = Pass(round(places), round(tokens), round(under_loss), several=at_once < rows)
+    return work if work.packed else replace(work, tokens=work.places)
+
+
+Moments = dict[str, Terms]
+
+
+def _supervised(asked: Asked) -> Moments:
+    section = asked.section
+    work = micro_batch(asked.lengths, section["batch_size"], section["max_batch_tokens"])
+    return {"training": step(asked.sizes, asked.how, work)} | _answers(asked, section.get("num_samples", 0))
+
+
+def _from_corpus(asked: Asked) -> Moments:
+    if asked.section["source"] == "checkpoint":  # read and written by the processor, also where there is a GPU
+        return {"reading": {} if asked.how.cuda else {"weights": weights(asked.sizes, How(), trained=False)}}
+    section = asked.section
+    document = replace(asked.lengths, longest=min(asked.lengths.longest, section["max_tokens"]))
+    work = micro_batch(document, section["batch_size"], section["max_batch_tokens"], whole=True)
+    return {"training": step(asked.sizes, How(), work)}
+
+
+def _answers(asked: Asked, rows: int) -> Moments:
+    if not rows:
+        return {}
+    return {"sampling": {"weights": asked.model(), "keys and values": asked.sampling(rows)}}
+
+
+def _reward_model(asked: Asked) -> Moments:
+    section = asked.section
+    reads_head = section["reads"] == "tokens" or bool(section["lm_coef"])
+    work = micro_batch(asked.lengths, 2 * section["batch_size"], section["max_batch_tokens"], alike=2)
+    beside = 2 * asked.model()  # the SFT policy, and the first of the two models while the second is trained
+    return {"training": step(asked.sizes, asked.how, work, head=reads_head) | {"other models": beside}}
+
+
+def _dpo(asked: Asked) -> Moments:
+    section = asked.section
+    work = micro_batch(asked.lengths, 2 * section["batch_size"], section["max_batch_tokens"], alike=2)
+    return {"training": step(asked.sizes, asked.how, work)}  # the reference answers before, and is the policy itself
+
+
+def _samples(asked: Asked) -> Moments:
+    section = asked.section
+    return _answers(asked, section["num_prompts"] * section["group_size"])
+
+
+def _scored_samples(asked: Asked) -> Moments:
+    scorers = _reward_models(asked, ("reward-model",))
+    moments = _samples(asked)
+    moments["sampling"]["other models"] = scorers
+    work = _completed(asked, SAMPLED_AT_ONCE, asked.section["group_size"])
+    moments["scoring"] = {
+        "weights": asked.model(), "other models": scorers, "activations": scoring(asked.sizes, asked.how, work, True)
+    }  # fmt: skip
+    return moments
+
+
+def _completed(asked: Asked, rows: int, alike: int) -> Pass:
+    """Completions of the longest kind."""
+    lengths = replace(
+        asked.lengths, answer=float(asked.new_tokens), longest=asked.lengths.prompt + float(asked.new_tokens)
+    )
+    return micro_batch(lengths, rows, asked.section["max_batch_tokens"], alike)
+
+
+def _rl(asked: Asked) -> Moments:
+    algorithm = asked.values["algorithms"][asked.section["algorithm"]]
+    rows = algorithm["prompts_per_update"] * algorithm["group_size"]
+    others = asked.model() if asked.how.method == "full" else 0.0  # with adapters the reference is the base itself
+    others += _reward_models(asked, ("reward-model", "held-out"))
+    work = _completed(asked, rows, algorithm["group_size"])
+    learner = step(asked.sizes, asked.how, work)
+    if asked.section["algorithm"] == "ppo":
+        critic = step(asked.sizes, asked.how, work, head=False)
+        if asked.how.method != "full":
+            critic["weights"] = asked.model(trained=True)
+        learner = {name: learner[name] + critic[name] for name in learner}
+    kept = {"weights": learner["weights"], "moments": learner["moments"], "other models": others}
+    return {
+        "training": learner | {"other models": others},
+        "sampling": kept | {"keys and values": asked.sampling(rows)},
+        "scoring": kept | {"activations": scoring(asked.sizes, asked.how, work, True)},
+    }
+
+
+def _reward_models(asked: Asked, options: tuple[str, ...]) -> float:
+    """Bytes of the reward models that the command names, each of as many members as an ensemble has."""
+    config = asked.values["reward_model"]
+    one = asked.model(head=config["reads"] == "tokens")
+    return sum(config["ensemble"] * one for option in options if asked.loads(option))
+
+
+def _evaluate(asked: Asked) -> Moments:
+    section = asked.section
+    others = asked.model() + _reward_models(asked, ("policy-rm", "held-out-rm"))
+    rows = section["num_prompts"] * max(section["samples_per_prompt"], 1)
+    moments = _answers(asked, rows)
+    moments["sampling"]["other models"] = others
+    work = _completed(asked, SAMPLED_AT_ONCE, section["samples_per_prompt"])
+    moments["scoring"] = {
+        "weights": asked.model(), "other models": others, "activations": scoring(asked.sizes, asked.how, work, True)
+    }  # fmt: skip
+    return moments
+
+
+PLANS: Mapping[str, Callable[[Asked], Moments]] = {
+    "base": _from_corpus,
+    "sft": _supervised,
+    "annotate": _samples,
+    "reward_model": _reward_model,
+    "dpo": _dpo,
+    "sample": _scored_samples,
+    "rejection_sampling": _supervised,
+    "rl": _rl,
+    "evaluate": _evaluate,
+}
+"""By module; the other stages have no model."""

@@ -1,0 +1,245 @@
+"""Memory that training and sampling take, worked out from a model's sizes before any weight is loaded.
+
+What is counted is what this library's own passes keep. F is bytes of a value in the model's precision, N tokens that
+go through the model (of what rows share once, see `rlhf.models.packing`), B·T places of the padded batch, M tokens
+under the loss mask, and of the model L blocks of width H, with A = heads · head size, K = key heads · head size,
+I inner width, V vocabulary, P weights, Φ trained ones.
+
+    weights       F·P, and 4·Φ of float32 copies where F is 2
+    gradients     F·Φ, and 4·Φ more at the update where F is 2
+    moments       8·Φ of AdamW, 2·Φ with 8 bits
+    activations   of a block, for the backward pass: F·N·(4·H + A + 4·I) + F·B·T·(A + 2·K), of padded rows A more
+    logits        4·M·V, at most 4·2^27: written over by their own gradient (`rlhf.models.logprobs`)
+    keys, values  2·F·L·K a token, of every row at its full length
+
+`step` says which of these are there at once.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+GIB = 2**30
+LOGITS_AT_ONCE = 2**27
+"""That of `rlhf.models.forward`; a test holds them together."""
+PACKED_BELOW = 0.9
+"""`rlhf.models.packing.WORTH`; likewise."""
+NF4 = 0.516
+"""Bytes of a weight in 4 bits with double quantisation (2305.14314): 4 bits, and 8.13 bits for each 64 of them."""
+HEAP = 1.25
+"""Resident bytes of activations for each byte of them on a processor: freed ones leave holes of other sizes than what is
+asked for next. Fitted on the measurements of `bench.plan`."""
+DRAWING = 20
+"""Bytes of one logit while a token is drawn: float32 three times and one cumulative sum in float64."""
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """A causal language model by its sizes."""
+
+    vocab: int
+    hidden: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_size: int
+    intermediate: int
+    tied: bool
+    gated: bool = True
+    """Whether the feed-forward block has three matrices (SwiGLU) or two."""
+    experts: int = 1
+    """Feed-forward blocks a layer, of a mixture."""
+    known: int | None = None
+    """Weights in all where they were counted; None: worked out from the sizes."""
+
+    @property
+    def matrices(self) -> list[tuple[int, int]]:
+        """(in, out) of the linear layers of one block, all experts."""
+        wide, narrow = self.heads * self.head_size, self.kv_heads * self.head_size
+        attention = [(self.hidden, wide), (self.hidden, narrow), (self.hidden, narrow), (wide, self.hidden)]
+        up = (self.hidden, self.intermediate)
+        return attention + self.experts * ([up] * (2 if self.gated else 1) + [(self.intermediate, self.hidden)])
+
+    @property
+    def linear(self) -> int:
+        """Weights of the linear layers of all blocks."""
+        return self.layers * sum(rows * columns for rows, columns in self.matrices)
+
+    @property
+    def embedding(self) -> int:
+        """Weights of the embedding, and of the LM head where that is another matrix."""
+        return self.vocab * self.hidden
+
+    @property
+    def parameters(self) -> int:
+        """All weights."""
+        norms = (2 * self.layers + 1) * self.hidden
+        return self.known or self.linear + self.embedding * (1 if self.tied else 2) + norms
+
+    def adapter(self, rank: int) -> int:
+        """Weights of an adapter on all linear layers but the LM head."""
+        return self.layers * rank * sum(rows + columns for rows, columns in self.matrices)
+
+
+@dataclass(frozen=True)
+class How:
+    """How a model is kept and trained: what section `training` says, and where."""
+
+    method: Literal["full", "lora", "qlora"] = "full"
+    rank: int = 16
+    optimizer: Literal["adamw", "adamw_8bit"] = "adamw"
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    gradient_checkpointing: bool = False
+    cuda: bool = False
+    """Whether on a GPU, where norms are those of transformers."""
+    shards: int = 1
+    """Processes over which weights, gradients and moments are spread (FSDP)."""
+
+    @property
+    def value(self) -> int:
+        """Bytes of a value in the model's precision."""
+        return 4 if self.dtype == "float32" else 2
+
+
+@dataclass(frozen=True)
+class Pass:
+    """The largest micro-batch."""
+
+    places: int
+    """B·T, padding counted."""
+    tokens: int
+    """N, of what rows share once."""
+    under_loss: int
+    """M."""
+    several: bool = False
+    """Whether a step has several, so that gradients of the earlier ones are there when the last is at its peak."""
+
+    @property
+    def packed(self) -> bool:
+        """Whether it is laid out as its different tokens."""
+        return self.tokens < PACKED_BELOW * self.places
+
+
+Terms = dict[str, float]
+"""Bytes by name: weights, gradients, moments, activations, logits, keys and values, other models."""
+
+
+def weights(sizes: Sizes, how: How, trained: bool) -> float:
+    """Bytes of a model in memory; adapters are in float32, float32 copies belong to what is trained.
+
+    Where it is spread over processes, two blocks and the embeddings are whole at a time.
+    """
+    together = how.value * (2 * sizes.linear / sizes.layers + 2 * sizes.embedding) if how.shards > 1 else 0.0
+    if how.method == "full":
+        return together + sizes.parameters * (how.value + (4 if trained and how.value == 2 else 0)) / how.shards
+    base = float(sizes.parameters * how.value)
+    if how.method == "qlora":
+        base = NF4 * sizes.linear + how.value * (sizes.parameters - sizes.linear)
+    return together + (base + 4 * sizes.adapter(how.rank)) / how.shards
+
+
+def trained(sizes: Sizes, how: How) -> int:
+    """Φ: weights that an optimiser has."""
+    return sizes.parameters if how.method == "full" else sizes.adapter(how.rank)
+
+
+def gradients(sizes: Sizes, how: How) -> float:
+    """Bytes of all gradients; adapters are float32 whatever the base is."""
+    return trained(sizes, how) * (how.value if how.method == "full" else 4) / how.shards
+
+
+def moments(sizes: Sizes, how: How) -> float:
+    """Bytes of the optimiser's two moments."""
+    return trained(sizes, how) * (8 if how.optimizer == "adamw" else 2) / how.shards
+
+
+def block(sizes: Sizes, how: How, work: Pass) -> float:
+    """Bytes that the backward pass of one block needs from the forward pass."""
+    wide, narrow = sizes.heads * sizes.head_size, sizes.kv_heads * sizes.head_size
+    rows = wide + 2 * narrow + (wide if work.packed else 0)
+    found = work.places * (how.value * rows + 4 * sizes.heads) + work.tokens * how.value * wide
+    gates = (3 if sizes.gated else 2) * sizes.intermediate
+    found += work.tokens * (how.value * gates + _norms(sizes, how) + _inputs(sizes, how))
+    return float(found)
+
+
+def _norms(sizes: Sizes, how: How) -> int:
+    """A token's bytes of two norms: what they read, of those of transformers in float32, and what these scaled."""
+    if how.value == 4 and not how.cuda:
+        return 2 * 4 * sizes.hidden
+    return 2 * sizes.hidden * (4 + (how.value if how.method == "full" else 0))
+
+
+def _inputs(sizes: Sizes, how: How) -> int:
+    """A token's bytes of what linear layers read, by which their gradients are worked out.
+
+    Adapters read the same, but each for itself a float32 copy where the base is in half precision; frozen layers keep
+    nothing.
+    """
+    own = how.value * (2 * sizes.hidden + sizes.intermediate)
+    if how.method == "full":
+        return own
+    inner = 4 * how.rank * len(sizes.matrices)
+    return inner + (own if how.value == 4 else 4 * sum(rows for rows, _ in sizes.matrices))
+
+
+def activations(sizes: Sizes, how: How, work: Pass) -> float:
+    """Bytes that a backward pass needs of all blocks; with recomputing the blocks' inputs and one block whole."""
+    ends = work.tokens * sizes.hidden * max(4, how.value) + work.under_loss * sizes.hidden * how.value
+    one = block(sizes, how, work)
+    if how.gradient_checkpointing:
+        return ends + sizes.layers * work.tokens * sizes.hidden * how.value + one
+    return ends + sizes.layers * one
+
+
+def logits(sizes: Sizes, work: Pass) -> float:
+    """Bytes of the logits of a pass, which are float32."""
+    return 4.0 * min(work.under_loss * sizes.vocab, LOGITS_AT_ONCE)
+
+
+def sampling(sizes: Sizes, how: How, rows: int, length: int) -> float:
+    """Bytes of keys and values of `rows` completions of `length` tokens, prompts included, and of drawing a token."""
+    cache = 2 * how.value * sizes.layers * sizes.kv_heads * sizes.head_size * rows * length
+    return float(cache + DRAWING * rows * sizes.vocab)
+
+
+def scoring(sizes: Sizes, how: How, work: Pass, head: bool) -> float:
+    """Bytes of a pass without a backward pass: one block's values, and logits where the LM head is read."""
+    alive = work.tokens * how.value * (3 * sizes.hidden + 3 * sizes.intermediate)
+    return alive + (logits(sizes, work) if head else 0.0)
+
+
+def step(sizes: Sizes, how: How, work: Pass, head: bool = True) -> Terms:
+    """Of one model that is trained, at its peak: `weights`, `moments`, `gradients`, `activations`, `logits`.
+
+    Without `head` the LM head is not read: where it is a matrix of its own it gets neither gradient nor moments.
+
+    On a GPU memory that is freed is used again, so the peak is at the end of the forward pass, where all activations
+    are there and no new gradient but that of the LM head, or at the end of the backward pass, where all gradients are
+    and, of tied embeddings, one of them twice. On a processor the heap has holes by then: gradients, which are made
+    block by block as activations go, lie where these were not, and the peak is all of it.
+    """
+    unread = 0 if head or sizes.tied or how.method != "full" else sizes.embedding / trained(sizes, how)
+    whole = gradients(sizes, how) * (1 - unread)
+    kept: Terms = {"weights": weights(sizes, how, trained=True), "moments": moments(sizes, how) * (1 - unread)}
+    held, read = activations(sizes, how, work), logits(sizes, work) if head else 0.0
+    held *= 1.0 if how.cuda else HEAP
+    copies = 4.0 * trained(sizes, how) / how.shards if how.value == 2 and how.method == "full" else 0.0
+    if not how.cuda:
+        return kept | {"gradients": whole + copies, "activations": held, "logits": read}
+    of_head = how.value * sizes.embedding if how.method == "full" and head else 0.0
+    through_a_block = work.tokens * how.value * (3.0 * sizes.intermediate + 2.0 * sizes.hidden)
+    ends = (
+        {
+            "gradients": of_head + (whole if work.several else 0.0),
+            "activations": held,
+            "logits": max(read, through_a_block),
+        },
+        {"gradients": whole + max(of_head if sizes.tied else 0.0, copies), "activations": 0.0, "logits": 0.0},
+    )
+    return kept | max(ends, key=total)
+
+
+def total(terms: Mapping[str, float]) -> float:
+    """Bytes in all."""
+    return sum(terms.values())

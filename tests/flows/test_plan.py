@@ -1,0 +1,223 @@
+"""`preflow plan` through the command, and a run that is refused before its first stage, or begins anyway."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from typer.testing import CliRunner
+
+from flows import plan_card, plan_check, plan_measured, plan_sizes, profiles
+from flows.cli import app
+from flows.plan_card import GIB, Card
+from flows.request import Report
+from rlhf.chat import Chat
+from rlhf.errors import PreflowError
+from rlhf.footprint import How
+from rlhf.models import save_policy
+from tasks.config import ConfigError
+from tests.flows.toy import REPO, git, make_toy
+from tests.rlhf.conftest import tiny_llama
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The product's own settings and graph, in a repository without any data."""
+    root = tmp_path / "project"
+    root.mkdir()
+    for name in ("params.yaml", "dvc.yaml", "profiles"):
+        copy = shutil.copytree if (REPO / name).is_dir() else shutil.copy
+        copy(REPO / name, root / name)
+    git(root, "init", "-q")
+    git(root, "add", "-A")
+    git(root, "commit", "-qm", "start")
+    (root / ".dvc").mkdir()
+    monkeypatch.chdir(root)
+    monkeypatch.setenv("PREFLOW_HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    return root
+
+
+def planned(*options: str, code: int = 0) -> dict[str, Any]:
+    ended = CliRunner().invoke(app, ["plan", "--json", *options], catch_exceptions=False)
+    assert ended.exit_code == code, ended.output
+    found: dict[str, Any] = json.loads(ended.stdout)
+    return found
+
+
+def by_stage(found: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {line["stage"]: line for line in found["stages"]}
+
+
+def test_every_stage_with_a_model_has_a_line(project: Path) -> None:
+    found = planned()
+    assert list(by_stage(found)) == [
+        "base", "sft", "annotate", "reward_model", "dpo", "sample", "rejection_sampling", "rl", "evaluate"
+    ]  # fmt: skip
+    assert found["fits"] and found["assumed"] == ["corpus", "demonstrations", "preferences", "prompts"]
+    assert all(sum(line["terms"].values()) < line["peak"] < GIB for line in found["stages"])
+
+
+@pytest.mark.parametrize("profile", sorted(path.stem for path in (REPO / "profiles").iterdir()))
+def test_every_profile_can_be_planned(project: Path, profile: str) -> None:
+    assert planned("--profile", profile, "--shape", "0.5B", "--gpu", "900GB")["fits"]
+
+
+@pytest.mark.parametrize(("shape", "billions"), [("0.5B", 0.494), ("1.5B", 1.544), ("8B", 8.03), ("70B", 70.55)])
+def test_named_shapes_have_the_weights_that_their_makers_say(shape: str, billions: float) -> None:
+    assert plan_sizes.NAMED[shape].parameters / 1e9 == pytest.approx(billions, rel=1e-3)
+
+
+BIG = ("--shape", "8B", "--set", "training.dtype=bfloat16")
+
+
+def test_what_does_not_fit_ends_with_1_and_the_change_that_is_named_makes_it_fit(project: Path) -> None:
+    lines = by_stage(planned(*BIG, "--gpu", "80GB", code=1))
+    sft = lines["sft"]
+    assert not sft["fits"]
+    assert sft["peak"] - 0.9 * 80 * GIB == pytest.approx(sft["over"])
+    setting = sft["change"].split(" (")[0]
+    assert by_stage(planned(*BIG, "--set", setting, "--gpu", "80GB", code=1))["sft"]["fits"]
+
+
+def test_the_cheapest_change_comes_first(project: Path) -> None:
+    """A little too large: smaller passes do, and no other change is named."""
+    options = ("--shape", "0.5B", "--set", "sft.max_batch_tokens=65536", "--set", "sft.batch_size=4096")
+    peak = by_stage(planned(*options, "--gpu", "900GB"))["sft"]["peak"]
+    change = by_stage(planned(*options, "--gpu", f"{peak / GIB:.0f}GB", code=1))["sft"]["change"]
+    assert change.startswith("sft.max_batch_tokens=32768 ")
+
+
+def test_more_cards_share_what_is_trained(project: Path) -> None:
+    one, eight = (by_stage(planned(*BIG, "--gpu", "900GB", "--n", n))["sft"]["terms"] for n in ("1", "8"))
+    assert eight["moments"] == one["moments"] / 8
+    assert eight["activations"] == one["activations"]
+
+
+def test_adapters_leave_no_second_model(project: Path) -> None:
+    full, lora = (
+        by_stage(planned("--shape", "8B", "--set", f"training.method={method}", "--gpu", "900GB"))["rl"]["terms"]
+        for method in ("full", "lora")
+    )
+    assert lora["other models"] < 0.02 * full["other models"]
+
+
+def test_lengths_are_those_of_the_data(project: Path) -> None:
+    """Rows of 3 and 8 words, with 4 tokens that mark turns."""
+    rows = [
+        {"messages": [{"role": "user", "content": "a b c"}, {"role": "assistant", "content": " ".join("d" * 8)}]}
+    ] * 50
+    path = project / "data/03_validated/demonstrations/train.jsonl"
+    path.parent.mkdir(parents=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    found = planned()
+    assert "demonstrations" not in found["assumed"]
+    assert by_stage(found)["sft"]["tokens"] == 50 * 2 * (3 + 4 + 8)  # two epochs
+
+
+def test_the_size_of_a_gpu_is_a_size(project: Path) -> None:
+    assert plan_card.parse("24GB") == plan_card.parse("24") == plan_card.parse("24 GiB") == 24 * GIB
+    for text in ("", "many", "0GB", "-3GB"):
+        with pytest.raises(ConfigError, match="expected the size"):
+            plan_card.parse(text)
+
+
+def test_a_checkpoint_that_is_not_here(project: Path) -> None:
+    with pytest.raises(ConfigError, match="put the checkpoint into data/inbox/checkpoint"):
+        CliRunner().invoke(app, ["plan", "--set", "base.source=checkpoint"], catch_exceptions=False)
+
+
+def test_sizes_are_read_from_weights_where_config_leaves_them_out(tmp_path: Path) -> None:
+    """transformers writes what differs from the architecture's defaults, and nothing else."""
+    policy = tiny_llama(Chat.from_words(["one", "two", "three"]))
+    save_policy(policy, tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({"num_attention_heads": config["num_attention_heads"]}))
+    sizes = plan_sizes.of_folder(tmp_path)
+    told = policy.model.config
+    assert (sizes.hidden, sizes.layers, sizes.vocab) == (told.hidden_size, told.num_hidden_layers, told.vocab_size)
+    assert (sizes.kv_heads, sizes.intermediate) == (told.num_key_value_heads, told.intermediate_size)
+    assert sizes.parameters == sum(weight.numel() for weight in policy.model.parameters())
+
+
+def test_weights_in_several_files_and_a_head_of_their_own(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"hidden_size": 8, "num_attention_heads": 2}))
+    block = "model.layers.0."
+    save_file(
+        {
+            "model.embed_tokens.weight": torch.zeros(20, 8),
+            f"{block}self_attn.q_proj.weight": torch.zeros(8, 8),
+            f"{block}self_attn.k_proj.weight": torch.zeros(4, 8),
+        },
+        tmp_path / "model-00001-of-00002.safetensors",
+    )
+    save_file(
+        {f"{block}mlp.up_proj.weight": torch.zeros(12, 8), "lm_head.weight": torch.zeros(20, 8)},
+        tmp_path / "model-00002-of-00002.safetensors",
+    )
+    sizes = plan_sizes.of_folder(tmp_path)
+    assert (sizes.vocab, sizes.layers, sizes.kv_heads, sizes.intermediate, sizes.tied) == (20, 1, 1, 12, False)
+    assert sizes.parameters == 20 * 8 * 2 + 64 + 32 + 96
+
+
+def test_no_model_in_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text('{"model_type": "vit"}')
+    with pytest.raises(ConfigError, match="no sizes of a causal language model"):
+        plan_sizes.of_folder(tmp_path)
+
+
+def test_what_stages_took_corrects_the_next_plan(project: Path, tmp_path: Path) -> None:
+    before = by_stage(planned("--gpu", "24GB"))
+    name = plan_measured.key("sft", True, How())
+    plan_measured.keep(project, {name: (2.0 * GIB, 3.0 * GIB)})
+    after = by_stage(planned("--gpu", "24GB"))
+    assert after["sft"]["peak"] == pytest.approx(1.5 * before["sft"]["peak"])
+    assert after["dpo"]["peak"] == before["dpo"]["peak"]
+    for _ in range(4):
+        plan_measured.keep(project, {name: (2.0 * GIB, 2.0 * GIB)})
+    assert by_stage(planned("--gpu", "24GB"))["sft"]["factor"] == 1.0  # the median of the newest five
+
+
+def test_a_torn_record_corrects_nothing(project: Path, tmp_path: Path) -> None:
+    (tmp_path / "home" / "plan.json").write_text('{"sft, gpu')
+    assert by_stage(planned())["sft"]["factor"] == 1.0
+
+
+@pytest.fixture
+def planned_toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], Path]:
+    """A toy project whose stage `rl` is planned as the product's, on a machine of so many bytes."""
+
+    def made(size: float) -> Path:
+        root = make_toy(tmp_path / "toy")
+        values = profiles.whole(profiles.resolve(REPO))
+        monkeypatch.setattr(profiles, "whole", lambda _: values)
+        module = ("rl", "rl")
+        for place in ("flows.plan", "flows.plan_check", "flows.plan_stages"):
+            monkeypatch.setattr(f"{place}.module_of", lambda stage: module if stage.name == "rl" else None)
+        monkeypatch.setattr(plan_check, "card_of", lambda *_: Card("a toy", size, gpu=False))
+        return root
+
+    return made
+
+
+def test_a_run_that_cannot_fit_does_not_begin(run: Callable[..., Report], planned_toy: Callable[[float], Path]) -> None:
+    root = planned_toy(0.1 * GIB)
+    with pytest.raises(PreflowError, match=r"rl takes about .* a toy is all there is.*--no-plan"):
+        run(root)
+    assert not (root / "data" / "collect").exists()
+    assert run(root, planned=False).exit_code == 0
+
+
+def test_a_run_that_fits_remembers_what_it_took(
+    run: Callable[..., Report], planned_toy: Callable[[float], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = planned_toy(64.0 * GIB)
+    monkeypatch.setattr("flows.closing.costs_of", lambda *_: {"rl": {"peak_memory_gib": 0.75}})
+    assert run(root).exit_code == 0
+    ((kept,),) = plan_measured.kept(root).values()
+    assert kept["measured"] == 0.75 * GIB
+    assert 0.4 * GIB < kept["predicted"] < GIB

@@ -1,0 +1,195 @@
+"""What is said to be kept against what autograd, the optimiser, adapters and the cache really hold."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
+
+from rlhf import footprint
+from rlhf.batching import Batch, collate
+from rlhf.chat import Chat
+from rlhf.footprint import How, Pass, Sizes
+from rlhf.models import Policy, forward, save_policy, token_logprobs, trainable
+from rlhf.models.fused import fuse_norms
+from rlhf.models.packing import WORTH, packing_of
+from rlhf.models.recompute import recompute_blocks
+from rlhf.optimizer import OptimizerSettings, adamw, float32_copies, step
+from rlhf.sampler import _roomy_cache
+from tasks.config.training import Training
+
+PLAIN = Sizes(500, 128, 2, 4, 4, 32, 384, tied=True)
+GROUPED = Sizes(500, 128, 3, 4, 1, 32, 320, tied=True)
+DEEP = Sizes(900, 64, 6, 4, 2, 16, 256, tied=False)
+MIXED = Sizes(4000, 96, 3, 3, 3, 32, 288, tied=False)
+
+
+FLOAT32 = How()
+
+
+def model_of(sizes: Sizes, how: How = FLOAT32) -> Any:
+    config = LlamaConfig(
+        vocab_size=sizes.vocab, hidden_size=sizes.hidden, num_hidden_layers=sizes.layers,
+        num_attention_heads=sizes.heads, num_key_value_heads=sizes.kv_heads, intermediate_size=sizes.intermediate,
+        max_position_embeddings=512, tie_word_embeddings=sizes.tied, attn_implementation="sdpa",
+    )  # fmt: skip
+    model = LlamaForCausalLM(config).to(getattr(torch, how.dtype)).eval()
+    fuse_norms(model)
+    if how.gradient_checkpointing:
+        recompute_blocks(model)
+    return model
+
+
+def batch_of(sizes: Sizes, lengths: tuple[int, ...], alike: int) -> Batch:
+    """Rows of these lengths of which all begin with the same `alike` tokens, the prompt of 2 or more."""
+    draw = torch.Generator().manual_seed(0)
+
+    def ids(count: int) -> list[int]:
+        return torch.randint(3, sizes.vocab, (count,), generator=draw).tolist()
+
+    prompt = ids(alike)
+    rows = [prompt + ids(length - alike) for length in lengths]
+    masked = max(alike, 2)
+    return collate([(row, [False] * masked + [True] * (len(row) - masked)) for row in rows], 2)
+
+
+def pass_of(batch: Batch) -> Pass:
+    packing = packing_of(batch.input_ids, batch.attention_mask)
+    places = batch.input_ids.numel()
+    return Pass(places, len(packing.place) if packing.worth_it else places, int(batch.loss_mask.sum()))
+
+
+def kept(model: Any, batch: Batch) -> int:
+    """Bytes that the forward pass keeps for the backward pass, weights and the like not counted."""
+    inner = model.base.model if hasattr(model, "base") else model
+    own = {tensor.untyped_storage().data_ptr() for tensor in (*inner.parameters(), *inner.buffers())}
+    own |= {tensor.untyped_storage().data_ptr() for tensor in model.parameters()}
+    found: dict[int, int] = {}
+    held: list[Tensor] = []
+
+    def pack(tensor: Tensor) -> Tensor:
+        held.append(tensor)  # so that no address is used twice
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            found[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        token_logprobs(model, batch).sum()
+    return sum(found.values())
+
+
+def said(sizes: Sizes, how: How, work: Pass) -> float:
+    whole = footprint.activations(sizes, how, work) + footprint.logits(sizes, work)
+    # A block that is computed again is there in the backward pass only.
+    return whole - (footprint.block(sizes, how, work) if how.gradient_checkpointing else 0.0)
+
+
+EVEN, RAGGED = (64, 64, 64, 64), (64, 40, 30, 20)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "how", "lengths", "alike"),
+    [
+        (PLAIN, How(), EVEN, 0),
+        (GROUPED, How(), EVEN, 0),
+        (DEEP, How(), EVEN, 0),
+        (MIXED, How(), EVEN, 0),
+        (PLAIN, How(), RAGGED, 0),
+        (GROUPED, How(), EVEN, 40),
+        (GROUPED, How(dtype="bfloat16"), EVEN, 0),
+        (MIXED, How(dtype="bfloat16"), RAGGED, 0),
+        (DEEP, How(gradient_checkpointing=True), EVEN, 0),
+        (MIXED, How(gradient_checkpointing=True), RAGGED, 0),
+    ],
+)
+def test_what_a_forward_pass_keeps(sizes: Sizes, how: How, lengths: tuple[int, ...], alike: int) -> None:
+    batch = batch_of(sizes, lengths, alike)
+    assert kept(model_of(sizes, how), batch) == pytest.approx(said(sizes, how, pass_of(batch)), rel=0.03)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_what_a_forward_pass_keeps_of_adapters(dtype: Any, chat: Chat, tmp_path: Path) -> None:
+    sizes = Sizes(chat.vocab_size, 128, 3, 4, 2, 32, 320, tied=True)
+    save_policy(Policy(model_of(sizes), chat), tmp_path)
+    model = trainable(tmp_path, Training(method="lora", rank=8, dtype=dtype), 0, "sft").model
+    batch = batch_of(sizes, EVEN, 0)
+    how = How(method="lora", rank=8, dtype=dtype)
+    assert kept(model, batch) == pytest.approx(said(sizes, how, pass_of(batch)), rel=0.05)
+    adapter = sum(weight.numel() for weight in model.adapters[-1].weights.values())
+    assert adapter == sizes.adapter(8)
+
+
+@pytest.mark.parametrize("sizes", [PLAIN, GROUPED, DEEP, MIXED])
+def test_weights_are_counted(sizes: Sizes) -> None:
+    assert sizes.parameters == sum(weight.numel() for weight in model_of(sizes).parameters())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_what_training_holds(dtype: Any) -> None:
+    """Weights with their float32 copies, gradients, moments: bytes of the tensors after a step."""
+    how = How(dtype=dtype)
+    model = model_of(GROUPED, how)
+    copies = float32_copies({"policy": model})
+    optimizer = adamw({"policy": model}, OptimizerSettings(lr=1e-3), copies)
+    token_logprobs(model, batch_of(GROUPED, EVEN, 0)).sum().backward()
+    gradients = [weight.grad.nbytes for weight in model.parameters() if weight.grad is not None]
+    assert sum(gradients) == footprint.gradients(GROUPED, how)
+    step(optimizer, copies)
+    weights = sum(weight.nbytes for weight in (*model.parameters(), *copies.values()))
+    assert weights == footprint.weights(GROUPED, how, trained=True)
+    moments = [value.nbytes for state in optimizer.state.values() for value in state.values() if value.dim()]
+    assert sum(moments) == footprint.moments(GROUPED, how)
+
+
+def test_keys_and_values_of_a_sampler() -> None:
+    """Two prompts of 9 tokens, three completions each with room for 7."""
+    model, cache = model_of(GROUPED), DynamicCache()
+    with torch.no_grad():
+        model(input_ids=torch.full((2, 9), 5), past_key_values=cache, use_cache=True)
+    held = sum(buffer.nbytes for layer in _roomy_cache(cache, 3, 7).layers for buffer in layer._buffers)
+    drawing = footprint.DRAWING * 6 * GROUPED.vocab
+    assert footprint.sampling(GROUPED, How(), rows=6, length=16) == held + drawing
+
+
+def test_as_the_passes_are() -> None:
+    assert (footprint.LOGITS_AT_ONCE, footprint.PACKED_BELOW) == (forward.LOGITS_AT_ONCE, WORTH)
+
+
+def test_worked_by_hand() -> None:
+    """A block of width 2 with one head, inner width 3, a vocabulary of 5: 4·2·2 + 3·2·3 = 34 weights and 4 of norms."""
+    sizes = Sizes(vocab=5, hidden=2, layers=1, heads=1, kv_heads=1, head_size=2, intermediate=3, tied=False)
+    assert (sizes.linear, sizes.parameters, sizes.adapter(1)) == (34, 34 + 2 * 10 + 6, 4 * 4 + 3 * 5)
+    assert footprint.weights(sizes, How(), trained=True) == 60 * 4
+    assert footprint.weights(sizes, How(dtype="bfloat16"), trained=True) == 60 * (2 + 4)
+    assert footprint.weights(sizes, How(method="qlora", rank=1, dtype="bfloat16"), trained=True) == pytest.approx(
+        0.516 * 34 + 2 * 26 + 4 * 31
+    )
+    assert footprint.moments(sizes, How(optimizer="adamw_8bit")) == 60 * 2
+    # A quarter of all, and whole two blocks and both embeddings.
+    assert footprint.weights(sizes, How(shards=4), trained=True) == 60 + 4 * (2 * 34 + 20)
+
+
+def test_the_peak_of_a_step() -> None:
+    """On a GPU the fuller end of the backward pass, on a processor both together."""
+    few, many = Pass(8, 8, 4), Pass(8000, 8000, 4000)
+    on_gpu, on_cpu = How(cuda=True), How()
+    assert footprint.step(DEEP, on_gpu, few)["activations"] == 0  # many weights, few tokens: all gradients count
+    assert footprint.step(DEEP, on_gpu, few)["gradients"] == 4 * DEEP.parameters
+    first = footprint.step(DEEP, on_gpu, many)
+    assert first["activations"] and first["gradients"] == 4 * DEEP.embedding  # that of the LM head alone
+    several = footprint.step(DEEP, on_gpu, Pass(8000, 8000, 4000, several=True))
+    assert several["gradients"] == 4 * (DEEP.parameters + DEEP.embedding)
+    both = footprint.step(DEEP, on_cpu, many)
+    assert both["activations"] and both["gradients"] == 4 * DEEP.parameters
+
+
+def test_an_lm_head_that_is_not_read_has_no_gradient() -> None:
+    read, unread = (footprint.step(DEEP, How(), Pass(8, 8, 4), head=head) for head in (True, False))
+    assert read["gradients"] - unread["gradients"] == 4 * DEEP.embedding
+    assert read["moments"] - unread["moments"] == 8 * DEEP.embedding
+    assert unread["logits"] == 0
+    tied = footprint.step(PLAIN, How(), Pass(8, 8, 4), head=False)
+    assert tied["gradients"] == 4 * PLAIN.parameters
