@@ -2,23 +2,32 @@
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from statistics import mean
 from typing import Any
 
-from flows.plan_stages import Lengths
+from flows.plan_passes import Lengths
 
-FOLDERS = ("data/03_validated", "data/02_prepared")
+FOLDERS = {
+    "corpus": ("data/03_validated/corpus",),
+    "demonstrations": ("data/03_validated/demonstrations",),
+    "preferences": ("data/06_preferences/pairs", "data/03_validated/preferences"),
+    "prompts": ("data/03_validated/prompts",),
+}
 MOST_ROWS = 2000
 CHARACTERS = 4.0
 """A token of a pretrained model, in English."""
 CONTROL = 4
 """Tokens of a row that mark turns."""
-WORLD = {"corpus": Lengths(0, 34, 60), "demonstrations": Lengths(14, 22, 70), "prompts": Lengths(14, 22, 70)}
-"""Of the embedded world, before it is made."""
+WORLD: dict[str, tuple[tuple[float, ...], ...]] = {
+    "corpus": ((0.0, 34.0), (0.0, 60.0)),
+    "demonstrations": ((14.0, 16.0), (18.0, 40.0)),
+    "preferences": ((14.0, 16.0, 24.0), (18.0, 40.0, 30.0)),
+    "prompts": ((14.0, 16.0), (18.0, 40.0)),
+}
+"""Of the embedded world, before it is made: common and long rows."""
 
 
 @dataclass(frozen=True)
@@ -34,17 +43,18 @@ class Facts:
 def facts(root: Path, kind: str, values: Mapping[str, Any]) -> Facts:
     """Of `kind`: corpus, demonstrations, preferences or prompts."""
     by_words = values["base"]["source"] == "scratch"
-    for folder in FOLDERS:
-        path = root / folder / kind / "train.jsonl"
+    for folder in FOLDERS[kind]:
+        path = root / folder / "train.jsonl"
         if path.is_file():
-            sizes = [_sizes(row, by_words) for row in islice(_rows(path), MOST_ROWS)]
+            sizes = tuple(_sizes(row, by_words) for row in islice(_rows(path), MOST_ROWS))
             if sizes:
-                return Facts(_lengths(sizes), _count(path), measured=True)
+                return Facts(Lengths(sizes), _count(path), measured=True)
     if values["collect"]["source"] == "world":
-        return Facts(WORLD.get(kind, WORLD["prompts"]), _in_world(kind, values), measured=False)
+        return Facts(Lengths(WORLD[kind] * (MOST_ROWS // 2)), _in_world(kind, values), measured=False)
     gate = values["validate"]
     prompt, answer = (gate[name] / CHARACTERS for name in ("max_prompt_chars", "max_completion_chars"))
-    return Facts(Lengths(prompt, answer, prompt + answer), 0, measured=False)
+    answers = 2 if kind == "preferences" else 1
+    return Facts(Lengths(((prompt, *[answer] * answers),) * MOST_ROWS), 0, measured=False)
 
 
 def _in_world(kind: str, values: Mapping[str, Any]) -> int:
@@ -69,24 +79,17 @@ def _count(path: Path) -> int:
         return sum(1 for _ in file)
 
 
-def _sizes(row: Mapping[str, Any], by_words: bool) -> tuple[float, float]:
-    """Tokens of prompt and answer; of a pair those of the longer answer."""
+def _sizes(row: Mapping[str, Any], by_words: bool) -> tuple[float, ...]:
+    """Tokens of a row's prompt and of each of its answers; a text is all answer, and prompts have an empty one."""
     if "text" in row:
         return 0.0, _tokens(row["text"], by_words)
     turns = [turn["content"] for turn in row["messages"]]
     answers = [row[name] for name in ("chosen", "rejected", "completion") if isinstance(row.get(name), str)]
-    if not answers and row["messages"][-1]["role"] == "assistant":
-        answers = [turns.pop()]
-    return sum(_tokens(text, by_words) for text in turns) + CONTROL, max(
-        (_tokens(text, by_words) for text in answers), default=0.0
-    )
+    if not answers:
+        answers = [turns.pop() if row["messages"][-1]["role"] == "assistant" else ""]
+    prompt = sum(_tokens(text, by_words) for text in turns) + CONTROL
+    return prompt, *(_tokens(text, by_words) for text in answers)
 
 
 def _tokens(text: str, by_words: bool) -> float:
     return float(len(re.findall(r"\w+|[^\w\s]", text))) if by_words else len(text) / CHARACTERS
-
-
-def _lengths(sizes: Sequence[tuple[float, float]]) -> Lengths:
-    return Lengths(
-        mean(prompt for prompt, _ in sizes), mean(answer for _, answer in sizes), max(map(sum, sizes), default=1.0)
-    )

@@ -5,31 +5,31 @@ Which models a stage has is read from its command: `--reward-model` and the like
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
-from rlhf.footprint import How, Pass, Sizes, Terms, sampling, scoring, step, total, trained, weights
+from flows.plan_passes import Lengths, largest
+from rlhf.footprint import (
+    How,
+    Pass,
+    Sizes,
+    Terms,
+    activations,
+    logits,
+    sampling,
+    scoring,
+    step,
+    total,
+    trained,
+    weights,
+)
 from tasks.graph import Stage
 
 SAMPLED_AT_ONCE = 512
 """Default of `rlhf.sampler.sample`: rows that are sampled together."""
+SCORED_AT_ONCE = 64
+"""Prompts whose answers are drawn to find the largest pass of a stage that scores; it scores all of them in a row."""
 _MODULE = re.compile(r"python -m tasks\.(\w+)\s.*?--params\s+(\S+)", re.DOTALL)
-
-
-@dataclass(frozen=True)
-class Lengths:
-    """Rows of a stage's data, in tokens."""
-
-    prompt: float
-    """Mean."""
-    answer: float
-    """Mean."""
-    longest: float
-    """Prompt and answer together."""
-
-    @property
-    def both(self) -> float:
-        return self.prompt + self.answer
 
 
 @dataclass(frozen=True)
@@ -80,6 +80,14 @@ class Asked:
             return weights(self.sizes, self.how, trained) - unread
         return 4.0 * self.sizes.adapter(self.how.rank) / self.how.shards
 
+    def largest(self, lengths: Lengths, batch_size: int, head: bool = True, **how: bool) -> Pass:
+        """The largest pass of the stage's batches."""
+
+        def cost(work: Pass) -> float:
+            return activations(self.sizes, self.how, work) + (logits(self.sizes, work) if head else 0.0)
+
+        return largest(lengths, batch_size, self.section["max_batch_tokens"], cost, **how)
+
     def sampling(self, rows: int) -> float:
         return sampling(self.sizes, self.how, min(rows, SAMPLED_AT_ONCE), round(self.lengths.prompt) + self.new_tokens)
 
@@ -101,28 +109,13 @@ def need(stage: Stage, values: Mapping[str, Any], sizes: Sizes, how: How, length
     return Need(stage.name, sizes.parameters, learns, moments[moment], moment)
 
 
-def micro_batch(lengths: Lengths, rows: int, limit: int, alike: int = 1, whole: bool = False) -> Pass:
-    """The largest micro-batch of a step of `rows` sequences, `alike` of which begin with the same prompt.
-
-    Micro-batches are cut by length, so one of several holds rows that are about as long as the longest; where a step
-    goes through whole, its rows are of the mean length. `whole`: the loss is on prompts too.
-    """
-    at_once = max(1, min(rows, int(limit // lengths.longest)))
-    grown = 1.0 if at_once == rows else lengths.longest / lengths.both
-    prompt, answer = lengths.prompt * grown, lengths.answer * grown
-    tokens = at_once * (answer + prompt / alike)
-    under_loss = at_once * (answer + (prompt if whole else 0.0))
-    places = at_once * lengths.longest
-    work = Pass(round(places), round(tokens), round(under_loss), several=at_once < rows)
-    return work if work.packed else replace(work, tokens=work.places)
-
-
 Moments = dict[str, Terms]
 
 
 def _supervised(asked: Asked) -> Moments:
     section = asked.section
-    work = micro_batch(asked.lengths, section["batch_size"], section["max_batch_tokens"])
+    lengths = asked.lengths.cut(section["max_tokens"]) if "max_tokens" in section else asked.lengths
+    work = asked.largest(lengths, section["batch_size"], by_length=True)
     return {"training": step(asked.sizes, asked.how, work)} | _answers(asked, section.get("num_samples", 0))
 
 
@@ -130,8 +123,8 @@ def _from_corpus(asked: Asked) -> Moments:
     if asked.section["source"] == "checkpoint":  # read and written by the processor, also where there is a GPU
         return {"reading": {} if asked.how.cuda else {"weights": weights(asked.sizes, How(), trained=False)}}
     section = asked.section
-    document = replace(asked.lengths, longest=min(asked.lengths.longest, section["max_tokens"]))
-    work = micro_batch(document, section["batch_size"], section["max_batch_tokens"], whole=True)
+    lengths = asked.lengths.cut(section["max_tokens"])
+    work = asked.largest(lengths, section["batch_size"], by_length=True, whole=True)
     return {"training": step(asked.sizes, How(), work)}
 
 
@@ -144,14 +137,14 @@ def _answers(asked: Asked, rows: int) -> Moments:
 def _reward_model(asked: Asked) -> Moments:
     section = asked.section
     reads_head = section["reads"] == "tokens" or bool(section["lm_coef"])
-    work = micro_batch(asked.lengths, 2 * section["batch_size"], section["max_batch_tokens"], alike=2)
+    work = asked.largest(asked.lengths, section["batch_size"], reads_head, together=True)
     beside = 2 * asked.model()  # the SFT policy, and the first of the two models while the second is trained
     return {"training": step(asked.sizes, asked.how, work, head=reads_head) | {"other models": beside}}
 
 
 def _dpo(asked: Asked) -> Moments:
     section = asked.section
-    work = micro_batch(asked.lengths, 2 * section["batch_size"], section["max_batch_tokens"], alike=2)
+    work = asked.largest(asked.lengths, section["batch_size"], together=True)
     return {"training": step(asked.sizes, asked.how, work)}  # the reference answers before, and is the policy itself
 
 
@@ -164,19 +157,16 @@ def _scored_samples(asked: Asked) -> Moments:
     scorers = _reward_models(asked, ("reward-model",))
     moments = _samples(asked)
     moments["sampling"]["other models"] = scorers
-    work = _completed(asked, SAMPLED_AT_ONCE, asked.section["group_size"])
+    work = _completed(asked, SCORED_AT_ONCE, asked.section["group_size"])
     moments["scoring"] = {
         "weights": asked.model(), "other models": scorers, "activations": scoring(asked.sizes, asked.how, work, True)
     }  # fmt: skip
     return moments
 
 
-def _completed(asked: Asked, rows: int, alike: int) -> Pass:
-    """Completions of the longest kind."""
-    lengths = replace(
-        asked.lengths, answer=float(asked.new_tokens), longest=asked.lengths.prompt + float(asked.new_tokens)
-    )
-    return micro_batch(lengths, rows, asked.section["max_batch_tokens"], alike)
+def _completed(asked: Asked, prompts: int, answers: int) -> Pass:
+    """The largest pass over so many answers of full length to each of the prompts."""
+    return asked.largest(asked.lengths.answered(answers, asked.new_tokens), prompts)
 
 
 def _rl(asked: Asked) -> Moments:
@@ -184,7 +174,7 @@ def _rl(asked: Asked) -> Moments:
     rows = algorithm["prompts_per_update"] * algorithm["group_size"]
     others = asked.model() if asked.how.method == "full" else 0.0  # with adapters the reference is the base itself
     others += _reward_models(asked, ("reward-model", "held-out"))
-    work = _completed(asked, rows, algorithm["group_size"])
+    work = _completed(asked, algorithm["prompts_per_update"], algorithm["group_size"])
     learner = step(asked.sizes, asked.how, work)
     if asked.section["algorithm"] == "ppo":
         critic = step(asked.sizes, asked.how, work, head=False)
@@ -212,7 +202,7 @@ def _evaluate(asked: Asked) -> Moments:
     rows = section["num_prompts"] * max(section["samples_per_prompt"], 1)
     moments = _answers(asked, rows)
     moments["sampling"]["other models"] = others
-    work = _completed(asked, SAMPLED_AT_ONCE, section["samples_per_prompt"])
+    work = _completed(asked, SCORED_AT_ONCE, section["samples_per_prompt"])
     moments["scoring"] = {
         "weights": asked.model(), "other models": others, "activations": scoring(asked.sizes, asked.how, work, True)
     }  # fmt: skip

@@ -12,7 +12,7 @@ KEPT = 2
 
 def tokens_of(module: str, section: Mapping[str, Any], values: Mapping[str, Any], data: Facts) -> float:
     """Tokens that a stage trains on, or samples where it trains nothing; 0 where the number of rows is not known."""
-    both, new = data.lengths.both, values["generation"]["max_new_tokens"]
+    both, new = data.lengths.prompt + data.lengths.answer, values["generation"]["max_new_tokens"]
     if module == "rl":
         algorithm = values["algorithms"][section["algorithm"]]
         rows = algorithm["prompts_per_update"] * algorithm["group_size"] * section["num_updates"]

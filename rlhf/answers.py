@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rlhf.batching import Batch, collate, micro_batches
+from rlhf.batching import Batch, collate
 from rlhf.chat import Chat, Message
+from rlhf.cutting import micro_batches
 from rlhf.models import Policy, token_logprobs
 from rlhf.sampler import sample
 from rlhf.scoring import Scorer, by_batch, rewards_of

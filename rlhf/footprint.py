@@ -27,8 +27,8 @@ PACKED_BELOW = 0.9
 NF4 = 0.516
 """Bytes of a weight in 4 bits with double quantisation (2305.14314): 4 bits, and 8.13 bits for each 64 of them."""
 HEAP = 1.25
-"""Resident bytes of activations for each byte of them on a processor: freed ones leave holes of other sizes than what is
-asked for next. Fitted on the measurements of `bench.plan`."""
+"""Resident bytes for each byte of activations on a processor: freed ones leave holes of other sizes than what is asked
+for next. Fitted on the measurements of `bench.plan`."""
 DRAWING = 20
 """Bytes of one logit while a token is drawn: float32 three times and one cumulative sum in float64."""
 

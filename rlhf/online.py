@@ -13,7 +13,8 @@ from torch import Tensor
 
 from rlhf.advantages import zero_std_share
 from rlhf.algorithms import Algorithm, Experience, Rollouts, rows_of, sequence_kl
-from rlhf.batching import Batch, collate, micro_batches, prompts_of
+from rlhf.batching import Batch, collate, prompts_of
+from rlhf.cutting import micro_batches
 from rlhf.errors import NumericsError
 from rlhf.kl import k3
 from rlhf.losses.policy_gradient import truncated_importance

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlhf.batching import Batch, collate, micro_batches
+from rlhf.batching import Batch, collate
 from rlhf.chat import Chat
+from rlhf.cutting import micro_batches
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,8 @@ Differs from the paper: demonstrations take the place of pretraining text, and t
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from rlhf.batching import Batch, collate, micro_batches
+from rlhf.batching import Batch, collate
+from rlhf.cutting import micro_batches
 from rlhf.epochs import rows_at
 from rlhf.seeding import derive
 

@@ -6,8 +6,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from rlhf.batching import Batch, collate, micro_batches
+from rlhf.batching import Batch, collate
 from rlhf.chat import Chat
+from rlhf.cutting import micro_batches
 from rlhf.spending import spent
 
 Ids = Sequence[int]

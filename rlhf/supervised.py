@@ -6,8 +6,9 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from rlhf.batching import Batch, collate, micro_batches
+from rlhf.batching import Batch, collate
 from rlhf.checkpoints import Checkpoints
+from rlhf.cutting import micro_batches
 from rlhf.epochs import epoch_batches, num_steps
 from rlhf.losses.supervised import completion_nll
 from rlhf.models import Policy, token_logprobs

@@ -7,8 +7,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from rlhf.batching import Batch, collate, micro_batches
+from rlhf.batching import Batch, collate
 from rlhf.checkpoints import Checkpoints
+from rlhf.cutting import micro_batches
 from rlhf.epochs import num_steps, rows_at
 from rlhf.losses.verification import outcome_by_sequence, outcome_by_token, process_binary, process_three_way
 from rlhf.models.token_rewards import TokenRewardModel

@@ -4,7 +4,7 @@
     python -m bench.plan --only dpo           # cells whose name has this part
     python -m bench.plan --show               # the tables, nothing measured
 
-Every cell is the stage's own function in a process of its own, two optimiser steps. The table of cards is made by the
+Every cell is the stage's own function in a process of its own, three optimiser steps. The table of cards is made by the
 planner alone.
 """
 

@@ -1,4 +1,4 @@
-"""Six shapes and five stages whose tensors take a gigabyte or more together, each dominated by something else."""
+"""Six shapes and five stages whose tensors take a gigabyte or more together, each shape with a term of its own on top."""
 
 from dataclasses import dataclass
 
@@ -11,7 +11,6 @@ class Way:
 
     shape: Shape
     what: str
-    lengths: str = "short"
     rows: int = 16
     """Demonstrations, pairs (half as many) or completions of a step."""
     lora: bool = False
@@ -22,7 +21,7 @@ WAYS = [
     Way(Shape("plan-vocabulary", 64000, 640, 4, 10, 10, 1728, 1024, tied=False), "a wide vocabulary, not tied"),
     Way(Shape("plan-square", 32000, 768, 8, 12, 12, 2048, 1024, tied=True), "half of the weights in the embedding"),
     Way(Shape("plan-grouped", 16000, 1024, 6, 16, 4, 2816, 1024, tied=True), "four heads share a key"),
-    Way(Shape("plan-deep", 8000, 512, 16, 8, 8, 1408, 1024, tied=True), "many blocks, long rows", "hh", 24),
+    Way(Shape("plan-deep", 8000, 512, 16, 8, 8, 1408, 1024, tied=True), "many blocks, many tokens", rows=32),
     Way(Shape("plan-half", 32000, 896, 8, 14, 2, 2560, 1024, tied=True), "bfloat16", dtype="bfloat16"),
     Way(Shape("plan-adapter", 32000, 1280, 10, 10, 10, 3456, 1024, tied=True), "a frozen base", lora=True),
 ]
@@ -30,12 +29,7 @@ STAGES = ("sft", "reward", "dpo", "grpo", "ppo")
 
 
 def cell(way: Way, stage: str) -> Cell:
-    """Two steps after one of warm-up: from the second on all of an optimiser's state is there."""
-    common = {"lora": way.lora, "dtype": way.dtype, "warmup": 1}
-    if stage == "sft":
-        return Cell(stage, way.shape, way.lengths, way.rows, 1, **common)
-    if stage in ("reward", "dpo"):
-        return Cell(stage, way.shape, way.lengths, way.rows // 2, 1, **common)
-    if stage == "grpo":
-        return Cell(stage, way.shape, way.lengths, way.rows // 8, 1, group=8, new_tokens=48, **common)
-    return Cell(stage, way.shape, way.lengths, way.rows, 1, new_tokens=48, **common)
+    """Three steps: from the second on all of an optimiser's state is there."""
+    rows = {"sft": way.rows, "ppo": way.rows, "grpo": way.rows // 8}.get(stage, way.rows // 2)
+    sampled = {"grpo": {"group": 8, "new_tokens": 48}, "ppo": {"new_tokens": 48}}.get(stage, {})
+    return Cell(stage, way.shape, "short", rows, 2, warmup=1, lora=way.lora, dtype=way.dtype, **sampled)

@@ -1,11 +1,11 @@
 """What the planner says of a cell, from its settings and the lengths of its rows."""
 
 from collections.abc import Sequence
-from statistics import mean
 from typing import Any
 
 from bench.plan.cells import Way, cell
-from flows.plan_stages import Lengths, Need, need
+from flows.plan_passes import Lengths
+from flows.plan_stages import Need, need
 from rlhf.footprint import How, Sizes
 from tasks.config.params import Params
 from tasks.graph import Stage
@@ -33,22 +33,15 @@ def said(way: Way, stage: str, lengths: Sequence[Sequence[int]]) -> Need:
 
 
 def _lengths(stage: str, lengths: Sequence[Sequence[int]]) -> Lengths:
-    prompts = [row[0] for row in lengths]
-    if stage == "sft":
-        answers = [float(row[1]) for row in lengths]
-        longest = max(row[0] + row[1] for row in lengths)
-    else:
-        answers = [(row[1] + row[2]) / 2 for row in lengths]
-        longest = max(row[0] + max(row[1:]) for row in lengths)
-    return Lengths(mean(prompts), mean(answers), longest)
+    return Lengths(tuple(tuple(map(float, row[:2] if stage == "sft" else row)) for row in lengths))
 
 
 def _settings(way: Way, stage: str) -> dict[str, Any]:
     """Those of `bench.speed.ours`."""
-    one = cell(way, stage)
+    one, shape = cell(way, stage), way.shape
     values = Params().model_dump(by_alias=True)
     values["generation"]["max_new_tokens"] = one.new_tokens or 1
-    values["sft"] |= {"batch_size": one.rows, "num_samples": 1}
+    values["sft"] |= {"batch_size": one.rows, "max_tokens": shape.positions, "num_samples": 1}
     values["reward_model"] |= {"batch_size": one.rows, "lm_coef": 0.0, "reads": "last_token"}
     values["dpo"]["batch_size"] = one.rows
     if one.samples:

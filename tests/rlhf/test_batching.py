@@ -5,7 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlhf.batching import collate, micro_batches
+from rlhf.batching import collate
+from rlhf.cutting import micro_batches
 
 
 def test_collate_pads_on_the_right() -> None:
