@@ -1,4 +1,4 @@
-"""Six shapes and five stages whose tensors take a gigabyte or more together, each shape with a term of its own on top."""
+"""Six shapes, each with a term of its own on top, and five stages, whose tensors take a gigabyte or more together."""
 
 from dataclasses import dataclass
 
