@@ -159,6 +159,8 @@ def _decide(this: Run, gate: Mapping[str, Any]) -> dict[str, Any]:
         if this.wish.by_hand:
             reason = f"{gate['reason']}; waits for `preflow promote {this.report.run}`"
             return outcome | {"waits": True, "reason": reason}
+        if this.wish.lease:
+            this.wish.lease.refuse_lost()
         version = tracking.promote(this.owner, this.report.run, gate["candidate"], name)
     except PreflowError as error:
         if isinstance(error, DependencyDown):
@@ -174,7 +176,7 @@ def _refs(this: Run, version: int, new: bool = False, over: int | None = None) -
     try:
         if not new:
             return promotion.made_up(this.owner, this.tree, name, version, send)
-        return promotion.release(this.owner, this.tree, name, version, this.report.commit, send, over)
+        return promotion.release(this.owner, this.tree, name, version, this.report.commit, send, over, this.wish.lease)
     except PreflowError as error:
         return {"unsent": f"{error}; `preflow promote {this.report.run}` keeps and sends it"}
 

@@ -11,6 +11,7 @@ from ruamel.yaml import YAML
 
 from flows import champion, dvc, guards, releases, releases_send, remote, retrain_due, workspace, worktrees
 from flows.cache import object_path
+from flows.lease import Lease
 from flows.releases import Release
 from flows.releases_refs import remote_of
 from rlhf.errors import PreflowError
@@ -22,7 +23,14 @@ Say = Callable[[str], None]
 
 
 def release(
-    root: Path, tree: Path, name: str, version: int, commit: str, send_it: bool, over: int | None = None
+    root: Path,
+    tree: Path,
+    name: str,
+    version: int,
+    commit: str,
+    send_it: bool,
+    over: int | None = None,
+    lease: Lease | None = None,
 ) -> dict[str, Any]:
     """Keep a version that is registered as git refs, and send it to the remotes where that is wanted.
 
@@ -37,7 +45,7 @@ def release(
     releases.publish(root, name, told, commit)
     releases.crown(root, name, version)
     run = str(told["run"])
-    return send(root, tree, name, version, run, over) if send_it else _how_to_send(root, tree, run)
+    return send(root, tree, name, version, run, over, lease) if send_it else _how_to_send(root, tree, run)
 
 
 def made_up(root: Path, tree: Path, name: str, version: int, send_it: bool) -> dict[str, Any]:
@@ -49,10 +57,18 @@ def made_up(root: Path, tree: Path, name: str, version: int, send_it: bool) -> d
     return release(root, tree, name, version, commit, send_it) if commit else {}
 
 
-def send(root: Path, tree: Path, name: str, version: int, run: str, over: int | None = None) -> dict[str, Any]:
+def send(
+    root: Path,
+    tree: Path,
+    name: str,
+    version: int,
+    run: str,
+    over: int | None = None,
+    lease: Lease | None = None,
+) -> dict[str, Any]:
     """Bytes first, then the refs: who sees a version can fetch it. What a remote did not take is told, no error."""
     try:
-        pushed = [remote.push(tree), releases_send.push(root, name, version, over)]
+        pushed = [remote.push(tree), releases_send.push(root, name, version, over, lease)]
     except PreflowError as error:
         return {"pushed": [], "unsent": f"{error}; `preflow promote {run}` sends it again"}
     return {"pushed": [one for one in pushed if one]}

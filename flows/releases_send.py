@@ -3,16 +3,18 @@
 from pathlib import Path
 
 from flows import releases
+from flows.lease import Lease
 from flows.releases_refs import CHAMPION, QUIET, RUNS, commit_at, fetch, last_line, ref_named, seen_of, theirs_of
 from flows.workspace import git
 from rlhf.errors import DependencyDown, PreflowError
 
 
-def push(root: Path, name: str, version: int, over: int | None = None) -> str:
+def push(root: Path, name: str, version: int, over: int | None = None, lease: Lease | None = None) -> str:
     """Send a version, its run and `champion` to the git remote, all or nothing; "" where there is no remote.
 
     Args:
         over: version that who crowned this one knew as the champion, by whatever registry.
+        lease: without which nothing is sent any more.
 
     Returns:
         The name of the remote.
@@ -28,17 +30,18 @@ def push(root: Path, name: str, version: int, over: int | None = None) -> str:
     found = releases.find(root, f"{name}/{version}")
     if (theirs := commit_at(root, theirs_of(found.ref))) and not _holds(root, found.commit, theirs):
         raise PreflowError(_two_registries(remote, name, version))
-    refs = [f"{found.commit}:{found.ref}"]
+    options, refs = list[str](), [f"{found.commit}:{found.ref}"]
     if found.run and commit_at(root, f"refs/preflow/{RUNS}/{found.run}"):
         refs.append(f"refs/preflow/{RUNS}/{found.run}")
     ref = ref_named(name, CHAMPION)
     if crowned := commit_at(root, ref):
         theirs = _refuse_unseen(root, remote, name, crowned, over)
-        refs = [f"--force-with-lease={ref}:{theirs}", remote, *refs, f"{crowned}:{ref}"]
-    else:
-        refs = [remote, *refs]
+        options, refs = [f"--force-with-lease={ref}:{theirs}"], [*refs, f"{crowned}:{ref}"]
     try:
-        git(root, "push", "--quiet", "--atomic", *refs, env=QUIET)
+        if lease:
+            lease.publish(options, refs)
+        else:
+            git(root, "push", "--quiet", "--atomic", *options, remote, *refs, env=QUIET)
     except PreflowError as error:
         if "non-fast-forward" in str(error) or "fetch first" in str(error):
             raise PreflowError(_two_registries(remote, name, version)) from None

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from flows.lease import Lease
 from flows.profiles import Resolved
 from flows.runner import Place
 from flows.workspace import Snapshot
@@ -62,6 +63,8 @@ class Wish:
     """Why, for one that retraining asked for: it promotes whatever its settings, and sends what it promotes."""
     by_hand: bool = False
     """Leave the promotion to a person."""
+    lease: Lease | None = None
+    """Without which nothing is promoted any more; None: nobody else is asked."""
     start: Start | None = None
     """Of a cell of a comparison; None for a run by itself."""
 

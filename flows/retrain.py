@@ -15,7 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from flows import champion, drift, given, guards, launch, profiles, promotion, retrain_data, retrain_due
+from flows import champion, drift, given, guards, launch, lease, profiles, promotion, retrain_data, retrain_due
 from flows.request import Report, Wish
 from flows.retrain_due import Memory
 from rlhf.errors import Busy, DataRefused, NumericsError, Preempted, PreflowError
@@ -108,7 +108,14 @@ def fire(
                 memory.save(root, order.key)
                 return Outcome(NOTHING_NEW, f"nothing new since run {memory.run}: {memory.outcome}", run=memory.run)
             say(f"retrain: {why}")
-            outcome = _run(root, order, why, resolved.registry, cancel, say=say, show=show, on_begin=on_begin)
+            digest = hashlib.sha256(json.dumps(asdict(seen), sort_keys=True).encode()).hexdigest()
+            try:
+                with lease.held(root, f"{resolved.registry}/{order.key}", digest, cancel, say) as held:
+                    outcome = _run(root, order, why, resolved.registry, cancel, held, say, show, on_begin)
+                    if held and not outcome.exit_code:
+                        held.end(digest, outcome.message)
+            except lease.Answered as error:
+                outcome = Outcome(NOTHING_NEW, str(error), why=why)
             again = outcome.exit_code and outcome.exit_code not in _SAME_AGAIN
             memory.seen = {} if again else asdict(seen)
             memory.run, memory.outcome, memory.asked = outcome.run, outcome.message, time.time()
@@ -165,7 +172,7 @@ def _run(
     why: str,
     registry: str,
     cancel: threading.Event,
-    *,
+    held: lease.Lease | None,
     say: Callable[[str], None],
     show: Callable[[Report, Path], None],
     on_begin: Callable[[], None],
@@ -184,6 +191,7 @@ def _run(
         command=f"preflow retrain {order.key}",
         retrain=why,
         by_hand=order.by_hand,
+        lease=held,
     )
     report = launch.run(root, wish, cancel, show=shown, say=say, on_begin=on_begin)
     if report.exit_code == 0 and report.promotion is None:

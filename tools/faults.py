@@ -80,7 +80,6 @@ CASES = {
 }
 ELSEWHERE = {
     32: "needs workers of a Prefect pool, which come with several machines",
-    35: "needs a run's lease between machines, which comes with workers",
     51: "needs training on several ranks",
     52: "needs training on several ranks",
     53: "needs training on several ranks",
