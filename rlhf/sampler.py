@@ -6,7 +6,7 @@ Shapes: P prompts and R = P · group_size rows of a chunk, V vocabulary, K cache
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -35,6 +35,30 @@ class Completion:
     """Log-probability of each id under the tempered distribution it was drawn from (untempered where greedy)."""
     stop_reason: str
     """"stop" or "length"."""
+    policy_version: str = ""
+    """Of the weights it was drawn from, as a server named them; "" where the policy's own were, in this process."""
+
+
+class Sampler(Protocol):
+    """What draws completions of a policy as it is at the time of the call: `sample` here, others in `rlhf.samplers`."""
+
+    def __call__(
+        self,
+        policy: Policy,
+        prompts: Sequence[Sequence[int]],
+        *,
+        max_new_tokens: int,
+        temperature: float,
+        group_size: int,
+        seed: int,
+    ) -> list[Completion]:
+        """`group_size` completions of every prompt, prompt 0's group first; temperature 0 takes the likeliest token.
+
+        Log-probabilities are of the distribution that was drawn from, as the sampler itself computed them: they are
+        what the trainer's are compared with. Whether one seed gives the same completions again is each one's own.
+        Raises ValueError for settings out of range and prompts that do not fit.
+        """
+        ...
 
 
 @spent("sample")
@@ -56,7 +80,7 @@ def sample(
     `batch_size` is the most rows at a time, except that a group is never cut; `progress` is told (rows done, of).
     Raises ValueError for settings out of range and prompts that do not fit, NumericsError for non-finite logits.
     """
-    _check(policy, prompts, max_new_tokens, temperature, group_size)
+    check_request(policy, prompts, max_new_tokens, temperature, group_size)
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     prompts_at_once = max(1, batch_size // group_size)
     groups: dict[int, list[Completion]] = {}
@@ -202,9 +226,10 @@ def _completions(
     return groups
 
 
-def _check(
+def check_request(
     policy: Policy, prompts: Sequence[Sequence[int]], max_new_tokens: int, temperature: float, group_size: int
 ) -> None:
+    """Raises ValueError for settings out of range and prompts that do not fit."""
     if max_new_tokens < 1 or group_size < 1 or not 0 <= temperature < math.inf:
         raise ValueError(
             f"max_new_tokens={max_new_tokens}, group_size={group_size}, temperature={temperature}: "

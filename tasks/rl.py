@@ -52,8 +52,15 @@ from tasks.prompts import fitting, prefixed
 from tasks.rewards import build, refuse_unverifiable
 from tasks.rl_guards import refuse_to_go_on, watched
 from tasks.rl_looks import best, best_folder, folder_of, look, parted
-from tasks.rl_refusals import refuse_blind_choice, refuse_dropout, refuse_idle_target, refuse_untrusted
+from tasks.rl_refusals import (
+    refuse_blind_choice,
+    refuse_dropout,
+    refuse_idle_target,
+    refuse_off_policy,
+    refuse_untrusted,
+)
 from tasks.rl_rollouts import Run, asked_prompts, experience_of
+from tasks.samplers import sampler_of
 from tasks.solve_rates import solvable
 from tasks.stage import main
 
@@ -83,7 +90,9 @@ def rl(
     refuse_blind_choice(config, held_out)
     refuse_idle_target(config, algorithm)
     refuse_dropout(training)
+    refuse_off_policy(config, algorithm)
     learner = trainable(policy, training, seed, "rl")
+    sampler = sampler_of(config, learner, scratch)
     method = ALGORITHMS[config.algorithm](**algorithm.knobs(), fixed_length=generation.max_new_tokens)
     train, dropped = asked_prompts(
         learner, generation, prompts / "train.jsonl", "prepare.val_share and eval_share", solvable(config, samples)
@@ -98,6 +107,7 @@ def rl(
         batches=algorithm,
         method=method,
         policy=learner,
+        sampler=sampler,
         reference=load_reference(reference, learner),
         critic=_critic(training, seed, policy if reward_model is None else reward_model, learner)
         if method.critic

@@ -50,3 +50,12 @@ def refuse_idle_target(config: Rl, algorithm: OnPolicyAlgorithm) -> None:
             f"rl.kl_target is {config.kl_target}, and {config.algorithm} charges no KL (rl.kl_coef {config.kl_coef}, "
             f"kl_in {where}): nothing would hold to it; set rl.kl_target to null, or charge KL"
         )
+
+
+def refuse_off_policy(config: Rl, algorithm: OnPolicyAlgorithm) -> None:
+    """Another engine computes a little otherwise, and what it samples is learnt from as if the policy had."""
+    if config.sampler != "ours" and algorithm.importance_cap is None:
+        raise PreflowError(
+            f"rl.sampler is {config.sampler}, whose numerics are not the trainer's, and nothing would correct for it: "
+            f"set algorithms.{config.algorithm}.importance_cap (2 is usual), or rl.sampler to ours"
+        )

@@ -16,7 +16,7 @@ from rlhf.errors import PreflowError
 from rlhf.models import Policy, ValueModel, token_logprobs
 from rlhf.records import in_pool, read_rows, val_half
 from rlhf.rewards import Asked, Component, Score
-from rlhf.sampler import sample
+from rlhf.sampler import Sampler
 from rlhf.seeding import derive
 from tasks.config.algorithms.on_policy import OnPolicy
 from tasks.config.generation import Generation
@@ -38,6 +38,7 @@ class Run:
     batches: OnPolicy
     method: Algorithm
     policy: Policy
+    sampler: Sampler
     reference: Policy
     critic: ValueModel | None
     score: Score
@@ -112,7 +113,7 @@ def experience_of(run: Run, kl_coef: float, update: int) -> tuple[Experience | N
 def answer(run: Run, prompts: Sequence[Asked], group_size: int, seed: int) -> tuple[Answered, dict[str, float]]:
     """Completions of the policy as it is now with their rewards, and the seconds that took."""
     started = time.perf_counter()
-    completions = sample(
+    completions = run.sampler(
         run.policy,
         [prompt.ids for prompt in prompts],
         max_new_tokens=run.generation.max_new_tokens,

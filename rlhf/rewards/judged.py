@@ -1,9 +1,7 @@
 """A judge as reward: the share of a prompt's other completions that a completion beats."""
 
-import threading
 from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from itertools import combinations
 
 import torch
@@ -11,6 +9,7 @@ from torch import Tensor
 
 from rlhf.errors import PreflowError
 from rlhf.judge import Ask, Verdict, compare
+from rlhf.parallel import in_parallel
 from rlhf.rewards.base import Asked
 from rlhf.rewards.rules import Decode
 from rlhf.sampler import Completion
@@ -46,19 +45,10 @@ class Judged:
                 finished.setdefault(one.prompt_index, {})[text] = None
         asked = [(index, *pair) for index, different in finished.items() for pair in combinations(different, 2)]
 
-        failed = threading.Event()
-
         def one_pair(pair: tuple[int, str, str]) -> Verdict:
-            if failed.is_set():  # what another thread met is raised below; the rest need not wait for it too
-                return Verdict(0.5, Counter())
-            try:
-                return compare(self._ask, prompts[pair[0]].messages, *pair[1:])
-            except Exception:
-                failed.set()
-                raise
+            return compare(self._ask, prompts[pair[0]].messages, *pair[1:])
 
-        with ThreadPoolExecutor(self._parallel) as pool:
-            verdicts = list(pool.map(one_pair, asked))
+        verdicts = in_parallel(one_pair, asked, self._parallel)
         self._count(verdicts)
         shares: dict[tuple[int, str | None, str | None], float] = {}
         for (index, first, second), verdict in zip(asked, verdicts, strict=True):

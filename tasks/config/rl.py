@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from tasks.config import Section
 from tasks.config.rewards import Rewards
+from tasks.config.samplers import SamplerServer
 
 
 class Rl(Section):
@@ -15,6 +16,14 @@ class Rl(Section):
         "reinforce", "rloo", "ppo", "grpo", "dr_grpo", "dapo", "gspo", "cispo", "reinforce_plus_plus", "online_dpo"
     ] = Field("ppo", description="which block of `algorithms`")
     rewards: Rewards = Field(default_factory=Rewards, description="what is optimised: components and their weights")
+    sampler: Literal["ours", "continuous_batching", "server"] = Field(
+        "ours",
+        description="what draws completions: ours, transformers' continuous batching, or sampler_server; all but ours "
+        "need the algorithm's importance_cap",
+    )
+    sampler_server: SamplerServer = Field(
+        default_factory=SamplerServer, description="asked only where the sampler is server"
+    )
     min_solve_rate: float = Field(
         0.0, ge=0, le=1, description="prompts whose --samples were right less often are left out; needs --samples"
     )

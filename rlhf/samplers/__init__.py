@@ -1,0 +1,1 @@
+"""Samplers beside our own (`rlhf.sampler.sample`): continuous batching of transformers, and a server."""
