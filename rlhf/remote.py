@@ -16,6 +16,8 @@ _SHOWN = 200
 """Characters of what a server says that an error repeats."""
 _AGAIN = {408, 409, 429, 500, 502, 503, 504}
 _READ = 4096  # bytes
+MOST = 2**28
+"""Bytes of one answer; whoever says more says no answer."""
 _LONGEST_PAUSE = 8.0  # seconds
 
 
@@ -97,7 +99,12 @@ class Remote:
             method="GET" if body is None else "POST",
         )
         with urllib.request.build_opener(_NoRedirect).open(request, timeout=self.timeout_seconds) as reply:
-            found: bytes = reply.read()
+            found: bytes = reply.read(MOST + 1)
+            left = reply.length
+        if len(found) > MOST:
+            raise PreflowError(f"the {self.name} at {self.url} said more than {MOST} bytes; see its {self.see}")
+        if left:  # a read of so many bytes does not mind that a connection was cut
+            raise http.client.IncompleteRead(found, left)
         return found
 
     def _said(self, error: urllib.error.HTTPError) -> str:

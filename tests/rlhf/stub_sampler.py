@@ -9,6 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from rlhf.models import Policy, load_policy
 from rlhf.sampler import sample
 
@@ -19,6 +21,10 @@ Fault = Callable[[Answer], Answer | bytes | int | None]
 
 def right(answer: Answer) -> Answer:
     return answer
+
+
+class Cut(bytes):
+    """Sent as the first half of an answer, after which the connection ends."""
 
 
 @dataclass
@@ -32,6 +38,8 @@ class Stub:
     adapters: dict[str, Policy] = field(default_factory=dict)
     faults: Callable[[int], Fault] = lambda number: right
     """What goes wrong with a request for completions, by its number from 1."""
+    dtype: torch.dtype = torch.float32
+    """What it computes in."""
     loads: Callable[[int], bool] = lambda number: True
     """Whether it takes in what is handed over, by the number of the time from 1."""
     asked: list[tuple[str, Answer]] = field(default_factory=list)
@@ -68,6 +76,7 @@ class Stub:
         assert body["method"] == "reload_weights"
         if self.loads(len(self.bodies("/collective_rpc"))):
             self.policy = load_policy(Path(body["kwargs"]["weights_path"]))
+            self.policy.model.to(self.dtype)
         return {"results": [None]}
 
     def update_weight_version(self, body: Answer) -> Answer:
@@ -135,9 +144,10 @@ def stub_of(folder: Path) -> Iterator[Stub]:
                 return
             text = said if isinstance(said, bytes) else b"" if isinstance(said, int) else json.dumps(said).encode()
             self.send_response(said if isinstance(said, int) else 200)
-            self.send_header("Content-Length", str(len(text)))
+            self.send_header("Content-Length", str(len(text) * (2 if isinstance(said, Cut) else 1)))
             self.end_headers()
             self.wfile.write(text)
+            self.close_connection = isinstance(said, Cut)
 
         def log_message(self, *args: Any) -> None:
             pass

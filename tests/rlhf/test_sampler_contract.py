@@ -10,12 +10,14 @@ from torch import Tensor
 
 from rlhf.batching import collate
 from rlhf.chat import Chat
-from rlhf.models import Policy, save_policy, token_logprobs
+from rlhf.errors import NumericsError, PreflowError
+from rlhf.models import Policy, save_policy, token_logprobs, trainable
 from rlhf.remote import Remote
 from rlhf.sampler import Completion, Sampler, sample
 from rlhf.samplers.continuous import sample_continuously
 from rlhf.samplers.hand_over import WEIGHTS, version_of
 from rlhf.samplers.server import Server
+from tasks.config.training import Training
 from tests.rlhf.conftest import tiny_gpt2, tiny_llama
 from tests.rlhf.stub_sampler import stub_of
 
@@ -165,3 +167,34 @@ def test_what_does_not_fit_is_named(policy: Policy, sampler: Sampler) -> None:
         sampler(policy, [[6], [6] * (room - 3)], max_new_tokens=4, temperature=0, group_size=1, seed=0)
     with pytest.raises(ValueError, match="temperature=-1"):
         sampler(policy, [[6]], max_new_tokens=4, temperature=-1, group_size=1, seed=0)
+
+
+# What is continuous batching's alone
+
+
+def test_continuous_batching_names_what_its_engine_met(chat: Chat) -> None:
+    policy = tiny_llama(chat)
+    with torch.no_grad():
+        policy.model.get_output_embeddings().weight[7] = torch.nan
+    with pytest.raises(PreflowError, match=r"continuous batching ended with an error .* set rl\.sampler to ours"):
+        sample_continuously(policy, [[6, 7]], max_new_tokens=3, temperature=1.0, group_size=2, seed=0)
+    with pytest.raises(NumericsError, match="not finite"):
+        sample_continuously(policy, [[6, 7]], max_new_tokens=3, temperature=0, group_size=1, seed=0)
+
+
+def test_continuous_batching_refuses_adapters(chat: Chat, tmp_path: Path) -> None:
+    save_policy(tiny_llama(chat), tmp_path / "base")
+    policy = trainable(tmp_path / "base", Training(method="lora"), 0, "rl")
+    with pytest.raises(PreflowError, match=r"set rl\.sampler to ours, or training\.method to full"):
+        sample_continuously(policy, [[6, 7]], max_new_tokens=3, temperature=1.0, group_size=2, seed=0)
+
+
+def test_continuous_batching_takes_more_rows_and_longer_prompts_than_it_has_at_a_time(
+    chat: Chat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("rlhf.samplers.continuous.ROWS", 4)
+    monkeypatch.setattr("rlhf.samplers.continuous.BATCH_TOKENS", 16)
+    policy, prompts = tiny_llama(chat), ragged_prompts(chat, (50, 5, 17))
+    drawn = sample_continuously(policy, prompts, max_new_tokens=6, temperature=1.0, group_size=7, seed=0)
+    assert [one.prompt_index for one in drawn] == [index for index in range(3) for _ in range(7)]
+    torch.testing.assert_close(recorded(drawn), trainers(policy, prompts, drawn, 1.0), atol=1e-4, rtol=0)

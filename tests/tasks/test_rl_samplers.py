@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from rlhf.errors import DependencyDown, NumericsError, PreflowError
 from rlhf.models import Policy
@@ -75,6 +76,17 @@ def test_a_folder_that_is_shared_has_one_of_its_own_for_the_stage(
     learn(inputs, tmp_path / "run", num_updates=1, **at(stub, folder=str(tmp_path / "shared")))
     assert [path.name for path in (tmp_path / "shared").iterdir()] == ["scratch"]
     assert not (tmp_path / "run/scratch/handed_over").exists()
+
+
+def test_a_server_of_less_precision_is_corrected_for(stub: Stub, inputs: dict[str, Path], tmp_path: Path) -> None:
+    stub.dtype = torch.bfloat16
+    log = learn(inputs, tmp_path / "run", **at(stub))
+    steps = [step for step in log.steps.values() if "rl/sampler_gap" in step]
+    assert len(steps) == 12
+    assert all(1e-4 < step["rl/sampler_gap"] < step["rl/sampler_gap_max"] < 0.1 for step in steps)
+    assert all(0.9 < step["rl/importance"] < 1.1 and step["rl/importance_max"] > 1.001 for step in steps)
+    looks = metrics_of(tmp_path / "run")["val"]
+    assert looks[-1]["reward"] > looks[0]["reward"] + 0.1
 
 
 def test_a_server_of_other_numbers_ends_the_training(stub: Stub, inputs: dict[str, Path], tmp_path: Path) -> None:
