@@ -44,11 +44,10 @@ def version_of(policy: Policy) -> str:
     digest = sha256()
     if isinstance(policy.model, Adapted):
         digest.update(policy.model.base.origin.weights.encode())
-        tensors = {f"{place}.{name}": tensor for place, one in enumerate(policy.model.adapters)
-                   for name, tensor in one.tensors().items()}  # fmt: skip
+        tensors = [named for adapter in policy.model.adapters for named in adapter.tensors().items()]
     else:
-        tensors = dict(policy.model.named_parameters())
-    for name, tensor in tensors.items():
+        tensors = list(policy.model.named_parameters())
+    for name, tensor in tensors:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy())
     return f"policy-{digest.hexdigest()[:16]}"
@@ -100,6 +99,10 @@ def _write_adapter(policy: Policy, folder: Path) -> None:
     write_adapter(folder, Shape(rank, rank, 0.0, targets, newest.shape.tokens), newest.rows, tensors)
 
 
+def _tell_adapter(remote: Remote, version: str, folder: Path) -> None:
+    remote.ask("v1/load_lora_adapter", {"lora_name": version, "lora_path": str(folder), "load_inplace": True})
+
+
 def _forget_adapter(remote: Remote, version: str) -> None:
     with suppress(PreflowError):  # a server that was started anew has none to drop
         remote.ask("v1/unload_lora_adapter", {"lora_name": version})
@@ -107,13 +110,9 @@ def _forget_adapter(remote: Remote, version: str) -> None:
 
 ADAPTER = HandOver(
     write=_write_adapter,
-    tell=lambda remote, version, folder: _load_adapter(remote, version, folder),
+    tell=_tell_adapter,
     forget=_forget_adapter,
     model_of=lambda served, version: version,
     echoed=lambda remote, answer: str(answer.get("model")),
 )
 """All adapters as one, in the form that PEFT reads, rows of control tokens with them; the server has the base."""
-
-
-def _load_adapter(remote: Remote, version: str, folder: Path) -> None:
-    remote.ask("v1/load_lora_adapter", {"lora_name": version, "lora_path": str(folder), "load_inplace": True})

@@ -148,7 +148,7 @@ class Server:
             "temperature": temperature,
             "seed": derive(seed, "sample", asked.prompt_index),
             "stop_token_ids": [asked.stop_id],
-            "logprobs": 0,
+            "logprobs": 1,
             "return_token_ids": True,
             "return_tokens_as_token_ids": True,
         }

@@ -42,6 +42,8 @@ class Stub:
     """What it computes in."""
     loads: Callable[[int], bool] = lambda number: True
     """Whether it takes in what is handed over, by the number of the time from 1."""
+    honest: bool = True
+    """Whether it says so where it does not."""
     asked: list[tuple[str, Answer]] = field(default_factory=list)
     done: threading.Event = field(default_factory=threading.Event)
     """Set when the test is over: what hangs then ends."""
@@ -80,7 +82,7 @@ class Stub:
         return {"results": [None]}
 
     def update_weight_version(self, body: Answer) -> Answer:
-        if self.loads(len(self.bodies("/collective_rpc"))):
+        if self.loads(len(self.bodies("/collective_rpc"))) or not self.honest:
             self.version = body["new_version"]
         return {"success": True}
 

@@ -80,7 +80,7 @@ def test_what_it_is_asked(stub: Stub, llama: Policy, tmp_path: Path) -> None:
     assert [path for path, _ in stub.asked] == [*order, *["/v1/completions", "/weight_info"] * 2]
     first, second = stub.bodies("/v1/completions")
     assert (first["prompt"], second["prompt"]) == tuple(PROMPTS) and first["seed"] != second["seed"]
-    assert (first["n"], first["max_tokens"], first["temperature"], first["logprobs"]) == (2, 6, 1.0, 0)
+    assert (first["n"], first["max_tokens"], first["temperature"], first["logprobs"]) == (2, 6, 1.0, 1)
     assert {one.policy_version for one in drawn} == {version_of(llama)} == {stub.version}
     draw(sampler, llama)
     assert len(stub.bodies("/collective_rpc")) == 1  # equal weights are handed over once

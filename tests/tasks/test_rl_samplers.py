@@ -102,6 +102,19 @@ def test_a_server_of_other_numbers_ends_the_training(stub: Stub, inputs: dict[st
         learn(inputs, tmp_path / "run", **at(stub))
 
 
+@pytest.mark.faults(
+    23,
+    injected="a sampler server that keeps the weights of the start and says that it has loaded each version",
+    happens="the difference to the trainer is noticed",
+)
+def test_a_server_that_lies_about_its_version_is_found_out(stub: Stub, inputs: dict[str, Path], tmp_path: Path) -> None:
+    """As a vLLM that takes weights from a cache in place of the path (vllm-project/vllm#32718)."""
+    stub.loads, stub.honest = lambda number: False, False
+    with pytest.raises(NumericsError, match=r"sampler and trainer differ by .*both use the same weights"):
+        learn(inputs, tmp_path / "run", **at(stub))
+    assert not list((tmp_path / "run/out").iterdir())
+
+
 @pytest.mark.parametrize("sampler", ["continuous_batching", "server"])
 def test_another_engine_without_a_correction_is_refused(sampler: str, inputs: dict[str, Path], tmp_path: Path) -> None:
     told = rf"rl\.sampler is {sampler}, .* set algorithms\.rloo\.importance_cap \(2 is usual\)"
