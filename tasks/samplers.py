@@ -5,7 +5,7 @@ from pathlib import Path
 from rlhf.models import Policy
 from rlhf.remote import Remote
 from rlhf.sampler import Sampler, sample
-from rlhf.samplers.continuous import sample_continuously
+from rlhf.samplers.continuous import refuse_adapters, sample_continuously
 from rlhf.samplers.hand_over import ADAPTER, WEIGHTS
 from rlhf.samplers.server import Server
 from tasks.config.rl import Rl
@@ -13,19 +13,20 @@ from tasks.redact import redacted
 
 
 def sampler_of(config: Rl, policy: Policy, scratch: Path) -> Sampler:
-    """The sampler of a stage; a server is asked whether it is there and reads texts as the policy does.
+    """The sampler of a stage; a server has the policy's first version when this is done.
 
-    `scratch` is a folder of this stage alone. Raises DependencyDown or PreflowError, before any work, where it is not.
+    `scratch` is a folder of this stage alone. Raises DependencyDown or PreflowError where it cannot sample this policy.
     """
     if config.sampler == "ours":
         return sample
     if config.sampler == "continuous_batching":
+        refuse_adapters(policy)
         return sample_continuously
     about = config.sampler_server
     remote = Remote(
         name="sampler server",
         url=about.url,
-        see="url, key and log",
+        see="url, key and log, and docs/samplers.md",
         key_variable=about.key_variable,
         timeout_seconds=about.timeout_seconds,
         attempts=about.attempts,
@@ -34,5 +35,5 @@ def sampler_of(config: Rl, policy: Policy, scratch: Path) -> Sampler:
     # Scratch folders are named by the stage's key, so that trainings do not meet in a folder that is shared.
     folder = scratch / "handed_over" if about.folder is None else Path(about.folder) / scratch.name
     server = Server(remote, WEIGHTS if about.hand_over == "weights" else ADAPTER, folder, about.parallel)
-    server.check(policy.chat)
+    server.check(policy)
     return server

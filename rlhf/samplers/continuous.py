@@ -37,14 +37,11 @@ def sample_continuously(
 
     A row's random numbers depend on all that is in the batch with it, unlike `rlhf.sampler.sample`'s.
 
-    Raises PreflowError for a policy with adapters, whose rows of control tokens the engine would not see, and where the
-    engine ends before its work is done; NumericsError for log-probabilities that are not finite.
+    Raises PreflowError for a policy with adapters, and where the engine ends before its work is done; NumericsError for
+    log-probabilities that are not finite.
     """
     check_request(policy, prompts, max_new_tokens, temperature, group_size)
-    if isinstance(policy.model, Adapted):
-        raise PreflowError(
-            "continuous batching does not know adapters: set rl.sampler to ours, or training.method to full"
-        )
+    refuse_adapters(policy)
     if not prompts:
         return []
     # transformers refuses more than one completion where all would be the same.
@@ -63,6 +60,14 @@ def sample_continuously(
     lengths = [len(one.ids) for group in groups for one in group]
     charge_sampling(policy.model, [len(prompt) for prompt in prompts], lengths)
     return [one for group in groups for one in group * copies]
+
+
+def refuse_adapters(policy: Policy) -> None:
+    """The engine would see their layers and not their rows of control tokens. Raises PreflowError."""
+    if isinstance(policy.model, Adapted):
+        raise PreflowError(
+            "continuous batching does not know adapters: set rl.sampler to ours, or training.method to full"
+        )
 
 
 def _generate(

@@ -44,24 +44,25 @@ class Server:
         self._model = ""
         self._served = ""
 
-    def check(self, chat: Chat) -> None:
-        """Before any work: the server is there, and its tokenizer gives texts the ids that the policy's does.
+    def check(self, policy: Policy) -> None:
+        """Before any work: it is there, its tokenizer gives texts the ids that the policy's does, and it takes it in.
 
-        Raises DependencyDown where it does not answer, PreflowError where it is another tokenizer.
+        Raises DependencyDown where it does not answer, PreflowError where one of these is not so.
         """
         models = self._parsed("v1/models").get("data")
         names = [one.get("id") for one in models if isinstance(one, dict)] if isinstance(models, list) else []
         if not names or not isinstance(names[0], str):
             raise self._garbage("serves no model")
         self._model = names[0]
-        probe = _probe(chat)
-        expected = chat.tokenizer.encode(probe, add_special_tokens=False).ids
+        probe = _probe(policy.chat)
+        expected = policy.chat.tokenizer.encode(probe, add_special_tokens=False).ids
         body = {"model": self._model, "prompt": probe, "add_special_tokens": False}
         if self._parsed("tokenize", body).get("tokens") != expected:
             raise PreflowError(
                 f"the sampler server at {self._remote.url} reads a text as other ids than the policy does (a "
-                f"vocabulary of {chat.vocab_size}): start it on the policy that rl starts from"
+                f"vocabulary of {policy.chat.vocab_size}): start it on the policy that rl starts from"
             )
+        self._serve(policy, version_of(policy))
 
     def __call__(
         self,
@@ -81,7 +82,7 @@ class Server:
         check_request(policy, prompts, max_new_tokens, temperature, group_size)
         with spent("sample"):
             if not self._model:
-                self.check(policy.chat)
+                self.check(policy)
             # vLLM refuses more than one choice where all would be the same.
             copies, choices = (1, group_size) if temperature > 0 else (group_size, 1)
             version, num_rows = version_of(policy), policy.model.get_output_embeddings().weight.shape[0]

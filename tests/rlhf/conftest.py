@@ -1,6 +1,6 @@
 """Tiny models for the tests of the library, made in milliseconds."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from rlhf.chat import Chat
-from rlhf.models import Policy, extend_embeddings, new_policy
+from rlhf.models import Policy, extend_embeddings, new_policy, save_policy
+from tests.rlhf.stub_sampler import Stub, stub_of
 from tests.rlhf.tiny_models import ARCHITECTURES
 
 torch.set_num_threads(1)
@@ -50,6 +51,14 @@ def policy(request: pytest.FixtureRequest, chat: Chat) -> Policy:
 @pytest.fixture
 def llama(chat: Chat) -> Policy:
     return tiny_llama(chat)
+
+
+@pytest.fixture
+def stub(llama: Policy, tmp_path: Path) -> Iterator[Stub]:
+    """A sampler server that was started on `llama`."""
+    save_policy(llama, tmp_path / "started_on")
+    with stub_of(tmp_path / "started_on") as found:
+        yield found
 
 
 @pytest.fixture(scope="session")

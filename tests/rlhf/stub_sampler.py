@@ -12,8 +12,13 @@ from typing import Any
 import torch
 
 from rlhf.models import Policy, load_policy
-from rlhf.sampler import sample
+from rlhf.remote import Remote
+from rlhf.sampler import Completion, sample
+from rlhf.samplers.hand_over import WEIGHTS, HandOver
+from rlhf.samplers.server import Server
 
+PROMPTS = [[6, 7, 8], [9, 10, 11, 12, 13]]
+ATTEMPTS = 3
 Answer = dict[str, Any]
 Fault = Callable[[Answer], Answer | bytes | int | None]
 """From the right answer to what is sent: another one, bytes, an HTTP status, or None to hang."""
@@ -165,3 +170,15 @@ def stub_of(folder: Path) -> Iterator[Stub]:
         server.shutdown()
         server.server_close()
         thread.join()
+
+
+def server(stub: Stub, folder: Path, hand_over: HandOver = WEIGHTS, **settings: Any) -> Server:
+    """The sampler on it, which asks one prompt at a time and waits for nothing between two attempts."""
+    about: dict[str, Any] = {"timeout_seconds": 60.0, "attempts": ATTEMPTS, "pause_seconds": 0.0, **settings}
+    remote = Remote(name="sampler server", url=stub.url, see="url, key and log", **about)
+    return Server(remote, hand_over, folder / "handed_over", parallel=1)
+
+
+def draw(sampler: Server, policy: Policy) -> list[Completion]:
+    """Two completions of at most six tokens for each of two prompts."""
+    return sampler(policy, PROMPTS, max_new_tokens=6, temperature=1.0, group_size=2, seed=0)

@@ -1,7 +1,6 @@
-"""A sampler server that is slow, broken, behind, or talks nonsense: the right samples, or the error that says so."""
+"""A sampler server that is slow, broken or behind: the right samples, or the error that says so."""
 
 import json
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,35 +10,14 @@ import torch
 
 from rlhf.chat import Chat
 from rlhf.errors import DependencyDown, PreflowError
-from rlhf.models import Policy, load_policy, save_policy, trainable
+from rlhf.models import Policy, load_policy, trainable
 from rlhf.remote import Remote
-from rlhf.sampler import Completion, sample
+from rlhf.sampler import sample
 from rlhf.samplers.hand_over import ADAPTER, WEIGHTS, HandOver, version_of
 from rlhf.samplers.server import Server
 from tasks.config.training import Training
-from tests.rlhf.conftest import tiny_llama
-from tests.rlhf.stub_sampler import Answer, Cut, Stub, right, stub_of
-
-WORDS = [f"w{number}" for number in range(20)]
-PROMPTS = [[6, 7, 8], [9, 10, 11, 12, 13]]
-ATTEMPTS = 3
-
-
-@pytest.fixture
-def stub(llama: Policy, tmp_path: Path) -> Iterator[Stub]:
-    save_policy(llama, tmp_path / "started_on")
-    with stub_of(tmp_path / "started_on") as found:
-        yield found
-
-
-def server(stub: Stub, folder: Path, hand_over: HandOver = WEIGHTS, **settings: Any) -> Server:
-    about: dict[str, Any] = {"timeout_seconds": 60.0, "attempts": ATTEMPTS, "pause_seconds": 0.0, **settings}
-    remote = Remote(name="sampler server", url=stub.url, see="url, key and log", **about)
-    return Server(remote, hand_over, folder / "handed_over", parallel=1)
-
-
-def draw(sampler: Server, policy: Policy) -> list[Completion]:
-    return sampler(policy, PROMPTS, max_new_tokens=6, temperature=1.0, group_size=2, seed=0)
+from tests.rlhf.conftest import WORDS, tiny_llama
+from tests.rlhf.stub_sampler import ATTEMPTS, PROMPTS, Answer, Cut, Stub, draw, right, server
 
 
 def greedy(sampler: Any, policy: Policy) -> list[list[int]]:
@@ -61,20 +39,23 @@ def move(policy: Policy, seed: int = 1) -> None:
 def test_nobody_at_home(llama: Policy, tmp_path: Path) -> None:
     remote = Remote(name="sampler server", url="http://127.0.0.1:9", see="log", attempts=2, pause_seconds=0.0)
     with pytest.raises(DependencyDown, match=r"the sampler server at .* did not answer in 2 attempts") as found:
-        Server(remote, WEIGHTS, tmp_path).check(llama.chat)
+        Server(remote, WEIGHTS, tmp_path).check(llama)
     assert found.value.exit_code == 87
 
 
 @pytest.mark.parametrize("words", [WORDS[::-1], [*WORDS, "w20"]], ids=["other ids", "larger"])
-def test_another_tokenizer_is_refused_before_any_work(stub: Stub, words: list[str], tmp_path: Path) -> None:
+def test_another_tokenizer_is_refused_before_any_work(
+    stub: Stub, llama: Policy, words: list[str], tmp_path: Path
+) -> None:
     with pytest.raises(PreflowError, match="reads a text as other ids than the policy does"):
-        server(stub, tmp_path).check(Chat.from_words(words))
+        server(stub, tmp_path).check(Policy(llama.model, Chat.from_words(words)))
     assert [path for path, _ in stub.asked] == ["/v1/models", "/tokenize"]
 
 
 def test_what_it_is_asked(stub: Stub, llama: Policy, tmp_path: Path) -> None:
     sampler = server(stub, tmp_path)
-    sampler.check(llama.chat)
+    sampler.check(llama)
+    assert stub.version == version_of(llama)  # it has taken the policy in before anything else is done
     drawn = draw(sampler, llama)
     order = ["/v1/models", "/tokenize", "/pause?mode=abort", "/collective_rpc", "/update_weight_version", "/resume"]
     assert [path for path, _ in stub.asked] == [*order, *["/v1/completions", "/weight_info"] * 2]
@@ -169,115 +150,6 @@ def test_one_that_changes_while_it_answers_is_asked_again(stub: Stub, llama: Pol
     sampler = server(stub, tmp_path)
     assert draw(sampler, llama) == draw(server(stub, tmp_path), llama)
     assert len(stub.bodies("/collective_rpc")) == 3
-
-
-# Nonsense
-
-
-def choice(change: Callable[[Answer], Any]) -> Callable[[Answer], Answer]:
-    """The right answer, but for its last choice."""
-
-    def fault(answer: Answer) -> Answer:
-        change(answer["choices"][-1])
-        return answer
-
-    return fault
-
-
-def logprobs(*values: Any) -> Callable[[Answer], Answer]:
-    """The last choice is one token, and these are its log-probabilities."""
-    return completion([7] * 6, values=[*values, *[-1.0] * (6 - len(values))])
-
-
-def completion(ids: Any, finish_reason: str = "length", values: Any = None) -> Callable[[Answer], Answer]:
-    told = {"token_logprobs": [-1.0] * len(ids) if values is None else values}
-    return choice(lambda one: one.update(token_ids=ids, finish_reason=finish_reason, logprobs=told))
-
-
-def without_ids(one: Answer) -> None:
-    del one["token_ids"]
-    one["logprobs"]["tokens"] = ["w1"] * len(one["logprobs"]["tokens"])
-
-
-STOP = Chat.from_words(WORDS).stop_id
-NONSENSE: dict[str, tuple[Any, str]] = {
-    "html": (lambda answer: b"<html>", "answered with no JSON: <html>"),
-    "nested": (lambda answer: b"[" * 100_000, "answered with no JSON"),
-    "a list": (lambda answer: b"[]", "no object"),
-    "no choices": (lambda answer: answer | {"choices": None}, "no list of choices"),
-    "choices of text": (lambda answer: answer | {"choices": ["a", "b"]}, "no list of choices"),
-    "too few": (lambda answer: answer | {"choices": answer["choices"][:1]}, "with choices 1, expected 0 to 1"),
-    "too many": (lambda answer: answer | {"choices": answer["choices"] * 2}, "with choices 0, 0, 1, 1, expected"),
-    "one twice": (choice(lambda one: one.update(index=1)), "with choices 1, 1, expected"),
-    "no ids": (choice(without_ids), "gave no token ids"),
-    "ids of text": (completion(["7"] * 6), "no integers"),
-    "ids that are true": (completion([True] * 6), "no integers"),
-    "beyond the vocabulary": (completion([7] * 5 + [26]), "token 26, which is not in the policy's vocabulary of 26"),
-    "below the vocabulary": (completion([-1] + [7] * 5), "token -1, which is not in the policy's vocabulary"),
-    "nothing": (completion([]), "a completion of 0 tokens, expected 1 to 6"),
-    "too long": (completion([7] * 7), "a completion of 7 tokens, expected 1 to 6"),
-    "cut off": (completion([7] * 3), "cut a completion off after 3 tokens"),
-    "on after its end": (completion([7, STOP, 7, 7, 7, 7]), "went on after the stop token"),
-    "aborted": (completion([7] * 6, "abort"), "abort as the reason for an end that is length"),
-    "stopped unsaid": (completion([7, STOP]), "length as the reason for an end that is stop"),
-    "no logprobs": (choice(lambda one: one.update(logprobs=None)), "no log-probabilities"),
-    "a logprob missing": (completion([7] * 6, values=[-1.0] * 5), "5 log-probabilities of 6 tokens"),
-    "a logprob null": (logprobs(None), "None as a log-probability"),
-    "a logprob of text": (logprobs("-1"), "-1 as a log-probability"),
-    "a logprob above 0": (logprobs(0.1), "0.1 as a log-probability, expected a finite number up to 0"),
-    "no number": (logprobs(float("nan")), "nan as a log-probability"),
-    "no probability": (logprobs(float("-inf")), "-inf as a log-probability"),
-    "a huge number": (logprobs(-(10**400)), "-1000.* as a log-probability"),
-    "another prompt": (choice(lambda one: one.update(prompt_token_ids=[6])), "read another prompt"),
-}
-
-
-@pytest.mark.parametrize("kind", NONSENSE)
-def test_nonsense_is_refused_at_once(kind: str, stub: Stub, llama: Policy, tmp_path: Path) -> None:
-    fault, told = NONSENSE[kind]
-    stub.faults = lambda number: fault
-    with pytest.raises(PreflowError, match=rf"the sampler server at .*{told}.*docs/samplers\.md") as found:
-        draw(server(stub, tmp_path), llama)
-    assert found.value.exit_code == 1
-    assert len(stub.bodies("/v1/completions")) == 1
-
-
-def test_a_version_that_is_none_is_nonsense_too(stub: Stub, llama: Policy, tmp_path: Path) -> None:
-    def nameless(answer: Answer) -> Answer:
-        stub.version = ""
-        return answer
-
-    stub.faults = lambda number: nameless
-    with pytest.raises(PreflowError, match=r"the sampler server at .* answered with no JSON"):
-        draw(server(stub, tmp_path), llama)
-
-
-def test_an_answer_without_an_end_is_not_read(
-    stub: Stub, llama: Policy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("rlhf.remote.MOST", 10_000)
-    stub.faults = lambda number: lambda answer: b" " * 20_000
-    with pytest.raises(PreflowError, match="said more than 10000 bytes"):
-        draw(server(stub, tmp_path), llama)
-
-
-def test_ids_may_stand_in_place_of_texts(stub: Stub, llama: Policy, tmp_path: Path) -> None:
-    """As servers of before `return_token_ids` give them."""
-
-    def older(answer: Answer) -> Answer:
-        for one in answer["choices"]:
-            del one["token_ids"], one["prompt_token_ids"]
-        return answer
-
-    expected = draw(server(stub, tmp_path), llama)
-    stub.faults = lambda number: older
-    assert draw(server(stub, tmp_path), llama) == expected
-
-
-def test_a_stop_in_the_last_place_may_be_called_a_length(stub: Stub, llama: Policy, tmp_path: Path) -> None:
-    stub.faults = lambda number: completion([7] * 5 + [STOP], "length")
-    drawn = draw(server(stub, tmp_path), llama)
-    assert [one.stop_reason for one in drawn if one.ids == [7] * 5 + [STOP]] == ["stop", "stop"]
 
 
 # Adapters

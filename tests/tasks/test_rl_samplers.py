@@ -11,6 +11,7 @@ from rlhf.errors import DependencyDown, NumericsError, PreflowError
 from rlhf.models import Policy
 from rlhf.sampler import Completion, sample
 from rlhf.seeding import derive
+from tasks.config.training import Training
 from tests.rlhf.stub_sampler import Answer, Stub, right, stub_of
 from tests.tasks import tiny
 from tests.tasks.small_rl import BLOCKS, NO_MODEL, metrics_of, run, save_inputs
@@ -63,11 +64,11 @@ def test_a_server_teaches_what_the_same_samples_do_without_one(
 
 
 def test_continuous_batching_learns(inputs: dict[str, Path], tmp_path: Path) -> None:
-    log = learn(inputs, tmp_path / "run", sampler="continuous_batching")
+    log = learn(inputs, tmp_path / "run", sampler="continuous_batching", num_updates=6, val_every=6)
     looks = metrics_of(tmp_path / "run")["val"]
     assert looks[-1]["reward"] > looks[0]["reward"] + 0.1
     gaps = [step["rl/sampler_gap_max"] for step in log.steps.values() if "rl/sampler_gap_max" in step]
-    assert len(gaps) == 12 and max(gaps) < 1e-3
+    assert len(gaps) == 6 and max(gaps) < 1e-3
 
 
 def test_a_folder_that_is_shared_has_one_of_its_own_for_the_stage(
@@ -129,6 +130,16 @@ def test_a_server_that_is_away_is_said_before_any_work(
     nobody = {"url": "http://127.0.0.1:9", "attempts": 1}
     with pytest.raises(DependencyDown, match=r"the sampler server at http://127\.0\.0\.1:9 did not answer"):
         learn(inputs, tmp_path / "run", sampler="server", sampler_server=nobody)
+
+
+def test_a_sampler_that_cannot_take_the_policy_is_said_before_any_work(
+    stub: Stub, inputs: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.rl.load_reference", lambda *_: pytest.fail("work was begun"))
+    with pytest.raises(PreflowError, match="continuous batching does not know adapters"):
+        learn(inputs, tmp_path / "adapted", sampler="continuous_batching", training=Training(method="lora"))
+    with pytest.raises(PreflowError, match="no adapter to hand over"):
+        learn(inputs, tmp_path / "whole", **at(stub, hand_over="adapter"))
 
 
 def test_one_that_goes_away_and_comes_back_costs_nothing(stub: Stub, inputs: dict[str, Path], tmp_path: Path) -> None:
