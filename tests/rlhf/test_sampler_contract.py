@@ -11,7 +11,7 @@ from torch import Tensor
 from rlhf.batching import collate
 from rlhf.chat import Chat
 from rlhf.errors import NumericsError, PreflowError
-from rlhf.models import Policy, save_policy, token_logprobs, trainable
+from rlhf.models import Policy, new_policy, save_policy, token_logprobs, trainable
 from rlhf.remote import Remote
 from rlhf.sampler import Completion, Sampler, sample
 from rlhf.samplers.continuous import sample_continuously
@@ -136,6 +136,14 @@ def test_frequencies_match_the_softmax(policy: Policy, sampler: Sampler, tempera
     counts = torch.bincount(torch.tensor([one.ids[0] for one in drawn]), minlength=len(logits))
     assert (expected > 0.5).sum() > 8  # a distribution worth testing
     assert ((counts - expected) ** 2 / expected.clamp(min=0.5)).sum() < 52.6
+
+
+@pytest.mark.parametrize("name", HERE)
+def test_no_token_is_out_of_reach(name: str) -> None:
+    """Of 105 tokens about as likely: engines like to keep to the best 50."""
+    policy = new_policy(Chat.from_words([f"w{number}" for number in range(99)]), 0, hidden_size=32, num_heads=2)
+    drawn = HERE[name](policy, [[6, 7]], max_new_tokens=1, temperature=1.0, group_size=1000, seed=0)
+    assert len({one.ids[0] for one in drawn}) == policy.chat.vocab_size
 
 
 def test_samples_are_of_the_weights_as_they_are_now(policy: Policy, sampler: Sampler) -> None:
