@@ -161,15 +161,14 @@ def _cheapest(about: _Situation, stage: Stage, section: str, data: Facts, factor
     def fits(values: Mapping[str, Any]) -> bool:
         return _peak(about, _need(about, stage, values, data), factor) <= room
 
-    limit = f"{section}.max_batch_tokens"
-    smaller = list(_smaller(about.values[section].get("max_batch_tokens", 0), data))
-    alone = [(limit, size, "smaller passes, same result but for rounding") for size in smaller] + CHANGES
-    for key, value, why in alone:
+    smaller = list(_smaller(about.values, section, data))
+    for key, value, why in [*smaller, *CHANGES]:
         if fits(_changed(about.values, key, value)):
             return f"{key}={_word(value)} ({why})"
     taken: list[str] = []
     values = about.values
-    for key, value, _ in [*alone[len(smaller) - 1 : len(smaller)], *CHANGES]:
+    least = {key: (key, value, why) for key, value, why in smaller}  # the last of each
+    for key, value, _ in [*least.values(), *CHANGES]:
         values = _changed(values, key, value)
         taken = [one for one in taken if not one.startswith(f"{key}=")] + [f"{key}={_word(value)}"]
         if fits(values):
@@ -187,11 +186,15 @@ def _more_cards(about: _Situation, stage: Stage, values: Mapping[str, Any], data
     return ""
 
 
-def _smaller(limit: int, data: Facts) -> Iterator[int]:
-    """Halves of the tokens of a pass, down to one row."""
+def _smaller(values: Mapping[str, Any], section: str, data: Facts) -> Iterator[tuple[str, int, str]]:
+    """Fewer completions at a time, down to one, and smaller passes, down to one row: halves."""
+    size, limit = values["generation"]["batch_size"], values[section].get("max_batch_tokens", 0)
+    while size > 1:
+        size //= 2
+        yield "generation.batch_size", size, "fewer completions at a time, same result but for rounding"
     while limit // 2 >= 2 * data.lengths.longest:
         limit //= 2
-        yield limit
+        yield f"{section}.max_batch_tokens", limit, "smaller passes, same result but for rounding"
 
 
 def _changed(values: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:

@@ -25,8 +25,6 @@ from rlhf.footprint import (
 )
 from tasks.graph import Stage
 
-SAMPLED_AT_ONCE = 512
-"""Default of `rlhf.sampler.sample`: rows that are sampled together."""
 SCORED_AT_ONCE = 64
 """Prompts whose answers are drawn to find the largest pass of a stage that scores; it scores all of them in a row."""
 _MODULE = re.compile(r"python -m tasks\.(\w+)\s.*?--params\s+(\S+)", re.DOTALL)
@@ -89,7 +87,8 @@ class Asked:
         return largest(lengths, batch_size, self.section["max_batch_tokens"], cost, **how)
 
     def sampling(self, rows: int) -> float:
-        return sampling(self.sizes, self.how, min(rows, SAMPLED_AT_ONCE), round(self.lengths.prompt) + self.new_tokens)
+        at_once = min(rows, self.values["generation"]["batch_size"])
+        return sampling(self.sizes, self.how, at_once, round(self.lengths.prompt) + self.new_tokens)
 
 
 def module_of(stage: Stage) -> tuple[str, str] | None:

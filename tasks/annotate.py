@@ -115,6 +115,7 @@ def _label(
         temperature=generation.temperature,
         group_size=config.group_size,
         seed=derive(seed, "annotate", split),
+        batch_size=generation.batch_size,
         progress=log.progress,
     )
     answers: list[dict[str, bool]] = [{} for _ in rows]

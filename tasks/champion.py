@@ -121,7 +121,7 @@ def drawing_of(config: Evaluate, generation: Generation, seed: int) -> "Drawing"
         group_size=config.samples_per_prompt,
         temperature=generation.temperature,
         max_new_tokens=generation.max_new_tokens,
-        batch_size=config.batch_size,
+        batch_size=generation.batch_size,
         seed=derive(seed, "evaluate"),
     )
 

@@ -92,7 +92,7 @@ def rl(
     refuse_dropout(training)
     refuse_off_policy(config, algorithm)
     learner = trainable(policy, training, seed, "rl")
-    sampler = sampler_of(config, learner, scratch)
+    sampler = sampler_of(config, generation, learner, scratch)
     method = ALGORITHMS[config.algorithm](**algorithm.knobs(), fixed_length=generation.max_new_tokens)
     train, dropped = asked_prompts(
         learner, generation, prompts / "train.jsonl", "prepare.val_share and eval_share", solvable(config, samples)

@@ -1,5 +1,6 @@
 """From the configured sampler to what draws completions of a policy."""
 
+from functools import partial
 from pathlib import Path
 
 from rlhf.models import Policy
@@ -8,17 +9,18 @@ from rlhf.sampler import Sampler, sample
 from rlhf.samplers.continuous import refuse_adapters, sample_continuously
 from rlhf.samplers.hand_over import ADAPTER, WEIGHTS
 from rlhf.samplers.server import Server
+from tasks.config.generation import Generation
 from tasks.config.rl import Rl
 from tasks.redact import redacted
 
 
-def sampler_of(config: Rl, policy: Policy, scratch: Path) -> Sampler:
+def sampler_of(config: Rl, generation: Generation, policy: Policy, scratch: Path) -> Sampler:
     """The sampler of a stage; a server has the policy's first version when this is done.
 
     `scratch` is a folder of this stage alone. Raises DependencyDown or PreflowError where it cannot sample this policy.
     """
     if config.sampler == "ours":
-        return sample
+        return partial(sample, batch_size=generation.batch_size)
     if config.sampler == "continuous_batching":
         refuse_adapters(policy)
         return sample_continuously

@@ -43,6 +43,7 @@ def sample_prompts(
         temperature=generation.temperature,
         group_size=group_size,
         seed=seed,
+        batch_size=generation.batch_size,
         progress=progress,
     )
     return Sampled(usable, prompts, completions, dropped)

@@ -115,6 +115,7 @@ def _answers(generation: Generation, policy: Policy, asked: Rows, seed: int) -> 
         temperature=generation.temperature,
         group_size=1,
         seed=seed,
+        batch_size=generation.batch_size,
     )
     return [(policy.chat.decode(one.ids), one.stop_reason) for one in completions]
 

@@ -34,7 +34,6 @@ class Evaluate(Section):
         200, ge=1, description="held-out demonstrations whose NLL shows forgetting, at most"
     )
     bootstrap_samples: int = Field(2000, ge=100, description="resamples of the prompts behind every 95% interval")
-    batch_size: int = Field(512, ge=1, description="completions sampled at once")
     max_batch_tokens: int = Field(2048, ge=1, description="tokens of one forward pass when scoring, padding counted")
 
     @model_validator(mode="after")

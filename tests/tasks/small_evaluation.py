@@ -18,7 +18,6 @@ CONFIG = Evaluate(
     best_of_n=[1, 2, 4],
     best_of_n_prompts=4,
     bootstrap_samples=200,
-    batch_size=64,
 )
 GENERATION = Generation(max_new_tokens=6)
 WORDS = ["good", "evening,", "anna,", "welcome", "to", "the", "beach.", "red", "blue", "green"]

@@ -108,7 +108,7 @@ def test_other_prompts_or_settings_are_another_set(tmp_path: Path, config: Evalu
 def test_how_fast_it_is_computed_is_no_part_of_the_set(tmp_path: Path) -> None:
     folder = prompts(tmp_path, "abc")
     usual = evaluation_set(folder, Evaluate(), Generation())
-    assert usual.digest == evaluation_set(folder, Evaluate(batch_size=7), Generation(unfinished_reward=-1.0)).digest
+    assert usual.digest == evaluation_set(folder, Evaluate(), Generation(batch_size=7, unfinished_reward=-1.0)).digest
 
 
 def test_one_prompt_is_too_few(tmp_path: Path) -> None:

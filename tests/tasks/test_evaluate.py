@@ -131,7 +131,7 @@ def test_what_decides_the_numbers_decides_the_key(world: dict[str, Path], tmp_pa
     for name, given, config in (
         ("questions", {**world, "eval_prompts": other}, CONFIG),
         ("scorer", {**world, "held_out_rm": rm}, CONFIG),
-        ("drawing", world, CONFIG.model_copy(update={"batch_size": 7})),
+        ("drawing", world, CONFIG.model_copy(update={"samples_per_prompt": 3})),
     ):
         run(given, tmp_path / name, config, shared=shared)
         made = {path.name for path in shared.iterdir()} - before
