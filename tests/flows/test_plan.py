@@ -93,9 +93,10 @@ def test_the_cheapest_change_comes_first(project: Path) -> None:
 
 
 def test_more_cards_share_what_is_trained(project: Path) -> None:
-    one, eight = (by_stage(planned(*BIG, "--gpu", "900GB", "--n", n))["sft"]["terms"] for n in ("1", "8"))
-    assert eight["moments"] == one["moments"] / 8
-    assert eight["activations"] == one["activations"]
+    one, eight = (by_stage(planned(*BIG, "--gpu", "900GB", "--n", n))["sft"] for n in ("1", "8"))
+    assert eight["terms"]["moments"] == one["terms"]["moments"] / 8
+    # Not all is shared: activations are not, and what is at work is whole for a moment.
+    assert one["peak"] / 8 < eight["peak"] < one["peak"] / 3
 
 
 def test_adapters_leave_no_second_model(project: Path) -> None:
