@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +30,10 @@ _REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES,
 """Of a file system that has no room or may not be written to; of other errors nobody here knows what to do."""
 
 
+Further = Callable[[Path], dict[str, dict[str, Any]]]
+"""Writes files into a folder, on disk for good; the fingerprint of each by name."""
+
+
 @dataclass(frozen=True)
 class Checkpoint:
     """What was saved after `step` optimiser steps."""
@@ -37,6 +41,8 @@ class Checkpoint:
     step: int
     tensors: dict[str, Tensor]
     state: dict[str, Any]
+    folder: Path
+    """Where it lies, with the files that the caller wrote beside it."""
 
 
 @dataclass(frozen=True)
@@ -86,8 +92,12 @@ class Checkpoints:
         return None
 
     @spent("save")
-    def save(self, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+    def save(
+        self, step: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any], further: Further = lambda folder: {}
+    ) -> None:
         """Write the checkpoint of `step`, then remove verified ones beyond the newest `keep`.
+
+        `further` may write other files into the folder, and says their fingerprints.
 
         Raises:
             NumericsError: a tensor is not finite; nothing is written.
@@ -101,28 +111,28 @@ class Checkpoints:
         with self._explained(f"the checkpoint of step {step}", size):
             self.folder.mkdir(parents=True, exist_ok=True)
             self._refuse_without_room(size)
-            self._write(step, tensors, text)
+            self._write(step, tensors, text, further)
         self._retain()
 
-    def _write(self, step: int, tensors: Mapping[str, Tensor], text: str) -> None:
+    def _write(self, step: int, tensors: Mapping[str, Tensor], text: str, further: Further) -> None:
         draft, final = self.folder / f".tmp-{step:06d}", self.folder / f"step-{step:06d}"
         _remove(draft)
         draft.mkdir()
         try:
             save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, draft / TENSORS)
             (draft / STATE).write_text(text, encoding="utf-8")
-            manifest = {name: fingerprint(draft / name) for name in (TENSORS, STATE)}
-            _sync(draft / TENSORS)
-            _sync(draft / STATE)
+            manifest = {name: fingerprint(draft / name) for name in (TENSORS, STATE)} | further(draft)
+            sync(draft / TENSORS)
+            sync(draft / STATE)
             (draft / MANIFEST).write_text(json.dumps(manifest, sort_keys=True), encoding="utf-8")
-            _sync(draft / MANIFEST)
+            sync(draft / MANIFEST)
         except Exception:
             shutil.rmtree(draft, ignore_errors=True)  # what little there was room for must not fill the disk
             raise
-        _sync(draft)
+        sync(draft)
         _remove(final)
         draft.rename(final)
-        _sync(self.folder)
+        sync(self.folder)
 
     def _refuse_without_room(self, size: int) -> None:
         """Not even begun, as a file system that is full ends writers of mapped files with a signal."""
@@ -154,14 +164,15 @@ class Checkpoints:
 
 def _read(path: Path) -> Checkpoint:
     state = json.loads((path / STATE).read_text(encoding="utf-8"))
-    return Checkpoint(state["step"], load_file(path / TENSORS), state["state"])
+    return Checkpoint(state["step"], load_file(path / TENSORS), state["state"], path)
 
 
 def _short(error: Exception) -> str:
     return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Have what was written to a file or folder on disk before going on."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)

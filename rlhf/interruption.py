@@ -61,7 +61,9 @@ class Interruption:
             raise Stopped(self._raised)
 
     def _who(self) -> str:
-        return "its parent process has ended" if self.asked == PARENT_GONE.name else self.asked
+        if self.asked == PARENT_GONE.name:
+            return "its parent process has ended"
+        return self.asked or "another process of this training was asked to"
 
     def _ask(self, number: int, _: object) -> None:
         now = time.monotonic()

@@ -11,6 +11,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from rlhf import distributed
 from rlhf.advantages import zero_std_share
 from rlhf.algorithms import Algorithm, Experience, Rollouts, rows_of, sequence_kl
 from rlhf.batching import Batch, collate, prompts_of
@@ -44,15 +45,19 @@ def to_batch(prompts: Sequence[Sequence[int]], completions: Sequence[Completion]
 @spent("score")
 @torch.no_grad()
 def in_micro_batches(function: Callable[[Batch], Tensor], batch: Batch, max_tokens: int) -> Tensor:
-    """`function` of the whole batch, [B] or [B, T], computed without gradient in micro-batches."""
-    rows, results = [], []
-    for indices in _cut(batch, max_tokens):
-        part = function(rows_of(batch, indices))
-        if part.dim() == 2:
-            part = torch.nn.functional.pad(part, (0, batch.input_ids.shape[1] - part.shape[1]))
-        rows.extend(indices)
-        results.append(part)
-    return torch.cat(results)[torch.tensor(rows).argsort()]
+    """`function` of the whole batch, [B] or [B, T], computed without gradient in micro-batches.
+
+    Several processes take a share each, and all have the same values in the end.
+    """
+    group, (count, width) = distributed.group(), batch.input_ids.shape
+    results = [(rows, function(rows_of(batch, rows))) for rows in group.share(_cut(batch, max_tokens))]
+    kinds = group.everyones([results[0][1].dim(), str(results[0][1].dtype)] if results else None)
+    dim, dtype = next(kind for kind in kinds if kind is not None)
+    found = torch.zeros((count, width)[:dim], dtype=getattr(torch, dtype.removeprefix("torch.")))
+    for rows, part in results:
+        found[(rows, slice(part.shape[1])) if dim == 2 else rows] = part
+    group.add_up([found])
+    return found
 
 
 def collect(

@@ -1,7 +1,8 @@
 """AdamW with its schedule and its clipping, for one or several modules trained together.
 
 Weights in half precision have float32 copies, which AdamW moves and they follow: bfloat16 has 8 bits of fraction, and
-a step of less than 1/512 of a weight would be lost. So the state of such a weight is its copy.
+a step of less than 1/512 of a weight would be lost. So the state of such a weight is its copy. Of a weight that several
+processes divide (`rlhf.sharding`), AdamW has this process's share.
 """
 
 import math
@@ -14,6 +15,7 @@ from torch import nn
 
 from rlhf.bits import bitsandbytes
 from rlhf.muon import MuonAdamW
+from rlhf.sharding import divided, share_of, total_norm
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class OptimizerSettings:
     """Each module's gradient is scaled down to this length."""
     kind: Literal["adamw", "adamw_8bit"] = "adamw"
     """With 8 bits a moment, scaled by blocks of 256 (Dettmers et al., 2110.02861); small tensors keep 32."""
+    shard: bool = False
+    """Where there are several processes, each keeps a share of weights, gradients and moments (`rlhf.sharding`)."""
 
 
 def lr_factor(step: int, steps: int, settings: OptimizerSettings) -> float:
@@ -55,20 +59,20 @@ def lr_factor(step: int, steps: int, settings: OptimizerSettings) -> float:
 
 
 Copies = Mapping[nn.Parameter, nn.Parameter]
-"""From a weight in half precision to its float32 copy."""
+"""From a weight in half precision, or one that is divided, to the float32 copy of what this process has of it."""
 
 
 def float32_copies(modules: Mapping[str, nn.Module]) -> Copies:
-    """Copies of the trained weights that need one; none where all are float32."""
+    """Copies of the trained weights that need one; none where all are float32 and whole."""
     trained = {weight: None for module in modules.values() for weight in module.parameters() if weight.requires_grad}
-    half = [weight for weight in trained if weight.dtype in (torch.bfloat16, torch.float16)]
-    return {weight: nn.Parameter(weight.detach().float()) for weight in half}
+    own = [weight for weight in trained if weight.dtype in (torch.bfloat16, torch.float16) or divided(weight)]
+    return {weight: nn.Parameter(share_of(weight).float()) for weight in own}
 
 
 def step(optimizer: torch.optim.Optimizer, copies: Copies) -> None:
-    """One update; weights in half precision take what becomes of their copies."""
+    """One update; weights that have copies take what becomes of these."""
     for weight, copy in copies.items():
-        copy.grad = None if weight.grad is None else weight.grad.float()
+        copy.grad = None if weight.grad is None else share_of(weight.grad).float()
     optimizer.step()
     follow(copies)
 
@@ -77,7 +81,7 @@ def step(optimizer: torch.optim.Optimizer, copies: Copies) -> None:
 def follow(copies: Copies) -> None:
     """Round the copies to the weights."""
     for weight, copy in copies.items():
-        weight.copy_(copy)
+        share_of(weight).copy_(copy)
 
 
 def adamw(
@@ -86,10 +90,12 @@ def adamw(
     """AdamW over the trained parameters of all modules; each group names its `module` and that one's `peak` lr.
 
     With `matrix_lr` the weights of linear layers, those tied to embeddings excepted, are in groups that Muon updates.
-    Weights that have one of `copies` are represented by it. Raises ValueError for Muon with 8 bits.
+    Weights that have one of `copies` are represented by it. Raises ValueError for Muon with 8 bits, or with shares.
     """
     if settings.matrix_lr and settings.kind != "adamw":
         raise ValueError(f"matrix_lr is {settings.matrix_lr} with {settings.kind}, expected adamw: Muon has no 8 bits")
+    if settings.matrix_lr and settings.shard:
+        raise ValueError(f"matrix_lr is {settings.matrix_lr} with shard: Muon needs whole matrices")
     groups: list[dict[str, Any]] = []
     for name, module in modules.items():
         peak = settings.lr[name] if isinstance(settings.lr, Mapping) else settings.lr
@@ -133,8 +139,10 @@ def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> dict[str, float]:
 def clip(module: nn.Module, limit: float) -> float:
     """Scale the module's gradient to a length of at most `limit`; its length before."""
     trained = [parameter for parameter in module.parameters() if parameter.grad is not None]
-    norm = torch.nn.utils.get_total_norm([parameter.grad for parameter in trained])
+    norm = total_norm([parameter.grad for parameter in trained])
     length: float = norm.item()
     if length > limit:  # else all would be multiplied by 1, a pass over memory for nothing
-        torch.nn.utils.clip_grads_with_norm_(trained, limit, norm)
+        torch.nn.utils.clip_grads_with_norm_([one for one in trained if not divided(one)], limit, norm)
+        for one in filter(divided, trained):
+            share_of(one.grad).mul_(limit / (norm + 1e-6))
     return length

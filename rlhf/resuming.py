@@ -1,12 +1,18 @@
-"""What a training is, as a checkpoint: weights, moments, the caller's state, and whose they are."""
+"""What a training is, as a checkpoint: weights, moments, the caller's state, and whose they are.
 
+Of several processes that train together (`rlhf.distributed`) the first one writes it, and reads it for all.
+"""
+
+import sys
 from collections.abc import Mapping, MutableMapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from rlhf import distributed, shards
 from rlhf.checkpoints import Checkpoint, Checkpoints
 from rlhf.errors import PreflowError
 from rlhf.optimizer import Copies, OptimizerSettings, follow
@@ -59,7 +65,7 @@ def save(
     state: Mapping[str, Any],
 ) -> None:
     """Write the checkpoint of `step`; the `state` must hold what `resume` reads of it."""
-    weights = state_of(modules, copies)
+    group, weights = distributed.group(), state_of(modules, copies)
     slots = {
         f"adamw:{slot}:{name}": value
         for name, weight in weights.items()
@@ -70,7 +76,12 @@ def save(
     # All weights share one table of 8-bit numbers, and safetensors refuses what lies in memory once.
     moments |= {name: value.clone() for name, value in moments.items() if ":qmap" in name}
     tensors = {f"weight:{name}": tensor for name, tensor in weights.items()} | moments
-    checkpoints.save(step, tensors, {**state, "numbers": numbers})
+    shares = shards.divided(modules, tensors)
+    if group.rank > 0:
+        shards.save_beside(group, shares)
+    else:
+        further = shards.gathered(group, shares)
+        checkpoints.save(step, tensors, {**state, "numbers": numbers}, further)
 
 
 def resume(
@@ -80,26 +91,58 @@ def resume(
     copies: Copies,
     extra: MutableMapping[str, Any],
     own: Mapping[str, str],
-) -> tuple[int, list[int]]:
-    """Put the newest checkpoint back into place; the step to go on with and the steps skipped so far.
+) -> tuple[int, list[int], list[int]]:
+    """Put the newest checkpoint back into place.
+
+    Returns:
+        The step to go on with, the steps skipped so far, and of how many processes this training was: one number where
+        it was always as many. Sums over other shares are rounded otherwise, so else it is said that bytes may differ.
 
     Raises:
         PreflowError: it is of another training than `own`.
     """
-    saved = checkpoints.newest()
+    group = distributed.group()
+    saved = _for_all(group, checkpoints)
     if saved is None:
-        return 0, []
+        return 0, [], [group.size]
     _refuse_strangers(checkpoints, saved, own)
+    tensors = shards.Joined(saved, modules, group)
     for name, weight in state_of(modules, copies).items():
         with torch.no_grad():
-            weight.copy_(saved.tensors[f"weight:{name}"])
-        kept = {key: tensor.to(weight.device) for key, tensor in _slots(saved.tensors, name).items()}
+            weight.copy_(tensors[f"weight:{name}"])
+        kept = {key: tensor.to(weight.device) for key, tensor in _slots(tensors, name).items()}
         if kept:
             adamw.state[weight] = kept | _slots(saved.state["numbers"], name)
     follow(copies)
     extra.clear()
     extra.update(saved.state["extra"])
-    return saved.step, list(saved.state["skipped"])
+    sizes: list[int] = list(saved.state["sizes"])
+    if sizes[-1] != group.size:
+        sizes.append(group.size)
+    if len(sizes) > 1:
+        changes = " → ".join(map(str, sizes))
+        print(f"resharded ({changes} processes): not bitwise what {sizes[0]} alone give", file=sys.stderr, flush=True)
+    return saved.step, list(saved.state["skipped"]), sizes
+
+
+def _for_all(group: distributed.Group, checkpoints: Checkpoints) -> Checkpoint | None:
+    """The newest checkpoint, which only the first process reads."""
+    saved = checkpoints.newest() if group.rank == 0 else None
+
+    def about() -> dict[str, Any] | None:
+        if saved is None:
+            return None
+        kinds = {name: (list(one.shape), str(one.dtype).removeprefix("torch.")) for name, one in saved.tensors.items()}
+        return {"step": saved.step, "state": saved.state, "kinds": kinds, "folder": str(saved.folder)}
+
+    told = group.told(about)
+    if told is None or group.size == 1:
+        return saved
+    tensors = {name: torch.empty(shape, dtype=getattr(torch, of)) for name, (shape, of) in told["kinds"].items()}
+    tensors |= saved.tensors if saved else {}
+    for tensor in tensors.values():
+        group.copy_first(tensor)
+    return Checkpoint(told["step"], tensors, told["state"], Path(told["folder"]))
 
 
 def _refuse_strangers(checkpoints: Checkpoints, saved: Checkpoint, own: Mapping[str, str]) -> None:
@@ -116,5 +159,5 @@ def _refuse_strangers(checkpoints: Checkpoints, saved: Checkpoint, own: Mapping[
 
 def _slots(values: Mapping[str, Any], name: str) -> dict[str, Any]:
     """What the optimiser keeps of the weight `name`, by slot."""
-    split = {tuple(key.split(":", 2)): value for key, value in values.items() if key.startswith("adamw:")}
-    return {slot: value for (_, slot, of), value in split.items() if of == name}
+    keys = {tuple(key.split(":", 2)): key for key in values if key.startswith("adamw:")}
+    return {slot: values[key] for (_, slot, of), key in keys.items() if of == name}

@@ -71,12 +71,14 @@ def sample(
     group_size: int,
     seed: int,
     batch_size: int = 512,
+    numbers: Sequence[int] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Completion]:
     """Sample `group_size` completions of every prompt, prompt 0's group first.
 
-    A draw inverts the cumulative distribution at a uniform number that belongs to (seed, prompt index, sample index,
-    step): it depends neither on the batch the row was in nor on `group_size`. Temperature 0 takes the likeliest token.
+    A draw inverts the cumulative distribution at a uniform number that belongs to (seed, prompt, sample index, step):
+    it depends neither on the batch the row was in nor on `group_size`. A prompt's number there is its place, or that
+    of `numbers`, for who samples for some prompts of several. Temperature 0 takes the likeliest token.
     `batch_size` is the most rows at a time, except that a group is never cut; `progress` is told (rows done, of).
     Raises ValueError for settings out of range and prompts that do not fit, NumericsError for non-finite logits.
     """
@@ -89,7 +91,8 @@ def sample(
     try:
         for start in range(0, len(order), prompts_at_once):
             chunk = order[start : start + prompts_at_once]
-            uniforms = _uniforms(chunk, group_size, max_new_tokens, seed) if temperature > 0 else None
+            known = chunk if numbers is None else [numbers[index] for index in chunk]
+            uniforms = _uniforms(known, group_size, max_new_tokens, seed) if temperature > 0 else None
             groups |= _sample_chunk(policy, prompts, chunk, group_size, max_new_tokens, temperature, uniforms)
             if progress is not None:
                 progress(len(groups) * group_size, len(prompts) * group_size)
@@ -202,11 +205,11 @@ def _visible(lengths: Tensor, width: int, max_new_tokens: int) -> Tensor | None:
     return ((places < lengths) | (places >= width))[:, None, None, :]
 
 
-def _uniforms(chunk: list[int], group_size: int, max_new_tokens: int, seed: int) -> Tensor:
+def _uniforms(numbers: list[int], group_size: int, max_new_tokens: int, seed: int) -> Tensor:
     """Uniform numbers in [0, 1), [R, new tokens] float64, a stream of its own for each row."""
     streams = (
         np.random.Generator(np.random.Philox(key=derive(seed, "sample", index, sample)))
-        for index in chunk
+        for index in numbers
         for sample in range(group_size)
     )
     return torch.from_numpy(np.stack([stream.random(max_new_tokens) for stream in streams]))

@@ -8,6 +8,9 @@ Training ends after `steps`, or earlier where `batch_at` has no more work.
 Resuming is calling `fit` again with the same arguments. All randomness is derived from (seed, step), so weights,
 optimiser moments, the step and the caller's `extra` are the whole state, and a run that was killed ends in the same
 bytes as one that was not.
+
+Several processes that were started as one training (`rlhf.distributed`) divide the micro-batches of every step. What is
+logged is of all of them, and the first one writes the checkpoints.
 """
 
 import math
@@ -18,7 +21,7 @@ from typing import Any, Generic, Protocol, TypeVar
 import torch
 from torch import Tensor, nn
 
-from rlhf import resuming
+from rlhf import distributed, resuming, sharding
 from rlhf.checkpoints import Checkpoints
 from rlhf.incidents import incident
 from rlhf.interruption import STOP
@@ -101,22 +104,32 @@ def fit(
         PreflowError: checkpoints cannot be written, or the newest one is of another training.
     """
     extra = {} if extra is None else extra
+    group = distributed.group()
+    divided = optimizer.shard and group.size > 1
+    if divided:
+        sharding.shard(modules.values())
     copies = float32_copies(modules)
     adamw = make_adamw(modules, optimizer, copies)
-    start, skipped, own = 0, list[int](), dict[str, str]()
+    start, skipped, sizes, own = 0, list[int](), [group.size], dict[str, str]()
     if checkpoints:
-        own = resuming.identity(name, seed, steps, optimizer, resuming.state_of(modules, copies), checkpoints.of)
-        start, skipped = resuming.resume(checkpoints, modules, adamw, copies, extra, own)
-        if start < steps:
+        own = resuming.identity(name, seed, steps, optimizer, resuming.state_of(modules, {}), checkpoints.of)
+        start, skipped, sizes = resuming.resume(checkpoints, modules, adamw, copies, extra, own)
+        if start < steps and group.rank == 0:
             checkpoints.prepare(resuming.about_bytes(modules, copies, optimizer))
+    if log and len(sizes) > 1:
+        log({f"{name}/resharded": float(len(sizes) - 1)}, start)
     averages: dict[str, float] = {}
     done = start
     for step in range(start, steps):
         torch.manual_seed(derive(seed, name, "step", step))
-        batch = batch_at(step)
+        with sharding.whole(modules.values()):
+            batch = batch_at(step)
         if batch is None:
             break
-        averages = _accumulate(batch, loss)
+        if group.rank > 0:  # dropout of its own; the first goes on with the numbers that a process alone has
+            torch.manual_seed(derive(seed, name, "step", step, group.rank))
+        averages = _accumulate(batch, loss, divided)
+        group.add_up_gradients(modules.values())
         norms = {key: clip(module, optimizer.max_grad_norm) for key, module in modules.items()}
         rates = set_lr(adamw, lr_factor(step, steps, optimizer))
         if all(map(math.isfinite, [averages["loss"], *norms.values()])):
@@ -134,34 +147,40 @@ def fit(
         if progress:
             progress(step + 1, steps, loss=averages["loss"])
         done = step + 1
-        stops = bool(STOP.asked) and (checkpoints is None or done % checkpoints.unit == 0)
+        stops = group.any(bool(STOP.asked)) and (checkpoints is None or done % checkpoints.unit == 0)
         if checkpoints and (done % checkpoints.every == 0 or done == steps or stops):
-            state = {"extra": dict(extra), "skipped": skipped, "identity": own}
+            state = {"extra": dict(extra), "skipped": skipped, "identity": own, "sizes": sizes}
             resuming.save(checkpoints, done, modules, adamw, copies, state)
         if stops:
             raise STOP.error(f"step {done} of {steps} is {'saved' if checkpoints else 'not saved'}")
+    sharding.put_together(modules.values())
     return FitResult(steps=done, resumed_from=start, nonfinite=len(skipped), metrics=averages)
 
 
-def _accumulate(batch: StepBatch[M], loss: Callable[[M], tuple[Tensor, Metrics]]) -> dict[str, float]:
-    """Gradients of the whole step into `.grad`; its loss and metrics, averaged over all items."""
+def _accumulate(batch: StepBatch[M], loss: Callable[[M], tuple[Tensor, Metrics]], divided: bool) -> dict[str, float]:
+    """Gradients of this process's share of the step into `.grad`; loss and metrics of all, averaged over all items."""
     if not batch.denominator > 0:
         raise ValueError(f"the step's denominator is {batch.denominator}: expected the number of items, above 0")
-    total = 0.0
+    group, total = distributed.group(), 0.0
     collected: dict[str, list[Tensor]] = {}
-    for micro_batch in batch.micro_batches:
+    for micro_batch, counted in group.passes(batch.micro_batches, divided):
         summed, metrics = loss(micro_batch)
         share = summed / batch.denominator
+        if not counted:
+            (share * 0.0).backward()
+            continue
         share.backward()
         total += share.item()
         for key, values in metrics.items():
             collected.setdefault(key, []).append(values)
-    averages = {"loss": total}
+    averages: dict[str, float] = {}
+    counts: dict[str, int] = {}
     for key, parts in collected.items():
         values = torch.cat(parts)
         if values.numel():
             averages[key] = (values.max() if key.endswith("_max") else values.float().mean()).item()
-    return averages
+            counts[key] = values.numel()
+    return group.averages(total, averages, counts)
 
 
 def _per_module(key: str, values: Mapping[str, float]) -> dict[str, float]:

@@ -22,6 +22,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from rlhf import distributed
 from rlhf.chat import Chat
 from rlhf.checkpoints import Checkpoints
 from rlhf.epochs import num_steps, rows_at
@@ -101,6 +102,7 @@ def dpo(
             warmup_steps=config.warmup_steps,
             max_grad_norm=config.max_grad_norm,
             kind=training.optimizer,
+            shard=training.shard,
         ),
         seed=seed,
         name="dpo",
@@ -190,26 +192,31 @@ def _reference(
 ) -> Reference:
     """log π_ref of every completion that is asked about, from `scratch` where these weights answered before.
 
-    `policy` is not trained yet; a new adapter changes nothing.
+    `policy` is not trained yet; a new adapter changes nothing. Of several processes the first has the file.
     """
     key = sha256("".join([digest(folder), *asked]).encode()).hexdigest()[:16]
     path = scratch / f"reference-{key}.safetensors"
-    if not path.exists():
+    group = distributed.group()
+    known: list[float] | None = group.told(lambda: load_file(path)["logprobs"].tolist() if path.exists() else None)
+    if known is None:
+        found = _summed_logprobs(config, policy, list(asked.values()))
         draft = path.with_suffix(".tmp")
-        save_file({"logprobs": _summed_logprobs(config, policy, list(asked.values()))}, draft)
+        save_file({"logprobs": found}, draft)
         draft.replace(path)
-    return dict(zip(asked, load_file(path)["logprobs"].tolist(), strict=True))
+        known = found.tolist()
+    return dict(zip(asked, known, strict=True))
 
 
 @spent("score")
 @torch.no_grad()
 def _summed_logprobs(config: DirectAlignment, policy: Policy, judged: Sequence[Labelled]) -> Tensor:
-    """log π(completion|prompt) of each, [len(judged)]."""
-    singles = [(one,) for one in judged]
-    found = torch.empty(len(singles))
-    for rows in example_micro_batches(singles, config.max_batch_tokens):
+    """log π(completion|prompt) of each, [len(judged)]; several processes take a share each."""
+    singles, group = [(one,) for one in judged], distributed.group()
+    found = torch.zeros(len(singles))
+    for rows in group.share(example_micro_batches(singles, config.max_batch_tokens)):
         batch, _ = example_batch([singles[row] for row in rows], policy.chat.pad_id)
         found[rows] = token_logprobs(policy.model, batch).sum(dim=1)
+    group.add_up([found])
     return found
 
 

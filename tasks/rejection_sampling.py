@@ -128,6 +128,7 @@ def _train(
             schedule="cosine",
             max_grad_norm=config.max_grad_norm,
             kind=training.optimizer,
+            shard=training.shard,
         ),
         seed=seed,
         name=name,

@@ -43,6 +43,7 @@ def fit_member(
             weight_decay=config.weight_decay,
             max_grad_norm=config.max_grad_norm,
             kind=training.optimizer,
+            shard=training.shard,
         ),
         seed=seed,
         name=name,

@@ -16,6 +16,7 @@ from typing import Any
 
 import torch
 
+from rlhf import distributed
 from rlhf.comparisons import by_prompt
 from rlhf.errors import PreflowError
 from rlhf.models import Policy, RewardModel, load_policy, trainable
@@ -160,6 +161,8 @@ def _train(
 def _save(config: Config, model: Model, samples: Samples, folder: Path) -> None:
     """Write the model and read it again. Raises PreflowError where it then scores otherwise: a head may be lost."""
     model.save(folder)
+    if distributed.group().rank > 0:
+        return  # it has written nothing that it could read
     again = load_reward_model(folder, model.policy)
     some = samples[:NUM_REREAD]
     before, after = (by_batch(one, some, model.chat.pad_id, config.max_batch_tokens) for one in (model, again))

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rlhf import online, rewards
+from rlhf import distributed, online, rewards
 from rlhf.algorithms import ALGORITHMS, Experience
 from rlhf.batching import Batch
 from rlhf.checkpoints import Checkpoints
@@ -42,6 +42,7 @@ from rlhf.models.ensembles import backbone_folder, load_reward_model
 from rlhf.ptx import Demonstrations, demonstrations_at
 from rlhf.records import read_rows, write_json
 from rlhf.rewards import Component
+from rlhf.together import scored_by_one
 from rlhf.trainer import OptimizerSettings, fit
 from tasks.config.algorithms.on_policy import OnPolicyAlgorithm, Ppo
 from tasks.config.generation import Generation
@@ -112,16 +113,18 @@ def rl(
         critic=_critic(training, seed, policy if reward_model is None else reward_model, learner)
         if method.critic
         else None,
-        score=build(
-            config.rewards,
-            generation,
-            reward_model,
-            learner.chat,
-            lexicon=lexicon,
-            max_batch_tokens=config.max_batch_tokens,
-            over=learner,
-            max_unscorable=config.max_unscorable,
-            replies=scratch / "replies.jsonl",
+        score=scored_by_one(
+            build(
+                config.rewards,
+                generation,
+                reward_model,
+                learner.chat,
+                lexicon=lexicon,
+                max_batch_tokens=config.max_batch_tokens,
+                over=learner,
+                max_unscorable=config.max_unscorable,
+                replies=scratch / "replies.jsonl",
+            )
         ),
         held_out=_witness(config, generation, held_out, learner),
         train=train,
@@ -219,6 +222,7 @@ def _train(
             eps=config.eps,
             max_grad_norm=config.max_grad_norm,
             kind=training.optimizer,
+            shard=training.shard,
         ),
         seed=run.seed,
         name="rl",
@@ -254,17 +258,22 @@ def _collect(run: Run, state: dict[str, Any], update: int) -> tuple[Experience |
 
 
 def _save(run: Run, state: Mapping[str, Any], out: Path) -> int:
-    """Write the policy that is kept, and those of the looks where asked; the update that the kept one is from."""
+    """Write the policy that is kept, and those of the looks where asked; the update that the kept one is from.
+
+    Of several processes the first has them all.
+    """
+    kept = int(best(state["val"])["update"]) if run.config.select_best else int(state["val"][-1]["update"])
+    if distributed.group().rank > 0:
+        return kept
     if run.config.keep_looks:
         for one in state["val"]:
             shutil.copytree(
                 folder_of(run.scratch, one["update"]), folder_of(out, one["update"]), copy_function=link_or_copy
             )
-    if not run.config.select_best:
+    if run.config.select_best:
+        shutil.copytree(best_folder(run.scratch, kept), out / "policy", copy_function=link_or_copy)
+    else:
         save_policy(run.policy, out / "policy")
-        return int(state["val"][-1]["update"])
-    kept = int(best(state["val"])["update"])
-    shutil.copytree(best_folder(run.scratch, kept), out / "policy", copy_function=link_or_copy)
     return kept
 
 

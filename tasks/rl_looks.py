@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rlhf import distributed
 from rlhf.algorithms import sequence_kl
 from rlhf.dynamic_sampling import scorable
 from rlhf.models import Policy, save_policy
@@ -26,10 +27,13 @@ def look(run: Run, looks: list[dict[str, Any]], update: int) -> None:
     """
     answered = scorable(answer(run, run.val, 1, derive(run.seed, "val"))[0])
     rollouts = measure(run, answered, None)
-    held_out = run.held_out(answered.prompts, answered.completions).mean().item() if run.held_out else None
+
+    def held_out() -> float | None:
+        return run.held_out(answered.prompts, answered.completions).mean().item() if run.held_out else None
+
     figures = {
         "reward": rollouts.rewards.mean().item(),
-        "held_out_reward": held_out,
+        "held_out_reward": distributed.group().told(held_out),
         "kl": sequence_kl(rollouts).mean().item(),
         "length": rollouts.batch.loss_mask.sum(dim=1).float().mean().item(),
         "stop_rate": rollouts.stopped.float().mean().item(),
@@ -100,5 +104,7 @@ def _keep(policy: Policy, folder: Path) -> None:
     draft = folder.with_name("draft")
     shutil.rmtree(draft, ignore_errors=True)
     save_policy(policy, draft)
+    if distributed.group().rank > 0:
+        return
     shutil.rmtree(folder, ignore_errors=True)
     draft.rename(folder)

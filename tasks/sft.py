@@ -59,6 +59,7 @@ def sft(
             weight_decay=config.weight_decay,
             max_grad_norm=config.max_grad_norm,
             kind=training.optimizer,
+            shard=training.shard,
         ),
         seed=seed,
         name="sft",

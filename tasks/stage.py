@@ -18,9 +18,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stderr, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import psutil
@@ -29,7 +30,7 @@ from rlhf.errors import Busy, Preempted, PreflowError
 from rlhf.incidents import FOLDER as INCIDENTS
 from rlhf.interruption import PARENT_GONE, STOP, Stopped
 from rlhf.spending import spent
-from tasks import environment
+from tasks import environment, ranks
 from tasks.arguments import inputs_of, parser
 from tasks.config import Section, read_yaml
 from tasks.graph import digest, load_graph, stage_key
@@ -77,6 +78,10 @@ def _run(function: Callable[..., None], arguments: argparse.Namespace) -> int:
     environment.check(root)
     refuse_read_only(home(root), Path(arguments.out).parent)
     inputs = inputs_of(function, arguments, read_yaml(root / "params.yaml"))
+    if count := ranks.wanted(inputs):
+        return ranks.launch(name, count)
+    if ranks.number() > 0:
+        return _beside(function, inputs, arguments.params)
     place = _place(root, name, arguments.params, inputs)
     if _under_dvc():
         _refuse_unversioned(inputs["config"], arguments, place)
@@ -100,7 +105,7 @@ def _run(function: Callable[..., None], arguments: argparse.Namespace) -> int:
             log.event("end", status=status, exit_code=code, reason=reason, cost=figures())
             raise
         _show_incidents(place, log, begun)
-        left = {"outs": outputs(root, place.outs), "used": used(), "cost": figures(home(root))}
+        left = {"outs": outputs(root, place.outs), "used": used(), "cost": ranks.added_up(figures(home(root)))}
         log.event("end", status="FINISHED", exit_code=0, reason="", **left)
         if not _under_dvc():  # under a flow the scratch stays until the run is closed
             shutil.rmtree(place.scratch)
@@ -124,6 +129,19 @@ def _work(function: Callable[..., None], inputs: dict[str, Any], out: Path, plac
             shutil.rmtree(target)
         os.replace(child, target)
     staging.rmdir()
+
+
+def _beside(function: Callable[..., None], inputs: dict[str, Any], section: str) -> int:
+    """What every process but the first does: the same work, of which nothing is kept and little is said."""
+    with TemporaryDirectory(prefix="preflow-") as name, open(os.devnull, "w") as nowhere, redirect_stderr(nowhere):
+        folder = Path(name)
+        place = Place(folder, function.__name__, "", folder / "scratch", folder / "shared", folder, ())
+        for own in (place.scratch, place.shared):
+            own.mkdir()
+        with memory_named(section, inputs["config"]):
+            _work(function, inputs, folder / "out", place, Log.null())
+        ranks.added_up(figures())
+    return 0
 
 
 def _show_incidents(place: Place, log: Log, begun: float) -> None:

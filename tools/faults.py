@@ -80,9 +80,6 @@ CASES = {
 }
 ELSEWHERE = {
     32: "needs workers of a Prefect pool, which come with several machines",
-    51: "needs training on several ranks",
-    52: "needs training on several ranks",
-    53: "needs training on several ranks",
 }
 """Cases without a test, and why."""
 

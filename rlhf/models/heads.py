@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from rlhf import distributed
 from rlhf.batching import Batch
 from rlhf.models.forward import at_least_float32, hidden_states, logprobs_from_hidden
 from rlhf.models.policy import Policy, load_policy, save_policy
@@ -93,10 +94,15 @@ class RewardModel(nn.Module):
         self.std *= std
 
     def save(self, folder: Path) -> None:
-        """Write the backbone as a policy folder, and head.safetensors with head and normalisation beside it."""
+        """Write the backbone as a policy folder, and head.safetensors with head and normalisation beside it.
+
+        As `save_policy`, only the first of several processes writes.
+        """
         save_policy(self.policy, folder)
-        own = {name: tensor for name, tensor in self.state_dict().items() if not name.startswith("model.")}
-        save_file({name: tensor.cpu() for name, tensor in own.items()}, folder / "head.safetensors")
+        if distributed.group().rank > 0:
+            return
+        own = {name: one for name, one in (*self.named_parameters(), *self.named_buffers()) if name[:6] != "model."}
+        save_file({name: tensor.detach().cpu() for name, tensor in own.items()}, folder / "head.safetensors")
         read_at = ["last_token", *(["completion_tokens"] if self.token_head else [])]
         about = {"kind": "reward_model", "read_at": read_at}
         write_json(folder / "head.json", about)

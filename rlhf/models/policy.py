@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from rlhf import distributed
 from rlhf.bits import bitsandbytes
 from rlhf.chat import Chat
 from rlhf.models.adapted import Adapted
@@ -19,6 +20,7 @@ from rlhf.models.pretrained import load_model, use_chat_ids
 from rlhf.models.remote_code import save_code
 from rlhf.records import write_json
 from rlhf.seeding import derive
+from rlhf.sharding import tensors_of
 from rlhf.spending import spent
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -110,8 +112,8 @@ def load_base(origin: Origin) -> Base:
 
 
 def device() -> torch.device:
-    """Where models go: the GPU where there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """Where models go: the GPU where there is one; of several processes each has its own."""
+    return distributed.own_device()
 
 
 @spent("save")
@@ -119,8 +121,11 @@ def save_policy(policy: Policy, folder: Path) -> None:
     """Write config.json, generation_config.json, model.safetensors and the chat's files.
 
     Equal policies are equal bytes: no path, time or host is written, tied weights once. With adapters, the base's files
-    and the adapters take the place of the weights (`rlhf.models.adapter_files`).
+    and the adapters take the place of the weights (`rlhf.models.adapter_files`). Of several processes that train
+    together only the first one writes.
     """
+    if distributed.group().rank > 0:
+        return
     folder.mkdir(parents=True, exist_ok=True)
     policy.chat.save(folder)
     if isinstance(policy.model, Adapted):
@@ -147,6 +152,6 @@ def _tensors_once(model: nn.Module) -> dict[str, Tensor]:
     all_names = {name for name, _ in model.named_parameters(remove_duplicate=False)}
     return {
         name: tensor.detach().cpu().contiguous()
-        for name, tensor in model.state_dict().items()
+        for name, tensor in tensors_of(model).items()
         if name in first_names or name not in all_names
     }

@@ -8,6 +8,7 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from rlhf import distributed
 from rlhf.batching import Batch
 from rlhf.chat import Chat
 from rlhf.losses.verification import RATINGS, Aggregation, aggregate, not_wrong
@@ -63,6 +64,8 @@ class TokenRewardModel(nn.Module):
     def save(self, folder: Path) -> None:
         """Write the backbone as a policy folder, and head.safetensors and head.json beside it."""
         save_policy(Policy(self.model, self.chat), folder)
+        if distributed.group().rank > 0:
+            return
         save_file({name: tensor.cpu() for name, tensor in self.head.state_dict().items()}, folder / "head.safetensors")
         about = {"kind": "token_reward_model", "separator": self.separator, "classes": self.classes}
         write_json(folder / "head.json", about)

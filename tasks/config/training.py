@@ -1,8 +1,8 @@
 """How stages train: all weights, or adapters on a frozen base; one setting, since each builds on the one before."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from tasks.config import Section
 
@@ -27,9 +27,26 @@ class Training(Section):
     dtype: Literal["float32", "bfloat16"] = Field(
         "float32", description="what models compute in; trained weights have float32 copies in any case"
     )
+    nproc: int = Field(
+        1, ge=1, description="processes of a stage, one a GPU, that divide the micro-batches of each step"
+    )
+    shard: bool = Field(
+        False, description="of a model's blocks, each process keeps a share of weights, gradients and moments (FSDP2)"
+    )
     gradient_checkpointing: bool = Field(
         False, description="recompute every block in the backward pass: less memory, about a third more time"
     )
+
+    @model_validator(mode="after")
+    def _can_be_divided(self) -> Self:
+        if self.shard and self.method != "full":
+            raise ValueError(
+                f"shard divides weights that are trained, and {self.method} trains few beside frozen ones (those in 4 "
+                "bits would lose their scales): set shard to false, each process then has the whole base"
+            )
+        if self.shard and self.optimizer != "adamw":
+            raise ValueError(f"shard divides moments by rows, and {self.optimizer} keeps them in blocks: take adamw")
+        return self
 
 
 FULL = Training()

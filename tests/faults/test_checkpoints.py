@@ -213,7 +213,7 @@ def test_a_full_disk_at_a_save(small_disk: Path, unbroken: list[bytes]) -> None:
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
-@pytest.mark.parametrize("place", ["rlhf.checkpoints.save_file", "pathlib.Path.write_text", "rlhf.checkpoints._sync"])
+@pytest.mark.parametrize("place", ["rlhf.checkpoints.save_file", "pathlib.Path.write_text", "rlhf.checkpoints.sync"])
 @pytest.mark.faults(
     10, injected="no space, a quota, a limit of file sizes: in each part of a save",
     happens="ends with bytes needed and free; once there is room goes on from the last save",

@@ -122,7 +122,7 @@ def test_a_sampler_with_old_weights_is_noticed(
         first[:] = first or [deepcopy(policy)]
         return sample(first[0], *arguments, **named)
 
-    monkeypatch.setattr("tasks.samplers.sample", stale)
+    monkeypatch.setattr("tasks.samplers.sample_together", stale)
     block = small_rl.BLOCKS["rloo"].model_copy(update={"importance_cap": importance_cap})
     with pytest.raises(NumericsError, match=r"sampler and trainer differ by .*both use the same weights"):
         run(inputs, tmp_path / "stale", "rloo", block)

@@ -45,9 +45,9 @@ def gradients(monkeypatch: pytest.MonkeyPatch) -> Callable[[Run, int], tuple[int
     steps: list[tuple[int, list[Tensor]]] = []
     accumulate, clip = trainer._accumulate, trainer.clip
 
-    def counted(batch: Any, loss: Any) -> dict[str, float]:
+    def counted(batch: Any, *given: Any) -> dict[str, float]:
         steps.append((len(batch.micro_batches), []))
-        return accumulate(batch, loss)
+        return accumulate(batch, *given)
 
     def recorded(module: nn.Module, limit: float) -> float:
         steps[-1][1].extend(p.grad.flatten().clone() for p in module.parameters() if p.grad is not None)

@@ -71,9 +71,10 @@ def run(
     name: str = "rloo",
     algorithm: Any = None,
     training: Training = FULL,
+    log: Recorder | None = None,
     **settings: Any,
 ) -> Recorder:
-    log = Recorder()
+    log = log or Recorder()
     (folder / "out").mkdir(parents=True)
     (folder / "scratch").mkdir(exist_ok=True)
     config = Rl.model_validate({**QUICK, "algorithm": name, **settings})

@@ -73,3 +73,11 @@ def test_rl_refuses_dropout(inputs: dict[str, Path], tmp_path: Path) -> None:
         PreflowError, match=r"training\.dropout is 0\.1, and rl learns from what it samples: set it to 0"
     ):
         small_rl.run(inputs, tmp_path / "run", training=Training(method="lora", dropout=0.1))
+
+
+@pytest.mark.parametrize(
+    ("settings", "why"), [({"method": "qlora"}, "in 4 bits would lose"), ({"optimizer": "adamw_8bit"}, "in blocks")]
+)
+def test_what_cannot_be_divided_among_processes_is_refused(settings: dict[str, Any], why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        Training.model_validate({"shard": True} | settings)

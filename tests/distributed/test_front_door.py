@@ -1,0 +1,129 @@
+"""`python -m tasks.sft` with `training.nproc=2`: it starts two processes, and what it leaves is as of one."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from safetensors.torch import load_file
+
+from tests.faults.child import ended
+from tests.faults.small_stage import GIVEN, REPO, events, make_root, typed_sft
+from tests.tasks import tiny
+
+COMMAND = [sys.executable, "-m", "tasks.sft", *GIVEN, "--out", "out"]
+LONG = 100
+"""Epochs of two steps: a kill that comes after the first checkpoint must come before the end."""
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
+
+
+def project(root: Path, nproc: int, shard: bool = False, **settings: Any) -> Path:
+    """Four micro-batches a step; the checkpoints are thirty steps apart."""
+    root.mkdir()
+    make_root(root, max_batch_tokens=12, **{"checkpoint_every": 30} | settings)
+    params = json.loads((root / "params.yaml").read_text()) | {"training": {"nproc": nproc, "shard": shard}}
+    (root / "params.yaml").write_text(json.dumps(params))
+    return root
+
+
+def start(root: Path, command: list[str] = COMMAND) -> subprocess.Popen[str]:
+    told = {"PREFLOW_RUN": "test", "PYTHONPATH": str(REPO), "GLOO_SOCKET_IFNAME": "lo", "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, cwd=root, env=os.environ | told, text=True, stderr=subprocess.PIPE)
+
+
+def finish(root: Path, command: list[str] = COMMAND) -> dict[str, bytes]:
+    """What the stage wrote, as it ended well."""
+    running = start(root, command)
+    _, said = running.communicate(timeout=300)
+    assert running.returncode == 0, said
+    return tiny.contents(root / "out")
+
+
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
+    """What that stage leaves where nothing happens."""
+    return finish(project(tmp_path_factory.mktemp("unbroken") / "project", 2, epochs=LONG))
+
+
+@pytest.fixture
+def long_project(tmp_path: Path) -> Iterator[tuple[Path, subprocess.Popen[str]]]:
+    """A stage of two hundred steps, of which some are saved."""
+    root = project(tmp_path / "broken", 2, epochs=LONG)
+    running = start(root)
+    while not list(root.glob(".preflow/scratch/*/checkpoints/step-*")):
+        assert running.poll() is None, running.communicate()
+        threading.Event().wait(0.02)
+    yield root, running
+    running.kill()
+
+
+@pytest.mark.parametrize("shard", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_it_leaves_what_one_process_leaves(shard: bool, tmp_path: Path) -> None:
+    one, two = (project(tmp_path / str(nproc), nproc, shard, epochs=6) for nproc in (1, 2))
+    assert ended(typed_sft(one)) == 0
+    found, expected = finish(two), tiny.contents(one / "out")
+    assert found.keys() == expected.keys()
+    weights = [list(load_file(root / "out/policy/model.safetensors").values()) for root in (one, two)]
+    assert max((left - right).abs().max().item() for left, right in zip(*weights, strict=True)) < 1e-5
+    assert {path.name for path in two.iterdir()} == {path.name for path in one.iterdir()}
+    assert not list((two / ".preflow/scratch").glob("*/*"))
+    assert len(list((two / ".preflow/journal/test").iterdir())) == 1
+    kinds = [[entry["event"] for entry in events(root) if entry["event"] != "progress"] for root in (one, two)]
+    assert kinds[0] == kinds[1]
+    (last,), (other,) = ([entry for entry in events(root) if entry["event"] == "end"] for root in (one, two))
+    assert last["status"] == other["status"] == "FINISHED"
+    trained = last["cost"]["tokens_trained"] / other["cost"]["tokens_trained"]
+    assert trained == 1 or (shard and 1 < trained < 1.5)  # passes that do not count are paid for as well
+
+
+@pytest.mark.slow
+@pytest.mark.faults(
+    51,
+    injected="kill -9 of a process of a stage started with training.nproc=2",
+    happens="the stage ends with 1; the same command goes on to the same bytes",
+)
+@pytest.mark.parametrize("killed", [0, 1])
+def test_one_process_is_killed(
+    long_project: tuple[Path, subprocess.Popen[str]], killed: int, unbroken: dict[str, bytes]
+) -> None:
+    root, running = long_project
+    psutil.Process(running.pid).children()[killed].kill()
+    begun = time.monotonic()
+    _, said = running.communicate(timeout=60)
+    assert running.returncode == 1 and time.monotonic() - begun < 40
+    assert f"process {killed} of 2 was ended by SIGKILL" in said
+    assert not (root / "out").exists() and psutil.Process().children() == []
+    if killed:
+        assert "another of the 2 processes of this training has ended" in events(root)[-1]["reason"]
+    assert finish(root) == unbroken
+
+
+@pytest.mark.slow
+def test_asked_to_stop_both_save_the_same_step(
+    long_project: tuple[Path, subprocess.Popen[str]], unbroken: dict[str, bytes]
+) -> None:
+    root, running = long_project
+    running.send_signal(signal.SIGTERM)
+    _, said = running.communicate(timeout=60)
+    assert running.returncode == 85 and "stopped (SIGTERM): step " in said
+    assert (events(root)[-1]["status"], events(root)[-1]["exit_code"]) == ("KILLED", 85)
+    assert finish(root) == unbroken
+
+
+@pytest.mark.slow
+def test_torchrun_goes_on_with_one(long_project: tuple[Path, subprocess.Popen[str]]) -> None:
+    """It says how many there are, whatever the setting: the result has the key of two, and its journal says so."""
+    root, running = long_project
+    running.send_signal(signal.SIGTERM)
+    running.communicate(timeout=60)
+    finish(root, [sys.executable, *TORCHRUN, "1", *COMMAND[1:]])
+    logged = [entry["metrics"] for entry in events(root, 2) if entry["event"] == "metrics"]
+    assert {"sft/resharded": 1.0} in logged
