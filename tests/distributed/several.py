@@ -89,10 +89,12 @@ def _rl(name: str, training: Training = FULL, **settings: Any) -> tuple[Callable
 TRAINERS: dict[str, tuple[Callable[[Path], Any], Stage]] = {
     "sft": _sft(FULL),
     "lora": _sft(LORA),
+    "qlora": _sft(Training(method="qlora", rank=2, alpha=4.0, optimizer="adamw_8bit")),
     "reward_model": _reward_model(FULL),
     "dpo": _dpo(Dpo(lr=0.01)),
     "kto": _dpo(Kto(lr=0.02)),
     "grpo": _rl("grpo"),
+    "grpo, lora": _rl("grpo", LORA),
     "ppo": _rl("ppo", kl_target=0.5),
     "sft, sharded": _sft(SHARDED),
     "sft, sharded, bfloat16": _sft(Training(shard=True, dtype="bfloat16", gradient_checkpointing=True)),

@@ -69,7 +69,13 @@ def stopped_at(update: int, sign: int, of: int) -> Callable[[int], None]:
     happens="the other ends with a sentence at once; two go on to the same bytes",
 )
 @pytest.mark.parametrize(
-    ("name", "killed"), [("sft", 0), ("sft", 1), ("grpo", 1), ("ppo", 1), ("sft, sharded", 0), ("ppo, sharded", 1)]
+    ("name", "killed"),
+    [
+        ("sft", 1),
+        ("ppo", 1),
+        ("sft, sharded", 0),
+        *(pytest.param(*more, marks=pytest.mark.slow) for more in (("sft", 0), ("grpo", 1), ("ppo, sharded", 1))),
+    ],
 )
 def test_one_is_killed(name: str, killed: int, given: Path, tmp_path: Path) -> None:
     expected = finished(name, given, tmp_path / "unbroken")
