@@ -11,6 +11,7 @@ in the same order; where one of them does not come, the others end with PreflowE
 
 import json
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ import torch
 from torch import Tensor, nn
 
 from rlhf.errors import PreflowError
+from rlhf.interruption import STOP
 
 T = TypeVar("T")
 
@@ -157,15 +159,29 @@ def group() -> Group:
     device = own_device()
     if device.type == "cuda":
         torch.cuda.set_device(device)
+    backend, seconds = "nccl" if device.type == "cuda" else "gloo", float(os.environ.get(TIMEOUT, 600))
     with _company(size):
+        store = _met(rank, size, seconds)
         torch.distributed.init_process_group(
-            "nccl" if device.type == "cuda" else "gloo",
-            init_method=os.environ.get(RENDEZVOUS, "env://"),
-            rank=rank,
-            world_size=size,
-            timeout=timedelta(seconds=float(os.environ.get(TIMEOUT, 600))),
+            backend, store=store, rank=rank, world_size=size, timeout=timedelta(seconds=seconds)
         )
     return Group(rank, size, device)
+
+
+def _met(rank: int, size: int, seconds: float) -> Any:
+    """torch's store, once all have come; waited for here, as within torch a process hears of no request to stop."""
+    where = os.environ.get(RENDEZVOUS, "env://")
+    store, _, _ = next(torch.distributed.rendezvous(where, rank, size, timeout=timedelta(seconds=seconds)))
+    until = time.monotonic() + seconds
+    here = store.add("preflow", 1)
+    while here < size:
+        if STOP.asked:
+            raise STOP.error("the processes of this training had not met yet")
+        if time.monotonic() > until:
+            raise RuntimeError(f"{here} of {size} have come")
+        time.sleep(0.05)
+        here = store.add("preflow", 0)
+    return store
 
 
 def own_device() -> torch.device:

@@ -127,3 +127,20 @@ def test_torchrun_goes_on_with_one(long_project: tuple[Path, subprocess.Popen[st
     finish(root, [sys.executable, *TORCHRUN, "1", *COMMAND[1:]])
     logged = [entry["metrics"] for entry in events(root, 2) if entry["event"] == "metrics"]
     assert {"sft/resharded": 1.0} in logged
+
+
+@pytest.mark.slow
+def test_a_stage_that_runs_is_not_run_twice(tmp_path: Path) -> None:
+    """The second start's first process says so; its other one, which waits for the first, ends soon."""
+    root = project(tmp_path / "project", 2, epochs=2)
+    environment = os.environ | {"RANK": "0", "WORLD_SIZE": "2", "PREFLOW_RENDEZVOUS": f"file://{tmp_path}/group"}
+    alone = subprocess.Popen(COMMAND, cwd=root, env=environment | {"PREFLOW_RUN": "other", "PYTHONPATH": str(REPO)})
+    while not list(root.glob(".preflow/scratch/*.lock")):
+        assert alone.poll() is None
+        threading.Event().wait(0.02)
+    second = start(root)
+    _, said = second.communicate(timeout=120)
+    assert second.returncode == 75 and f"is already being run by process {alone.pid}" in said
+    begun = time.monotonic()
+    alone.terminate()
+    assert alone.wait() == 85 and time.monotonic() - begun < 20
