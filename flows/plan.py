@@ -7,7 +7,7 @@ stages took beside what was said of them corrects the next plan (`flows.plan_mea
 import shutil
 from collections.abc import Collection, Iterator, Mapping
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +90,7 @@ def how_of(values: Mapping[str, Any], card: Card) -> How:
         dtype=training["dtype"],
         gradient_checkpointing=training["gradient_checkpointing"],
         cuda=card.gpu,
-        shards=card.count,
+        shards=training["nproc"] if training["shard"] else 1,
     )
 
 
@@ -173,17 +173,22 @@ def _cheapest(about: _Situation, stage: Stage, section: str, data: Facts, factor
         taken = [one for one in taken if not one.startswith(f"{key}=")] + [f"{key}={_word(value)}"]
         if fits(values):
             return ", ".join(taken)
-    return _more_cards(about, stage, values, data, factor)
+    return _more_processes(about, stage, data, factor) if about.card.gpu else ""
 
 
-def _more_cards(about: _Situation, stage: Stage, values: Mapping[str, Any], data: Facts, factor: float) -> str:
-    """How many cards it takes where weights, gradients and moments are spread over them."""
+def _more_processes(about: _Situation, stage: Stage, data: Facts, factor: float) -> str:
+    """How many GPUs it takes where their processes divide the blocks; "" where that does not help."""
     for count in (2**power for power in range(1, 9)):
-        card = replace(about.card, count=about.card.count * count)
-        wider = replace(about, card=card)
-        if _peak(wider, _need(wider, stage, about.values, data), factor) <= card.size * (1 - RESERVE):
-            return f"{card.count} of them (--n {card.count})"
+        values = spread(about.values, count)
+        if _peak(about, _need(about, stage, values, data), factor) <= about.card.size * (1 - RESERVE):
+            return f"training.nproc={count}, training.shard=true (on {count} GPUs)"
     return ""
+
+
+def spread(values: Mapping[str, Any], count: int) -> dict[str, Any]:
+    """The settings for so many GPUs: all weights divided, adapters as copies."""
+    shard = values["training"]["method"] == "full" and count > 1
+    return _changed(_changed(values, "training.nproc", count), "training.shard", shard)
 
 
 def _smaller(values: Mapping[str, Any], section: str, data: Facts) -> Iterator[tuple[str, int, str]]:

@@ -20,7 +20,7 @@ RESERVE = 0.1
 
 @dataclass(frozen=True)
 class Card:
-    """One memory that a stage has to fit into, and how many of its kind work together."""
+    """The memory that one process of a stage has to fit into, and how many processes there are."""
 
     name: str
     size: float
@@ -35,7 +35,7 @@ class Card:
 
 
 def card_of(gpu: str, count: int) -> Card:
-    """The one that is meant: a GPU of this size, else the smallest one that is there, else the machine's memory.
+    """The one that is meant: a GPU of this size, else the smallest one that is there, else a share of this machine's.
 
     Raises:
         ConfigError: no size of a memory.
@@ -47,7 +47,7 @@ def card_of(gpu: str, count: int) -> Card:
         smallest = min(found)
         return Card(f"GPU of {smallest / GIB:.0f} GiB", smallest, count)
     total = _memory()
-    return Card(f"this machine's {total / GIB:.0f} GiB", total, count, gpu=False)
+    return Card(f"this machine's {total / GIB:.0f} GiB", total / count, count, gpu=False)
 
 
 def parse(text: str) -> float:

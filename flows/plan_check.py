@@ -59,7 +59,7 @@ def remember(this: Run, costs: Mapping[str, Mapping[str, float]], ran: Collectio
 
 def _planned(this: Run, stages: Collection[str]) -> Plan:
     uses = [name for name in stages if module_of(this.graph.stages[name])]
-    card = card_of("", 1)
     if not uses:
         raise ConfigError("no stage uses a model")
-    return plan(this.tree, this.graph, profiles.whole(this.resolved), card, only=uses)
+    values = profiles.whole(this.resolved)
+    return plan(this.tree, this.graph, values, card_of("", values["training"]["nproc"]), only=uses)

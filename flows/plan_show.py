@@ -14,12 +14,10 @@ SHORT = {"keys and values": "cache", "other models": "others"}
 
 def lines(plan: Plan, seconds: Mapping[str, float], width: int) -> Iterator[str]:
     """What a person reads; `seconds` are those of earlier runs by stage."""
-    count = f"{plan.card.count} × " if plan.card.count > 1 else ""
+    processes = f"{plan.card.count} processes, each " if plan.card.count > 1 else ""
     room = plan.card.size * (1 - RESERVE) / GIB
-    yield (
-        f"{_count(plan.sizes.parameters)} weights, {plan.how.method}, {plan.how.dtype}, on {count}{plan.card.name}; "
-        f"GiB at the peak, of {room:.3g} ({RESERVE:.0%} left free)"
-    )
+    model = f"{_count(plan.sizes.parameters)} weights, {plan.how.method}, {plan.how.dtype}"
+    yield f"{model}, {processes}on {plan.card.name}; GiB at the peak, of {room:.3g} ({RESERVE:.0%} left free)"
     terms = [name for name in TERMS if any(line.need.terms.get(name, 0.0) > 0.005 * GIB for line in plan.lines)]
     if width < 20 + 10 * (len(terms) + 5):
         terms = []

@@ -5,7 +5,7 @@ Which models a stage has is read from its command: `--reward-model` and the like
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from flows.plan_passes import Lengths, largest
@@ -73,10 +73,10 @@ class Asked:
 
         On a processor what is never read is never loaded: files of weights are mapped into memory.
         """
-        if self.how.method == "full":
+        if self.how.method == "full":  # whole on each of several processes
             unread = 0.0 if head or self.sizes.tied or self.how.cuda else self.how.value * self.sizes.embedding
-            return weights(self.sizes, self.how, trained) - unread
-        return 4.0 * self.sizes.adapter(self.how.rank) / self.how.shards
+            return weights(self.sizes, replace(self.how, shards=1), trained) - unread
+        return 4.0 * self.sizes.adapter(self.how.rank)
 
     def largest(self, lengths: Lengths, batch_size: int, head: bool = True, **how: bool) -> Pass:
         """The largest pass of the stage's batches."""
@@ -180,7 +180,10 @@ def _rl(asked: Asked) -> Moments:
         if asked.how.method != "full":
             critic["weights"] = asked.model(trained=True)
         learner = {name: learner[name] + critic[name] for name in learner}
-    kept = {"weights": learner["weights"], "moments": learner["moments"], "other models": others}
+    whole = weights(asked.sizes, asked.how, trained=True) * (2 if asked.section["algorithm"] == "ppo" else 1)
+    if asked.how.method != "full":
+        whole = learner["weights"]
+    kept = {"weights": whole, "moments": learner["moments"], "other models": others}
     return {
         "training": learner | {"other models": others},
         "sampling": kept | {"keys and values": asked.sampling(rows)},

@@ -66,6 +66,11 @@ class Sizes:
         return self.layers * sum(rows * columns for rows, columns in self.matrices)
 
     @property
+    def blocks(self) -> int:
+        """Weights of all blocks, their norms too."""
+        return self.linear + 2 * self.layers * self.hidden
+
+    @property
     def embedding(self) -> int:
         """Weights of the embedding, and of the LM head where that is another matrix."""
         return self.vocab * self.hidden
@@ -73,8 +78,7 @@ class Sizes:
     @property
     def parameters(self) -> int:
         """All weights."""
-        norms = (2 * self.layers + 1) * self.hidden
-        return self.known or self.linear + self.embedding * (1 if self.tied else 2) + norms
+        return self.known or self.blocks + self.embedding * (1 if self.tied else 2) + self.hidden
 
     def adapter(self, rank: int) -> int:
         """Weights of an adapter on all linear layers but the LM head."""
@@ -93,7 +97,7 @@ class How:
     cuda: bool = False
     """Whether on a GPU, where norms are those of transformers."""
     shards: int = 1
-    """Processes over which weights, gradients and moments are spread (FSDP)."""
+    """Processes that divide the blocks' weights, gradients and moments (`rlhf.sharding`); not with adapters."""
 
     @property
     def value(self) -> int:
@@ -124,18 +128,20 @@ Terms = dict[str, float]
 """Bytes by name: weights, gradients, moments, activations, logits, keys and values, other models."""
 
 
-def weights(sizes: Sizes, how: How, trained: bool) -> float:
+def weights(sizes: Sizes, how: How, trained: bool, whole: bool = True) -> float:
     """Bytes of a model in memory; adapters are in float32, float32 copies belong to what is trained.
 
-    Where it is spread over processes, two blocks and the embeddings are whole at a time.
+    With shards it is whole for passes that do not train; in training (`whole` False) two blocks are, at a time.
     """
-    together = how.value * (2 * sizes.linear / sizes.layers + 2 * sizes.embedding) if how.shards > 1 else 0.0
     if how.method == "full":
-        return together + sizes.parameters * (how.value + (4 if trained and how.value == 2 else 0)) / how.shards
+        copies = 4.0 * held(sizes, how) if trained and how.value == 2 else 0.0
+        if whole or how.shards == 1:
+            return how.value * sizes.parameters + copies
+        return how.value * (held(sizes, how) + 2.0 * sizes.blocks / sizes.layers) + copies
     base = float(sizes.parameters * how.value)
     if how.method == "qlora":
         base = NF4 * sizes.linear + how.value * (sizes.parameters - sizes.linear)
-    return together + (base + 4 * sizes.adapter(how.rank)) / how.shards
+    return base + 4 * sizes.adapter(how.rank)
 
 
 def trained(sizes: Sizes, how: How) -> int:
@@ -143,14 +149,21 @@ def trained(sizes: Sizes, how: How) -> int:
     return sizes.parameters if how.method == "full" else sizes.adapter(how.rank)
 
 
+def held(sizes: Sizes, how: How) -> float:
+    """Those of Φ whose gradients and moments one process has: of blocks its share, and all that is outside of them."""
+    if how.method != "full":
+        return float(trained(sizes, how))
+    return sizes.parameters - sizes.blocks * (1 - 1 / how.shards)
+
+
 def gradients(sizes: Sizes, how: How) -> float:
     """Bytes of all gradients; adapters are float32 whatever the base is."""
-    return trained(sizes, how) * (how.value if how.method == "full" else 4) / how.shards
+    return held(sizes, how) * (how.value if how.method == "full" else 4)
 
 
 def moments(sizes: Sizes, how: How) -> float:
     """Bytes of the optimiser's two moments."""
-    return trained(sizes, how) * (8 if how.optimizer == "adamw" else 2) / how.shards
+    return held(sizes, how) * (8 if how.optimizer == "adamw" else 2)
 
 
 def block(sizes: Sizes, how: How, work: Pass) -> float:
@@ -219,20 +232,22 @@ def step(sizes: Sizes, how: How, work: Pass, head: bool = True) -> Terms:
     and, of tied embeddings, one of them twice. On a processor the heap has holes by then: gradients, which are made
     block by block as activations go, lie where these were not, and the peak is all of it.
     """
-    unread = 0 if head or sizes.tied or how.method != "full" else sizes.embedding / trained(sizes, how)
+    unread = 0 if head or sizes.tied or how.method != "full" else sizes.embedding / held(sizes, how)
     whole = gradients(sizes, how) * (1 - unread)
-    kept: Terms = {"weights": weights(sizes, how, trained=True), "moments": moments(sizes, how) * (1 - unread)}
-    held, read = activations(sizes, how, work), logits(sizes, work) if head else 0.0
-    held *= 1.0 if how.cuda else HEAP
-    copies = 4.0 * trained(sizes, how) / how.shards if how.value == 2 and how.method == "full" else 0.0
+    kept: Terms = {
+        "weights": weights(sizes, how, trained=True, whole=False),
+        "moments": moments(sizes, how) * (1 - unread),
+    }
+    of_blocks, read = activations(sizes, how, work), logits(sizes, work) if head else 0.0
+    copies = 4.0 * held(sizes, how) if how.value == 2 and how.method == "full" else 0.0
     if not how.cuda:
-        return kept | {"gradients": whole + copies, "activations": held, "logits": read}
+        return kept | {"gradients": whole + copies, "activations": HEAP * of_blocks, "logits": read}
     of_head = how.value * sizes.embedding if how.method == "full" and head else 0.0
     through_a_block = work.tokens * how.value * (3.0 * sizes.intermediate + 2.0 * sizes.hidden)
     ends = (
         {
             "gradients": of_head + (whole if work.several else 0.0),
-            "activations": held,
+            "activations": of_blocks,
             "logits": max(read, through_a_block),
         },
         {"gradients": whole + max(of_head if sizes.tied else 0.0, copies), "activations": 0.0, "logits": 0.0},

@@ -4,7 +4,7 @@ from typing import Any
 
 from bench.page import table
 from bench.speed.store import ROOT
-from flows.plan import Plan, plan
+from flows.plan import Plan, plan, spread
 from flows.plan_card import GIB, card_of
 from flows.plan_sizes import NAMED
 from tasks.config.params import Params
@@ -21,7 +21,7 @@ RECIPES: dict[str, dict[str, Any]] = {
 
 
 def cards() -> list[str]:
-    """GiB at the peak on one card, and how many cards of each size it takes with everything spread over them."""
+    """GiB at the peak on one card, and how many cards of each size it takes with the blocks divided among them."""
     graph = load_graph(ROOT)
     header = ["model", "recipe", *(f"{stage}{' (PPO)' if stage == 'rl' else ''}" for stage in STAGES)]
     rows = [
@@ -40,7 +40,7 @@ def _told(graph: Graph, shape: str, recipe: dict[str, Any], stage: str) -> str:
 
 def _count(graph: Graph, shape: str, recipe: dict[str, Any], stage: str, card: str) -> str:
     count = 1
-    while count <= (1 if recipe["method"] == "qlora" else MOST):
+    while count <= (MOST if recipe["method"] == "full" else 1):  # adapters have the whole base in each process
         if _plan(graph, shape, recipe, stage, card, count).lines[0].fits:
             return str(count)
         count *= 2
@@ -55,4 +55,4 @@ def _plan(graph: Graph, shape: str, recipe: dict[str, Any], stage: str, card: st
     values["generation"]["max_new_tokens"] = 512
     for section in ("sft", "reward_model", "dpo", "rl"):
         values[section]["max_batch_tokens"] = 4096
-    return plan(ROOT / "bench", graph, values, card_of(card, count), shape, [stage])
+    return plan(ROOT / "bench", graph, spread(values, count), card_of(card, count), shape, [stage])

@@ -33,8 +33,11 @@ def plan(
         str, typer.Option("--gpu", metavar="SIZE", help="memory of a GPU, as 24GB; else what this machine has")
     ] = "",
     count: Annotated[
-        int, typer.Option("--n", min=1, metavar="N", help="GPUs over which weights and moments are spread")
-    ] = 1,
+        int | None,
+        typer.Option(
+            "--n", min=1, metavar="N", help="processes, one a GPU: training.nproc, and training.shard if full"
+        ),
+    ] = None,
     shape: Annotated[
         str, typer.Option("--shape", metavar="NAME", help="0.5B, 1.5B, 8B or 70B instead of the configured model")
     ] = "",
@@ -52,7 +55,10 @@ def plan(
     resolved = profiles.resolve(root, named, settings or ())
     graph = graph_of(read_yaml(resolved.dvc_yaml or root / "dvc.yaml"), resolved.values)
     here = not (shape or gpu)
-    found = planning.plan(root, graph, profiles.whole(resolved), card_of(gpu, count), shape, here=here)
+    values = profiles.whole(resolved)
+    if count:
+        values = planning.spread(values, count)
+    found = planning.plan(root, graph, values, card_of(gpu, values["training"]["nproc"]), shape, here=here)
     before = seconds_before(root, graph, resolved.values, named) if here else {}
     if as_json:
         print(json.dumps(plan_show.as_json(found, before), ensure_ascii=False))

@@ -92,11 +92,18 @@ def test_the_cheapest_change_comes_first(project: Path) -> None:
     assert change.startswith("sft.max_batch_tokens=32768 ")
 
 
-def test_more_cards_share_what_is_trained(project: Path) -> None:
-    one, eight = (by_stage(planned(*BIG, "--gpu", "900GB", "--n", n))["sft"] for n in ("1", "8"))
-    assert eight["terms"]["moments"] == one["terms"]["moments"] / 8
-    # Not all is shared: activations are not, and what is at work is whole for a moment.
-    assert one["peak"] / 8 < eight["peak"] < one["peak"] / 3
+def test_processes_divide_the_blocks_of_what_is_trained(project: Path) -> None:
+    one, eight = (by_stage(planned(*BIG, "--gpu", "900GB", "--n", n))["sft"]["terms"] for n in ("1", "8"))
+    outside = 2 * 128256 * 4096 + 4096  # embedding, LM head and the last norm of the 8B
+    blocks = plan_sizes.NAMED["8B"].parameters - outside
+    assert one["moments"] == 8 * (blocks + outside)
+    assert eight["moments"] == 8 * (blocks / 8 + outside)
+
+
+def test_an_adapter_has_its_base_whole_in_each_process(project: Path) -> None:
+    options = (*BIG, "--set", "training.method=lora", "--gpu", "900GB")
+    one, eight = (by_stage(planned(*options, "--n", n))["sft"]["peak"] for n in ("1", "8"))
+    assert one == eight
 
 
 def test_adapters_leave_no_second_model(project: Path) -> None:

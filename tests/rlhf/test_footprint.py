@@ -168,8 +168,12 @@ def test_worked_by_hand() -> None:
         0.516 * 34 + 2 * 26 + 4 * 31
     )
     assert footprint.moments(sizes, How(optimizer="adamw_8bit")) == 60 * 2
-    # A quarter of all, and whole two blocks and both embeddings.
-    assert footprint.weights(sizes, How(shards=4), trained=True) == 60 + 4 * (2 * 34 + 20)
+    # Half of the block's 38, all 22 outside of it; while it is trained two blocks more, where there are as many.
+    shards = How(shards=2)
+    assert footprint.held(sizes, shards) == 19 + 22
+    assert footprint.weights(sizes, shards, trained=True, whole=False) == 4 * (19 + 22 + 2 * 38)
+    assert footprint.weights(sizes, shards, trained=True) == 4 * 60
+    assert footprint.moments(sizes, shards) == 8 * (19 + 22)
 
 
 def test_the_peak_of_a_step() -> None:

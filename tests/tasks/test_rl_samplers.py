@@ -53,7 +53,7 @@ def test_a_server_teaches_what_the_same_samples_do_without_one(
 ) -> None:
     """To the byte: weights go by the folder, ids and log-probabilities come back, and nothing is lost on the way."""
     log = learn(inputs, tmp_path / "served", **at(stub))
-    monkeypatch.setattr("tasks.samplers.sample", prompt_by_prompt)
+    monkeypatch.setattr("tasks.samplers.sample_together", prompt_by_prompt)
     learn(inputs, tmp_path / "unserved")
     assert tiny.contents(tmp_path / "served/out") == tiny.contents(tmp_path / "unserved/out")
     loads = len(stub.bodies("/collective_rpc"))

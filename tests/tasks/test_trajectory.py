@@ -22,7 +22,7 @@ from tests.tasks import tiny
 
 ROOT = Path(__file__).parents[2]
 CONFIG = Trajectory(num_prompts=6, best_of_n=[1, 2, 4], best_of_n_prompts=4)
-EVALUATE = Evaluate(samples_per_prompt=2, bootstrap_samples=100, batch_size=64)
+EVALUATE = Evaluate(samples_per_prompt=2, bootstrap_samples=100)
 KNOWN = {"kind": "greet", "args": {"name": "anna", "time": "evening", "place": "beach"}}
 
 
