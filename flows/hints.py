@@ -31,6 +31,8 @@ def hinted(line: str, values: Mapping[str, Any], further: Mapping[str, str]) -> 
     value = _value(values, key)
     if ": unknown key" in line and module in KINDS and (moved := _moved(name, module, values.get(section) or {})):
         return f"{key}: {moved}"
+    if key == "evaluate.batch_size":
+        return f"{key}: is generation.batch_size now, of every stage that samples"
     if value is None and line.endswith("(got None)"):
         return f"{key}: a value is missing; {line.partition(': ')[2].removesuffix(' (got None)')}"
     if isinstance(value, str) and "Input should be" in line and "," in value:

@@ -52,6 +52,8 @@ class Record:
     pid: int
     started: float
     """When that process was, seconds since 1970."""
+    machine: str = ""
+    """In which process ids are what they are: the boot of a machine, and the namespace of a container."""
     count: int = 0
     done: str = ""
     """Digest of what was answered, GIVEN_UP of what was not; "" while somebody is at it."""
@@ -66,7 +68,10 @@ class Record:
     @property
     def dead(self) -> bool:
         """Whether it was a process of this machine that is gone."""
-        return self.host == platform.node() and not alive(self.pid, self.started)
+        return bool(self.machine) and self.machine == _machine() and not alive(self.pid, self.started)
+
+
+_FORM = Record("", 0, 0.0)
 
 
 class Answered(PreflowError):
@@ -158,10 +163,16 @@ def held(
 def _taken(
     root: Path, remote: str, key: str, digest: str, cancel: threading.Event, say: Callable[[str], None], times: Times
 ) -> Lease:
-    ref, me = f"{REFS}/{key}", Record(platform.node(), os.getpid(), psutil.Process().create_time())
+    ref = f"{REFS}/{key}"
+    me = Record(platform.node(), os.getpid(), psutil.Process().create_time(), _machine())
     seen, since = "", time.monotonic()
     while True:
-        value, record = _look(root, remote, ref)
+        try:
+            value, record = _look(root, remote, ref)
+        except DependencyDown as error:
+            if not seen:
+                raise
+            raise Busy(f"another clone is at it, and {error}") from None
         if record and record.done == digest:
             raise Answered(f"{record.who} has answered for it: {record.outcome}")
         free = record is None or record.done or record.dead
@@ -181,18 +192,27 @@ def _taken(
             raise Busy(f"stopped while looking whether {record.who if record else 'its holder'} is alive")
 
 
+def _machine() -> str:
+    """Name of where this process's number means something; "" where the system does not say."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return ""
+
+
 def _beat(
     lease: Lease, every: float, over: threading.Event, cancel: threading.Event, say: Callable[[str], None]
 ) -> None:
     while not over.wait(every):
         try:
             lease.renew()
-        except DependencyDown:
-            continue  # it may answer before the window is over
-        except PreflowError as error:
+        except _Moved as error:
             say(f"{error}; stopping")
             cancel.set()
             return
+        except PreflowError:
+            continue  # the remote may answer, and this disk take it, before the window is over
 
 
 class _Moved(PreflowError):
@@ -207,6 +227,8 @@ def _push(root: Path, remote: str, ref: str, before: str, value: str, further: l
         git(root, "push", "--quiet", "--atomic", lease, *options, remote, f"{value}:{ref}", *refs, env=QUIET)
     except PreflowError as error:
         now, other = _look(root, remote, ref)
+        if now == value:  # it was taken, and only the answer was lost
+            return
         if now != before:
             raise _lost(other) from None
         if further or any(words in str(error) for words in _STALE):
@@ -228,10 +250,11 @@ def _look(root: Path, remote: str, ref: str) -> tuple[str, Record | None]:
             return "", None
         git(root, "fetch", "--quiet", "--no-tags", remote, f"+{ref}:{here}", env=QUIET)
         value = git(root, "rev-parse", here).strip()
-        return value, Record(**json.loads(git(root, "cat-file", "blob", value)))
+        told = json.loads(git(root, "cat-file", "blob", value))
+        return value, Record(**{name: type(getattr(_FORM, name))(one) for name, one in told.items()})
     except PreflowError as error:
         raise DependencyDown(f"the git remote {remote} did not answer: {last_line(error)}") from None
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, AttributeError):
         return value, Record("a text that preflow did not write", 0, 0.0)
 
 

@@ -5,7 +5,7 @@ stages took beside what was said of them corrects the next plan (`flows.plan_mea
 """
 
 import shutil
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +48,8 @@ class Line:
     """That the stage trains on or samples; 0: not known."""
     factor: float
     """Measured over predicted, of earlier runs; 1: never measured."""
+    kind: str
+    """What it is measured together with."""
 
 
 @dataclass(frozen=True)
@@ -102,6 +104,7 @@ def plan(
     shape: str = "",
     only: Collection[str] = (),
     here: bool = True,
+    owner: Path | None = None,
 ) -> Plan:
     """The plan of a graph with these settings (all of them, as `whole` gives them).
 
@@ -109,6 +112,7 @@ def plan(
         shape: a named model instead of the configured one.
         only: stages that are going to run; empty: all.
         here: whether it is this machine that they run on.
+        owner: the project that keeps what was measured; `root`, where that is not a worktree.
 
     Raises:
         ConfigError: the model's sizes are not known here.
@@ -117,26 +121,26 @@ def plan(
         values = _changed(values, "base.source", "checkpoint")
     about = _Situation(root, values, sizes_of(root, values["base"], shape), card)
     stages = [stage for name, stage in graph.stages.items() if module_of(stage) and (not only or name in only)]
-    lines = list(_lines(about, stages))
+    lines = list(_lines(about, stages, plan_measured.ratios(owner or root)))
     kinds = {_kind(stage) for stage in stages}
     assumed = sorted(kind for kind in kinds if not facts(root, kind, values).measured)
     free = float(shutil.disk_usage(root).free) if here else None
     return Plan(about.sizes, how_of(values, card), card, lines, sum(line.disk for line in lines), free, assumed)
 
 
-def _lines(about: _Situation, stages: Collection[Stage]) -> Iterator[Line]:
-    ratios = plan_measured.ratios(about.root)
+def _lines(about: _Situation, stages: Collection[Stage], ratios: Mapping[str, float]) -> Iterator[Line]:
     for stage in stages:
         module, section = module_of(stage) or ("", "")
         data = facts(about.root, _kind(stage), about.values)
-        factor = ratios.get(plan_measured.key(module, about.card.gpu, how_of(about.values, about.card)), 1.0)
+        kind = plan_measured.key(module, about.sizes, how_of(about.values, about.card))
+        factor = ratios.get(kind, 1.0)
         found = _need(about, stage, about.values, data)
         peak = _peak(about, found, factor)
         fits = peak <= about.card.size * (1 - RESERVE)
         change = "" if fits else _cheapest(about, stage, section, data, factor)
         how = how_of(about.values, about.card)
         tokens = tokens_of(module, about.values[section], about.values, data)
-        yield Line(found, peak, fits, change, disk_of(module, about.sizes, how), tokens, factor)
+        yield Line(found, peak, fits, change, disk_of(module, about.sizes, how), tokens, factor, kind)
 
 
 def _kind(stage: Stage) -> str:
@@ -151,7 +155,7 @@ def _need(about: _Situation, stage: Stage, values: Mapping[str, Any], data: Fact
 
 
 def _peak(about: _Situation, found: Need, factor: float) -> float:
-    return (about.card.libraries + found.peak) * factor
+    return about.card.libraries * (1 if about.card.gpu else factor) + found.peak * factor
 
 
 def _cheapest(about: _Situation, stage: Stage, section: str, data: Facts, factor: float) -> str:
@@ -165,15 +169,33 @@ def _cheapest(about: _Situation, stage: Stage, section: str, data: Facts, factor
     for key, value, why in [*smaller, *CHANGES]:
         if fits(_changed(about.values, key, value)):
             return f"{key}={_word(value)} ({why})"
-    taken: list[str] = []
+    taken: list[tuple[str, Any]] = []
     values = about.values
     least = {key: (key, value, why) for key, value, why in smaller}  # the last of each
     for key, value, _ in [*least.values(), *CHANGES]:
         values = _changed(values, key, value)
-        taken = [one for one in taken if not one.startswith(f"{key}=")] + [f"{key}={_word(value)}"]
+        taken = [one for one in taken if one[0] != key] + [(key, value)]
         if fits(values):
-            return ", ".join(taken)
+            return ", ".join(_needed(about.values, values, taken, fits))
     return _more_processes(about, stage, data, factor) if about.card.gpu else ""
+
+
+def _needed(
+    before: Mapping[str, Any],
+    after: Mapping[str, Any],
+    taken: list[tuple[str, Any]],
+    fits: Callable[[Mapping[str, Any]], bool],
+) -> list[str]:
+    """The changes without those that it fits without, or that change nothing."""
+    kept = []
+    for key, value in taken:
+        section, _, name = key.partition(".")
+        without = _changed(after, key, before[section][name])
+        if fits(without):
+            after = without
+        else:
+            kept.append(f"{key}={_word(value)}")
+    return kept
 
 
 def _more_processes(about: _Situation, stage: Stage, data: Facts, factor: float) -> str:
@@ -197,7 +219,8 @@ def _smaller(values: Mapping[str, Any], section: str, data: Facts) -> Iterator[t
     while size > 1:
         size //= 2
         yield "generation.batch_size", size, "fewer completions at a time, same result but for rounding"
-    while limit // 2 >= 2 * data.lengths.longest:
+    row = data.lengths.longest + values["generation"]["max_new_tokens"]
+    while limit // 2 >= 2 * row:
         limit //= 2
         yield f"{section}.max_batch_tokens", limit, "smaller passes, same result but for rounding"
 

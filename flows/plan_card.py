@@ -1,10 +1,12 @@
 """What there is to work on: a GPU with its memory, or this machine's own."""
 
+import os
 import re
 import shutil
 import subprocess
 from contextlib import suppress
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
@@ -35,7 +37,7 @@ class Card:
 
 
 def card_of(gpu: str, count: int) -> Card:
-    """The one that is meant: a GPU of this size, else the smallest one that is there, else a share of this machine's.
+    """The one that is meant: a GPU of this size, else the first one that is there, else a share of this machine's.
 
     Raises:
         ConfigError: no size of a memory.
@@ -44,8 +46,8 @@ def card_of(gpu: str, count: int) -> Card:
         return Card(gpu, parse(gpu), count)
     found = _gpus()
     if found:
-        smallest = min(found)
-        return Card(f"GPU of {smallest / GIB:.0f} GiB", smallest, count)
+        first = found[0]  # a stage takes the first ones that it sees
+        return Card(f"GPU of {first / GIB:.0f} GiB", first, count)
     total = _memory()
     return Card(f"this machine's {total / GIB:.0f} GiB", total / count, count, gpu=False)
 
@@ -63,14 +65,27 @@ def parse(text: str) -> float:
 
 
 def _gpus() -> list[float]:
-    """Memories of the GPUs that the driver names, bytes; asked without torch, which takes seconds to import."""
-    if not shutil.which("nvidia-smi"):
+    """Memories of the GPUs that stages see, bytes; asked without torch, which takes seconds to import."""
+    if not shutil.which("nvidia-smi") or not _torch_knows_cuda():
         return []
     asked = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        asked.append(f"--id={visible}")
     with suppress(OSError, subprocess.SubprocessError, ValueError):
         told = subprocess.run(asked, capture_output=True, text=True, check=True, timeout=5).stdout
         return [float(line) * 2**20 for line in told.split()]
     return []
+
+
+def _torch_knows_cuda() -> bool:
+    """Whether the installed build can use a GPU at all, as its version.py says."""
+    found = find_spec("torch")
+    with suppress(OSError):
+        if found and found.origin:
+            text = Path(found.origin).with_name("version.py").read_text("utf-8")
+            return re.search(r"^cuda\b.*=\s*None", text, re.MULTILINE) is None
+    return False
 
 
 def _memory() -> float:

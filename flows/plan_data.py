@@ -46,7 +46,10 @@ def facts(root: Path, kind: str, values: Mapping[str, Any]) -> Facts:
     for folder in FOLDERS[kind]:
         path = root / folder / "train.jsonl"
         if path.is_file():
-            sizes = tuple(_sizes(row, by_words) for row in islice(_rows(path), MOST_ROWS))
+            try:
+                sizes = tuple(_sizes(row, by_words) for row in islice(_rows(path), MOST_ROWS))
+            except (ValueError, LookupError, TypeError, AttributeError):  # rows that are none: nothing is known
+                sizes = ()
             if sizes:
                 return Facts(Lengths(sizes), _count(path), measured=True)
     if values["collect"]["source"] == "world":

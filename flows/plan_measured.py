@@ -1,11 +1,13 @@
 """What stages took beside what was said of them, kept in `<home>/plan.json`; it corrects the next plan."""
 
 import json
+import math
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from statistics import median
 
-from rlhf.footprint import How
+from rlhf.footprint import How, Sizes
 from tasks.journal import home
 
 KEPT = 5
@@ -14,17 +16,19 @@ TRUSTED = (0.5, 2.0)
 """A ratio beyond these says that something else was measured than was planned; it is kept and not gone by."""
 
 
-def key(module: str, gpu: bool, how: How) -> str:
-    """What is measured together."""
-    return f"{module}, {'gpu' if gpu else 'cpu'}, {how.method}, {how.dtype}"
+def key(module: str, sizes: Sizes, how: How) -> str:
+    """What is measured together: models of about one size, kept and trained alike."""
+    about = 4 ** round(math.log(max(sizes.parameters, 1), 4))
+    return f"{module}, {'gpu' if how.cuda else 'cpu'}, {how.method}, {how.dtype}, about {about:.0e} weights"
 
 
 def ratios(root: Path) -> dict[str, float]:
-    """Measured over predicted by `key`, the median of the newest."""
-    return {
-        name: min(max(median(one["measured"] / one["predicted"] for one in found), TRUSTED[0]), TRUSTED[1])
-        for name, found in kept(root).items()
+    """Measured over predicted by `key`, the median of the newest that are to be trusted."""
+    found = {
+        name: [ratio for one in some if TRUSTED[0] <= (ratio := one["measured"] / one["predicted"]) <= TRUSTED[1]]
+        for name, some in kept(root).items()
     }
+    return {name: median(some) for name, some in found.items() if some}
 
 
 def kept(root: Path) -> dict[str, list[dict[str, float]]]:
@@ -42,6 +46,6 @@ def keep(root: Path, measured: Mapping[str, tuple[float, float]]) -> None:
     for name, (predicted, took) in measured.items():
         found[name] = [*found.get(name, []), {"predicted": predicted, "measured": took}][-KEPT:]
     path = home(root) / "plan.json"
-    draft = path.with_suffix(".tmp")
+    draft = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     draft.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     draft.replace(path)

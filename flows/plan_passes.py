@@ -3,7 +3,7 @@
 import random
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from statistics import mean
 
 from rlhf.cutting import micro_batches
@@ -64,10 +64,15 @@ def largest(
         together: the answers of a row stay in one pass, as those of a pair.
         whole: the loss is on prompts too.
     """
-    passes = (
-        one for batch in _batches(lengths, batch_size, by_length) for one in _passes(batch, limit, together, whole)
-    )
-    return max(passes, key=cost)
+    return max(_all(lengths, batch_size, limit, by_length, together, whole), key=cost)
+
+
+@lru_cache(maxsize=64)
+def _all(
+    lengths: Lengths, batch_size: int, limit: int, by_length: bool, together: bool, whole: bool
+) -> frozenset[Pass]:
+    batches = _batches(lengths, batch_size, by_length)
+    return frozenset(one for batch in batches for one in _passes(batch, limit, together, whole))
 
 
 def _batches(lengths: Lengths, size: int, by_length: bool) -> Iterator[list[tuple[float, ...]]]:

@@ -26,7 +26,8 @@ def lines(plan: Plan, seconds: Mapping[str, float], width: int) -> Iterator[str]
     yield from _aligned([header, *rows])
     for line in plan.lines:
         if not line.fits:
-            yield f"{line.need.stage} does not fit: {line.change or 'nothing that preflow knows makes it fit'}"
+            change = f"it would with {line.change}" if line.change else "nothing that preflow knows makes it fit"
+            yield f"{line.need.stage} does not fit; {change}"
     if plan.free is not None and plan.disk > plan.free:
         yield f"disk: {plan.disk / GIB:.1f} GiB are needed and {plan.free / GIB:.1f} are free"
     if plan.assumed:

@@ -18,6 +18,8 @@ NAMED = {
 """Those of Qwen2.5 0.5B and 1.5B, and of Llama 3.1 8B and 70B, as their config.json has them."""
 WORDS = 300
 """Words of the embedded world, where its corpus is not made yet."""
+LARGEST_HEAD = 100_000_000
+"""Bytes; safetensors' own limit."""
 _PLACES = ("data/inbox/checkpoint", "data/04_base/policy")
 
 
@@ -37,8 +39,8 @@ def sizes_of(root: Path, base: Mapping[str, Any], shape: str = "") -> Sizes:
         return Sizes(
             vocab, hidden, base["num_layers"], heads, heads, hidden // heads, base["intermediate_size"], tied=True
         )
-    named = Path(base["model"]).expanduser() if base.get("model") else None
-    for folder in ([named] if named else []) + [root / place for place in _PLACES]:
+    named = base.get("model")
+    for folder in [root / Path(named).expanduser()] if named else [root / place for place in _PLACES]:
         if (folder / "config.json").is_file():
             return of_folder(folder)
     raise ConfigError(
@@ -57,7 +59,7 @@ def of_folder(folder: Path) -> Sizes:
         told = json.loads((folder / "config.json").read_text("utf-8"))
         config = told.get("text_config") or told
         return _sizes(config, _shapes(folder))
-    except (KeyError, TypeError, ValueError, AttributeError, OSError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, ArithmeticError, OSError) as error:
         raise ConfigError(
             f"{folder / 'config.json'}: no sizes of a causal language model in it ({type(error).__name__}: {error}); "
             f"plan with --shape {'|'.join(NAMED)}"
@@ -91,9 +93,12 @@ def _sizes(config: Mapping[str, Any], shapes: Mapping[str, list[int]]) -> Sizes:
 def _shapes(folder: Path) -> dict[str, list[int]]:
     """Of all tensors in the safetensors files of a folder, from their heads alone."""
     found: dict[str, list[int]] = {}
-    for path in sorted(folder.glob("*.safetensors")):
+    for path in sorted(folder.glob("model*.safetensors")):
         with path.open("rb") as file:
-            head = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+            size = int.from_bytes(file.read(8), "little")
+            if size > min(LARGEST_HEAD, path.stat().st_size):  # no safetensors: what git keeps in its place, a torn one
+                return {}
+            head = json.loads(file.read(size))
         found |= {name: about["shape"] for name, about in head.items() if name != "__metadata__"}
     return found
 

@@ -68,6 +68,11 @@ class Asked:
         """Whether the command names this folder."""
         return f"--{option} " in self.stage.cmd
 
+    @property
+    def policy(self) -> float:
+        """Bytes of the model that is there anyway: with adapters their base, which further models share."""
+        return weights(self.sizes, replace(self.how, shards=1), trained=False)
+
     def model(self, trained: bool = False, head: bool = True) -> float:
         """Bytes of one more model; with adapters another adapter on the base that is there.
 
@@ -86,9 +91,11 @@ class Asked:
 
         return largest(lengths, batch_size, self.section["max_batch_tokens"], cost, **how)
 
-    def sampling(self, rows: int) -> float:
-        at_once = min(rows, self.values["generation"]["batch_size"])
-        return sampling(self.sizes, self.how, at_once, round(self.lengths.prompt) + self.new_tokens)
+    def sampling(self, rows: int, alike: int = 1) -> float:
+        """Bytes of what is sampled at a time, which is whole groups of `alike` completions; the longest come last."""
+        at_once = max(alike, min(rows, self.values["generation"]["batch_size"]))
+        longest = max(row[0] for row in self.lengths.rows)
+        return sampling(self.sizes, self.how, at_once, round(longest) + self.new_tokens)
 
 
 def module_of(stage: Stage) -> tuple[str, str] | None:
@@ -127,10 +134,10 @@ def _from_corpus(asked: Asked) -> Moments:
     return {"training": step(asked.sizes, How(), work)}
 
 
-def _answers(asked: Asked, rows: int) -> Moments:
+def _answers(asked: Asked, rows: int, alike: int = 1) -> Moments:
     if not rows:
         return {}
-    return {"sampling": {"weights": asked.model(), "keys and values": asked.sampling(rows)}}
+    return {"sampling": {"weights": asked.policy, "keys and values": asked.sampling(rows, alike)}}
 
 
 def _reward_model(asked: Asked) -> Moments:
@@ -149,7 +156,7 @@ def _dpo(asked: Asked) -> Moments:
 
 def _samples(asked: Asked) -> Moments:
     section = asked.section
-    return _answers(asked, section["num_prompts"] * section["group_size"])
+    return _answers(asked, section["num_prompts"] * section["group_size"], section["group_size"])
 
 
 def _scored_samples(asked: Asked) -> Moments:
@@ -158,7 +165,7 @@ def _scored_samples(asked: Asked) -> Moments:
     moments["sampling"]["other models"] = scorers
     work = _completed(asked, SCORED_AT_ONCE, asked.section["group_size"])
     moments["scoring"] = {
-        "weights": asked.model(), "other models": scorers, "activations": scoring(asked.sizes, asked.how, work, True)
+        "weights": asked.policy, "other models": scorers, "activations": scoring(asked.sizes, asked.how, work, True)
     }  # fmt: skip
     return moments
 
@@ -171,6 +178,7 @@ def _completed(asked: Asked, prompts: int, answers: int) -> Pass:
 def _rl(asked: Asked) -> Moments:
     algorithm = asked.values["algorithms"][asked.section["algorithm"]]
     rows = algorithm["prompts_per_update"] * algorithm["group_size"]
+    served = asked.section["sampler"] == "server"
     others = asked.model() if asked.how.method == "full" else 0.0  # with adapters the reference is the base itself
     others += _reward_models(asked, ("reward-model", "held-out"))
     work = _completed(asked, algorithm["prompts_per_update"], algorithm["group_size"])
@@ -186,7 +194,7 @@ def _rl(asked: Asked) -> Moments:
     kept = {"weights": whole, "moments": learner["moments"], "other models": others}
     return {
         "training": learner | {"other models": others},
-        "sampling": kept | {"keys and values": asked.sampling(rows)},
+        "sampling": kept | {"keys and values": 0.0 if served else asked.sampling(rows, algorithm["group_size"])},
         "scoring": kept | {"activations": scoring(asked.sizes, asked.how, work, True)},
     }
 
@@ -202,11 +210,11 @@ def _evaluate(asked: Asked) -> Moments:
     section = asked.section
     others = asked.model() + _reward_models(asked, ("policy-rm", "held-out-rm"))
     rows = section["num_prompts"] * max(section["samples_per_prompt"], 1)
-    moments = _answers(asked, rows)
+    moments = _answers(asked, rows, section["samples_per_prompt"])
     moments["sampling"]["other models"] = others
     work = _completed(asked, SCORED_AT_ONCE, section["samples_per_prompt"])
     moments["scoring"] = {
-        "weights": asked.model(), "other models": others, "activations": scoring(asked.sizes, asked.how, work, True)
+        "weights": asked.policy, "other models": others, "activations": scoring(asked.sizes, asked.how, work, True)
     }  # fmt: skip
     return moments
 

@@ -32,8 +32,10 @@ def disk_of(module: str, sizes: Sizes, how: How) -> float:
     """Bytes of a stage's checkpoints while it runs, and of the models that it leaves."""
     if module in ("sample", "annotate", "evaluate"):
         return 0.0
+    if module == "base":
+        return 4.0 * sizes.parameters
     learns = trained(sizes, how)
     checkpoint = (4.0 + (8 if how.optimizer == "adamw" else 2)) * learns
     model = how.value * sizes.parameters if how.method == "full" else 4.0 * learns
     models = 2 if module in ("reward_model", "rl") else 1  # two reward models; the best policy so far
-    return (0.0 if module == "base" else (KEPT + 1) * checkpoint) + models * model
+    return (KEPT + 1) * checkpoint + models * model

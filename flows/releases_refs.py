@@ -11,7 +11,12 @@ from rlhf.errors import DependencyDown, PreflowError
 CHAMPION = "champion"
 RUNS = "runs"
 """Below refs/preflow/; so no model can have this name."""
-QUIET = {"GIT_TERMINAL_PROMPT": "0", "GIT_SSH_COMMAND": "ssh -o BatchMode=yes"}  # nobody is there to be asked
+QUIET = {  # nobody is there to be asked, and a remote that says nothing for a minute has gone
+    "GIT_TERMINAL_PROMPT": "0",
+    "GIT_SSH_COMMAND": "ssh -o BatchMode=yes -o ConnectTimeout=20 -o ServerAliveInterval=20",
+    "GIT_HTTP_LOW_SPEED_LIMIT": "1",
+    "GIT_HTTP_LOW_SPEED_TIME": "60",
+}
 _MODEL = re.compile(r"(?:models:/)?(?P<name>[^@/\s]+)(?:@(?P<alias>[^@/\s]+)|/v?(?P<version>\d+))?")
 _RUN = re.compile(r"\d{8}-\d{6}-[0-9a-f]{4}")
 

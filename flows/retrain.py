@@ -112,10 +112,10 @@ def fire(
             try:
                 with lease.held(root, f"{resolved.registry}/{order.key}", digest, cancel, say) as held:
                     outcome = _run(root, order, why, resolved.registry, cancel, held, say, show, on_begin)
-                    if held and not outcome.exit_code:
+                    if held and (not outcome.exit_code or outcome.exit_code in _SAME_AGAIN):
                         held.end(digest, outcome.message)
             except lease.Answered as error:
-                outcome = Outcome(NOTHING_NEW, str(error), why=why)
+                outcome = Outcome(NOTHING_NEW, str(error), run=memory.run, why=why)
             again = outcome.exit_code and outcome.exit_code not in _SAME_AGAIN
             memory.seen = {} if again else asdict(seen)
             memory.run, memory.outcome, memory.asked = outcome.run, outcome.message, time.time()

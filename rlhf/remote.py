@@ -5,6 +5,7 @@ import json
 import os
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -48,6 +49,12 @@ class Remote:
     redact: Callable[[str], str] = str
     """Takes secrets out of what the server says before an error repeats it."""
 
+    def __post_init__(self) -> None:
+        """Raises PreflowError for an address that is none of a web server."""
+        parts = urllib.parse.urlsplit(self.url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise PreflowError(f"the {self.name}'s url is {self.redact(self.url)!r}, expected http://host:port/…")
+
     def ask(self, path: str, body: Mapping[str, Any] | None = None) -> bytes:
         """What it answers to a POST of `body` as JSON, or to a GET where there is none.
 
@@ -79,17 +86,18 @@ class Remote:
     def shown(self, body: bytes) -> str:
         """The beginning of what was said, on one line, without the key, which some servers repeat."""
         text = " ".join(body.decode("utf-8", errors="replace").split())
-        key = os.environ.get(self.key_variable) if self.key_variable is not None else None
+        key = os.environ.get(self.key_variable, "").strip() if self.key_variable is not None else ""
         text = self.redact(text.replace(key, "[key]") if key else text)
         return f": {text[:_SHOWN]}" if text else ""
 
     def _request(self, path: str, body: Mapping[str, Any] | None) -> bytes:
         headers = {"Content-Type": "application/json"}
         if self.key_variable is not None:
-            key = os.environ.get(self.key_variable)
-            if not key:
+            key = os.environ.get(self.key_variable, "").strip()  # files of secrets end in a newline
+            if not key or not key.isascii() or not key.isprintable():
+                what = "holds what no header can have" if key else "is empty"
                 raise PreflowError(
-                    f"environment variable {self.key_variable} is empty: set it to the {self.name}'s API key"
+                    f"environment variable {self.key_variable} {what}: set it to the {self.name}'s API key"
                 )
             headers["Authorization"] = f"Bearer {key}"
         request = urllib.request.Request(

@@ -24,7 +24,7 @@ def said(way: Way, stage: str, lengths: Sequence[Sequence[int]]) -> Need:
         shape.vocab, shape.hidden, shape.layers, shape.heads, shape.kv_heads, shape.hidden // shape.heads,
         shape.intermediate, shape.tied,
     )  # fmt: skip
-    how = How(method="lora" if way.lora else "full", dtype="float32" if way.dtype == "float32" else "bfloat16")
+    how = How(method="lora" if way.lora else "full")
     found = need(Stage(stage, command, (), (), ()), _settings(way, stage), sizes, how, _lengths(stage, lengths))
     assert found is not None
     if stage == "reward":

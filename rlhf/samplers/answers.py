@@ -102,7 +102,7 @@ def _stop_reason(choice: Mapping[str, Any], ids: Sequence[int], asked: Asked) ->
     if reason == "length" and len(ids) < asked.max_new_tokens:
         raise Garbage(f"cut a completion off after {len(ids)} tokens, expected a stop or {asked.max_new_tokens} tokens")
     # Some servers look at the length first where the stop token is the last one there is room for.
-    if choice.get("finish_reason") not in {reason, "length" if len(ids) == asked.max_new_tokens else reason}:
+    if choice.get("finish_reason") not in (reason, "length" if len(ids) == asked.max_new_tokens else reason):
         told = str(choice.get("finish_reason"))[:24]
         raise Garbage(f"gave {told} as the reason for an end that is {reason}")
     return reason

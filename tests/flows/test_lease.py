@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -99,7 +100,7 @@ def test_a_holder_of_this_machine_that_is_gone_holds_nothing(clones: tuple[Path,
     first, second = clones
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
-    put(first, Record(os.uname().nodename, child.pid, 1.0))
+    put(first, Record("here", child.pid, 1.0, lease._machine()))
     with taken(second, times=Times(beat=0.02, window=3600.0)):
         pass
 
@@ -117,29 +118,87 @@ def test_a_holder_elsewhere_that_renews_nothing_is_taken_over_after_the_window(c
 
 
 def test_one_of_many_that_reach_for_it_at_once(clones: tuple[Path, Path]) -> None:
+    """Who gets it has it until all others have been refused."""
     first, second = clones
     put(first, Record("elsewhere", 1, 1.0, done=GIVEN_UP))
-    inside, most, refused = [0], [0], []
-    ready, counting = threading.Barrier(4), threading.Lock()
+    ready, over = threading.Barrier(4), threading.Semaphore(0)
+    won, refused = list[int](), list[int]()
 
     def reach(root: Path, number: int) -> None:
         ready.wait()
         try:
             with taken(root, f"d{number}"):
-                with counting:
-                    inside[0] += 1
-                    most[0] = max(most[0], inside[0])
-                with counting:
-                    inside[0] -= 1
-        except Busy as error:
-            refused.append(error)
+                won.append(number)
+                for _ in range(3):
+                    assert over.acquire(timeout=120)
+        except Busy:
+            refused.append(number)
+            over.release()
 
     threads = [threading.Thread(target=reach, args=(root, n)) for n, root in enumerate((first, second, first, second))]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert most[0] == 1
+    assert (len(won), len(refused)) == (1, 3)
+
+
+def test_an_answer_that_was_lost_on_the_way_costs_nothing(
+    clones: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, _ = clones
+    with taken(first, times=Times(beat=3600.0, window=60.0)) as mine:
+        monkeypatch.setattr(lease, "git", _then_cut(lease.git))
+        mine.renew()
+        mine.refuse_lost()
+
+
+def _then_cut(git: Any) -> Any:
+    """git, whose pushes arrive, and whose answer to them does not."""
+
+    def cut(root: Path, *arguments: str, **how: Any) -> str:
+        found: str = git(root, *arguments, **how)
+        if arguments[0] == "push":
+            raise PreflowError("git push failed: the remote end hung up unexpectedly")
+        return found
+
+    return cut
+
+
+def test_trouble_that_passes_does_not_stop_the_holder(
+    clones: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, _ = clones
+    cancel, tried = threading.Event(), threading.Semaphore(0)
+    with held(first, KEY, "d", cancel, lambda _: None, LIVELY):
+
+        def full(*_: Any) -> str:
+            tried.release()
+            raise PreflowError("git hash-object failed: no space left on device")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(lease, "_blob", full)
+            assert all(tried.acquire(timeout=60) for _ in range(3))
+        before = on_remote(first, REF)
+        while on_remote(first, REF) == before:  # renewed again, when there is room
+            pass
+    assert not cancel.is_set()
+
+
+def test_a_remote_that_goes_away_once_a_holder_was_seen_is_no_leave_to_begin(
+    clones: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = clones
+    put(first, Record("elsewhere", 1, 1.0))
+
+    def gone(line: str) -> None:
+        git(second, "remote", "set-url", "origin", str(second / "nowhere"))
+
+    with (
+        pytest.raises(Busy, match=r"another clone is at it, and .* did not answer"),
+        held(second, KEY, "d", threading.Event(), gone, LIVELY),
+    ):
+        pass
 
 
 def test_what_is_published_goes_with_the_lease_or_not_at_all(clones: tuple[Path, Path]) -> None:

@@ -58,6 +58,7 @@ NONSENSE: dict[str, tuple[Any, str]] = {
     "cut off": (completion([7] * 3), "cut a completion off after 3 tokens"),
     "on after its end": (completion([7, STOP, 7, 7, 7, 7]), "went on after the stop token"),
     "aborted": (completion([7] * 6, "abort"), "abort as the reason for an end that is length"),
+    "an end that is a list": (completion([7] * 6, ["stop"]), "as the reason for an end that is length"),
     "stopped unsaid": (completion([7, STOP]), "length as the reason for an end that is stop"),
     "no logprobs": (choice(lambda one: one.update(logprobs=None)), "no log-probabilities"),
     "a logprob missing": (completion([7] * 6, values=[-1.0] * 5), "5 log-probabilities of 6 tokens"),
