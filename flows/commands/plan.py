@@ -18,7 +18,7 @@ itself. What stages then took is kept and corrects the next plan. Ends with 1 wh
 
   preflow plan
 
-  preflow plan --profile qwen3-0.6b-lora --gpu 24GB
+  preflow plan --profile qwen3-0.6b-lora --shape 0.5B --gpu 24GB
 
   preflow plan --shape 8B --set training.dtype=bfloat16 --gpu 80GB --n 8
 """
