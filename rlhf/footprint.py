@@ -26,9 +26,10 @@ PACKED_BELOW = 0.9
 """`rlhf.models.packing.WORTH`; likewise."""
 NF4 = 0.516
 """Bytes of a weight in 4 bits with double quantisation (2305.14314): 4 bits, and 8.13 bits for each 64 of them."""
-HEAP = 1.25
-"""Resident bytes for each byte of activations on a processor: freed ones leave holes of other sizes than what is asked
-for next. Fitted on the measurements of `bench.plan`."""
+HEAP, ADAPTED_HEAP = 1.25, 2.6
+"""Resident bytes for each byte of activations on a processor, of full training and of adapters, each of whose layers
+makes four results of which one stays: freed ones leave holes of other sizes than what is asked for next. Fitted on the
+measurements of `bench.plan`."""
 DRAWING = 20
 """Bytes of one logit while a token is drawn: float32 three times and one cumulative sum in float64."""
 
@@ -241,7 +242,8 @@ def step(sizes: Sizes, how: How, work: Pass, head: bool = True) -> Terms:
     of_blocks, read = activations(sizes, how, work), logits(sizes, work) if head else 0.0
     copies = 4.0 * held(sizes, how) if how.value == 2 and how.method == "full" else 0.0
     if not how.cuda:
-        return kept | {"gradients": whole + copies, "activations": HEAP * of_blocks, "logits": read}
+        heap = HEAP if how.method == "full" else ADAPTED_HEAP
+        return kept | {"gradients": whole + copies, "activations": heap * of_blocks, "logits": read}
     of_head = how.value * sizes.embedding if how.method == "full" and head else 0.0
     through_a_block = work.tokens * how.value * (3.0 * sizes.intermediate + 2.0 * sizes.hidden)
     ends = (
