@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Literal
+from typing import Literal
+
+from tests.web_servers import Quiet, on_a_thread
 
 Fault = Literal["", "503", "drop", "hang", "garbage"]
 
@@ -31,7 +32,7 @@ def judge() -> Iterator[Judge]:
     """One that is up, and gone afterwards."""
     found = Judge()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Quiet):
         def do_POST(self) -> None:
             question = self.rfile.read(int(self.headers["Content-Length"])).decode()
             found.requests += 1
@@ -51,20 +52,12 @@ def judge() -> Iterator[Judge]:
             self.end_headers()
             self.wfile.write(text.encode())
 
-        def log_message(self, *args: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    found.url = f"http://127.0.0.1:{server.server_port}/v1"
-    try:
-        yield found
-    finally:
-        found.done.set()
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with on_a_thread(Handler) as url:
+        found.url = f"{url}/v1"
+        try:
+            yield found
+        finally:
+            found.done.set()
 
 
 def reply_to(question: str) -> str:

@@ -3,11 +3,11 @@
 import hashlib
 import json
 import re
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+
+from tests.web_servers import Quiet, on_a_thread
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -16,7 +16,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 def serving(root: Path) -> Iterator[str]:
     """Serve `root`/<models or datasets>/<org>/<name> at commit COMMIT of `main`; yields the address."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Quiet):
         def do_GET(self) -> None:
             self.answer(whole=True)
 
@@ -36,18 +36,8 @@ def serving(root: Path) -> Iterator[str]:
             if whole:
                 self.wfile.write(body)
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with on_a_thread(Handler) as url:
+        yield url
 
 
 def _reply(root: Path, path: str) -> tuple[int, str, bytes]:

@@ -7,7 +7,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -22,6 +21,7 @@ from flows.work import Work
 from tasks.graph import load_graph
 from tests.flows.test_run import STAGES, ask
 from tests.flows.toy import PROGRAM, REPO, Nobody, dvc_repro, states
+from tests.web_servers import Quiet, on_a_thread
 
 WITHOUT_PREFECT = (
     PROGRAM.rstrip().removesuffix("main()")
@@ -66,7 +66,7 @@ def test_without_a_server_none_is_started_and_with_one_it_is_told(toy: Path, api
     assert page["type"] == "markdown"
 
 
-class Answers(BaseHTTPRequestHandler):
+class Answers(Quiet):
     """A server that answers as it is told, and with success afterwards."""
 
     codes: ClassVar[list[int]] = []
@@ -80,18 +80,12 @@ class Answers(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(self.answer.encode())
 
-    def log_message(self, *_: object) -> None:
-        pass
-
 
 @pytest.fixture
 def fake() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Answers)
     Answers.codes, Answers.paths = [], []
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    with on_a_thread(Answers) as url:
+        yield url
 
 
 def work(root: Path, flows: list[str], said: list[str]) -> Work:

@@ -5,7 +5,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from rlhf.remote import Remote
 from rlhf.sampler import Completion, sample
 from rlhf.samplers.hand_over import WEIGHTS, HandOver
 from rlhf.samplers.server import Server
+from tests.web_servers import Quiet, on_a_thread
 
 PROMPTS = [[6, 7, 8], [9, 10, 11, 12, 13]]
 ATTEMPTS = 3
@@ -136,7 +136,7 @@ def stub_of(folder: Path) -> Iterator[Stub]:
     """A server that was started on a policy folder, and is gone afterwards."""
     found = Stub(load_policy(folder))
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Quiet):
         def do_GET(self) -> None:
             self._answer(found.answer(self.path, {}))
 
@@ -156,20 +156,12 @@ def stub_of(folder: Path) -> Iterator[Stub]:
             self.wfile.write(text)
             self.close_connection = isinstance(said, Cut)
 
-        def log_message(self, *args: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    found.url = f"http://127.0.0.1:{server.server_port}"
-    try:
-        yield found
-    finally:
-        found.done.set()
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with on_a_thread(Handler) as url:
+        found.url = url
+        try:
+            yield found
+        finally:
+            found.done.set()
 
 
 def server(stub: Stub, folder: Path, hand_over: HandOver = WEIGHTS, **settings: Any) -> Server:

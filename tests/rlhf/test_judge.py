@@ -1,9 +1,7 @@
 """A judge behind HTTP: a server on a thread of the test, which answers by a rule."""
 
 import json
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -13,6 +11,7 @@ from rlhf.errors import DependencyDown, PreflowError
 from rlhf.judge import Server, compare
 from rlhf.rewards import Asked, Judged
 from rlhf.sampler import Completion
+from tests.web_servers import Quiet, on_a_thread
 
 CHAT = Chat.from_words(["good", "bad", "fair", "q"])
 QUESTION = [{"role": "user", "content": "q"}]
@@ -38,7 +37,7 @@ def by_worth(a: str, b: str) -> str | int:
 def rule() -> Iterator[Rule]:
     found = Rule()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(Quiet):
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
             found.requests.append(body | {"path": self.path})
@@ -54,17 +53,9 @@ def rule() -> Iterator[Rule]:
             self.end_headers()
             self.wfile.write(text)
 
-        def log_message(self, *args: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    found.url = f"http://127.0.0.1:{server.server_port}/v1/"  # type: ignore[attr-defined]
-    yield found
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with on_a_thread(Handler) as url:
+        found.url = f"{url}/v1/"  # type: ignore[attr-defined]
+        yield found
 
 
 def shown(body: dict[str, Any]) -> tuple[str, str]:
