@@ -13,7 +13,7 @@ import platform
 import re
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -89,7 +89,7 @@ class Lease:
 
     def renew(self) -> None:
         """Raises PreflowError where it is lost, DependencyDown where the remote does not answer."""
-        self._move([])
+        self._move()
 
     def publish(self, options: list[str], refs: list[str]) -> None:
         """`git push --atomic` of these refs together with the lease: all of it or nothing.
@@ -97,14 +97,14 @@ class Lease:
         Raises:
             PreflowError: git's own, or that the lease is lost.
         """
-        self._move([*options, *refs])
+        self._move(options, refs)
 
     def end(self, digest: str, outcome: str) -> None:
         """Leave it to others, with what was done, once; one that is lost is theirs already."""
         if not self._ended:
             self._ended = True
             with suppress(PreflowError):
-                self._move([], done=digest, outcome=outcome)
+                self._move(done=digest, outcome=outcome)
 
     def refuse_lost(self) -> None:
         """Raises PreflowError where somebody has taken it over, or nobody can tell."""
@@ -113,11 +113,11 @@ class Lease:
             if value != self._value:
                 raise _lost(other)
 
-    def _move(self, arguments: list[str], **changed: str) -> None:
+    def _move(self, options: Sequence[str] = (), refs: Sequence[str] = (), **changed: str) -> None:
         with self._moving:
             record = replace(self._record, count=self._record.count + 1, **changed)  # type: ignore[arg-type]
             value = _blob(self._root, record)
-            _push(self._root, self._remote, self._ref, self._value, value, arguments)
+            _push(self._root, self._remote, self._ref, self._value, value, options, refs)
             self._record, self._value = record, value
 
 
@@ -175,21 +175,21 @@ def _taken(
             raise Busy(f"another clone is at it, and {error}") from None
         if record and record.done == digest:
             raise Answered(f"{record.who} has answered for it: {record.outcome}")
-        free = record is None or record.done or record.dead
-        if not free and value != seen:
+        holder = record.who if record and not (record.done or record.dead) else ""
+        if holder and value != seen:
             if seen:
-                raise Busy(f"{record.who if record else 'somebody'} is at it")
-            say(f"{record.who if record else ''} holds the lease; looking for up to {times.window:g} s if it is alive")
+                raise Busy(f"{holder} is at it")
+            say(f"{holder} holds the lease; looking for up to {times.window:g} s if it is alive")
             seen, since = value, time.monotonic()
-        if free or time.monotonic() - since > times.window:
+        if not holder or time.monotonic() - since > times.window:
             with suppress(_Moved):
                 mine = _blob(root, me)
-                _push(root, remote, ref, value, mine, [])
+                _push(root, remote, ref, value, mine)
                 if record and not record.done:
                     say(f"taken over from {record.who}, which did not renew it")
                 return Lease(root, remote, key, me, mine)
         elif cancel.wait(times.beat / 4):
-            raise Busy(f"stopped while looking whether {record.who if record else 'its holder'} is alive")
+            raise Busy(f"stopped while looking whether {holder} is alive")
 
 
 def _machine() -> str:
@@ -219,9 +219,16 @@ class _Moved(PreflowError):
     """The ref is not what the mover took it for."""
 
 
-def _push(root: Path, remote: str, ref: str, before: str, value: str, further: list[str]) -> None:
-    options = [one for one in further if one.startswith("--")]
-    refs = [one for one in further if not one.startswith("--")]
+def _push(
+    root: Path,
+    remote: str,
+    ref: str,
+    before: str,
+    value: str,
+    options: Sequence[str] = (),
+    refs: Sequence[str] = (),
+) -> None:
+    """Move the lease from one value to another, with further refs in the same push."""
     lease = f"--force-with-lease={ref}:{before}"
     try:
         git(root, "push", "--quiet", "--atomic", lease, *options, remote, f"{value}:{ref}", *refs, env=QUIET)
@@ -231,7 +238,7 @@ def _push(root: Path, remote: str, ref: str, before: str, value: str, further: l
             return
         if now != before:
             raise _lost(other) from None
-        if further or any(words in str(error) for words in _STALE):
+        if refs or any(words in str(error) for words in _STALE):
             raise
         raise DependencyDown(f"the git remote {remote} did not take the lease: {last_line(error)}") from None
 

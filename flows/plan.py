@@ -76,10 +76,11 @@ class Plan:
 class _Situation:
     """What all stages of a plan share."""
 
-    root: Path
     values: Mapping[str, Any]
     sizes: Sizes
     card: Card
+    data: Mapping[str, Facts]
+    """By kind."""
 
 
 def how_of(values: Mapping[str, Any], card: Card) -> How:
@@ -119,39 +120,42 @@ def plan(
     """
     if shape:
         values = _changed(values, "base.source", "checkpoint")
-    about = _Situation(root, values, sizes_of(root, values["base"], shape), card)
-    stages = [stage for name, stage in graph.stages.items() if module_of(stage) and (not only or name in only)]
+    stages = [
+        (stage, *named)
+        for name, stage in graph.stages.items()
+        if (named := module_of(stage)) and (not only or name in only)
+    ]
+    data = {kind: facts(root, kind, values) for kind in {_kind(module) for _, module, _ in stages}}
+    about = _Situation(values, sizes_of(root, values["base"], shape), card, data)
     lines = list(_lines(about, stages, plan_measured.ratios(owner or root)))
-    kinds = {_kind(stage) for stage in stages}
-    assumed = sorted(kind for kind in kinds if not facts(root, kind, values).measured)
+    assumed = sorted(kind for kind, found in data.items() if not found.measured)
     free = float(shutil.disk_usage(root).free) if here else None
     return Plan(about.sizes, how_of(values, card), card, lines, sum(line.disk for line in lines), free, assumed)
 
 
-def _lines(about: _Situation, stages: Collection[Stage], ratios: Mapping[str, float]) -> Iterator[Line]:
-    for stage in stages:
-        module, section = module_of(stage) or ("", "")
-        data = facts(about.root, _kind(stage), about.values)
-        kind = plan_measured.key(module, about.sizes, how_of(about.values, about.card))
+def _lines(
+    about: _Situation, stages: Collection[tuple[Stage, str, str]], ratios: Mapping[str, float]
+) -> Iterator[Line]:
+    """Of each stage, which comes with its module and section."""
+    how = how_of(about.values, about.card)
+    for stage, module, section in stages:
+        data = about.data[_kind(module)]
+        kind = plan_measured.key(module, about.sizes, how)
         factor = ratios.get(kind, 1.0)
-        found = _need(about, stage, about.values, data)
+        found = need(stage, about.values, about.sizes, how, data.lengths)
         peak = _peak(about, found, factor)
-        fits = peak <= about.card.size * (1 - RESERVE)
+        fits = peak <= _room(about)
         change = "" if fits else _cheapest(about, stage, section, data, factor)
-        how = how_of(about.values, about.card)
         tokens = tokens_of(module, about.values[section], about.values, data)
         yield Line(found, peak, fits, change, disk_of(module, about.sizes, how), tokens, factor, kind)
 
 
-def _kind(stage: Stage) -> str:
-    module, _ = module_of(stage) or ("", "")
+def _kind(module: str) -> str:
     return KINDS.get(module, "preferences" if module in ("reward_model", "dpo") else "prompts")
 
 
-def _need(about: _Situation, stage: Stage, values: Mapping[str, Any], data: Facts) -> Need:
-    found = need(stage, values, about.sizes, how_of(values, about.card), data.lengths)
-    assert found is not None, f"{stage.name} uses no model"
-    return found
+def _room(about: _Situation) -> float:
+    return about.card.size * (1 - RESERVE)
 
 
 def _peak(about: _Situation, found: Need, factor: float) -> float:
@@ -160,10 +164,10 @@ def _peak(about: _Situation, found: Need, factor: float) -> float:
 
 def _cheapest(about: _Situation, stage: Stage, section: str, data: Facts, factor: float) -> str:
     """Settings with which the stage fits: one alone if one does, else the first ones together; empty where none do."""
-    room = about.card.size * (1 - RESERVE)
 
     def fits(values: Mapping[str, Any]) -> bool:
-        return _peak(about, _need(about, stage, values, data), factor) <= room
+        found = need(stage, values, about.sizes, how_of(values, about.card), data.lengths)
+        return _peak(about, found, factor) <= _room(about)
 
     smaller = list(_smaller(about.values, section, data))
     for key, value, why in [*smaller, *CHANGES]:
@@ -177,7 +181,7 @@ def _cheapest(about: _Situation, stage: Stage, section: str, data: Facts, factor
         taken = [one for one in taken if one[0] != key] + [(key, value)]
         if fits(values):
             return ", ".join(_needed(about.values, values, taken, fits))
-    return _more_processes(about, stage, data, factor) if about.card.gpu else ""
+    return _more_processes(about.values, fits) if about.card.gpu else ""
 
 
 def _needed(
@@ -198,11 +202,10 @@ def _needed(
     return kept
 
 
-def _more_processes(about: _Situation, stage: Stage, data: Facts, factor: float) -> str:
+def _more_processes(values: Mapping[str, Any], fits: Callable[[Mapping[str, Any]], bool]) -> str:
     """How many GPUs it takes where their processes divide the blocks; "" where that does not help."""
     for count in (2**power for power in range(1, 9)):
-        values = spread(about.values, count)
-        if _peak(about, _need(about, stage, values, data), factor) <= about.card.size * (1 - RESERVE):
+        if fits(spread(values, count)):
             return f"training.nproc={count}, training.shard=true (on {count} GPUs)"
     return ""
 

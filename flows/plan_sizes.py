@@ -1,6 +1,7 @@
 """Sizes of the model that a run starts from, read before anything is loaded: from its files, or from a name."""
 
 import json
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -86,7 +87,7 @@ def _sizes(config: Mapping[str, Any], shapes: Mapping[str, list[int]]) -> Sizes:
         tied=not _first(shapes, r"lm_head\.weight$") if shapes else bool(config.get("tie_word_embeddings", True)),
         gated=bool(_first(shapes, r"\.gate_proj\.weight$")) if shapes else True,
         experts=int(config.get("num_local_experts") or config.get("num_experts") or 1),
-        known=sum(_product(shape) for shape in shapes.values()) or None,
+        known=sum(math.prod(shape) for shape in shapes.values()) or None,
     )
 
 
@@ -105,13 +106,6 @@ def _shapes(folder: Path) -> dict[str, list[int]]:
 
 def _first(shapes: Mapping[str, list[int]], pattern: str) -> list[int] | None:
     return next((shape for name, shape in shapes.items() if re.search(pattern, name)), None)
-
-
-def _product(shape: list[int]) -> int:
-    result = 1
-    for size in shape:
-        result *= size
-    return result
 
 
 def _vocabulary(folder: Path) -> int:

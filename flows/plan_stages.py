@@ -3,7 +3,6 @@
 Which models a stage has is read from its command: `--reward-model` and the like are the folders that it loads.
 """
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -23,11 +22,10 @@ from rlhf.footprint import (
     trained,
     weights,
 )
-from tasks.graph import Stage
+from tasks.graph import SECTION, Stage
 
 SCORED_AT_ONCE = 64
 """Prompts whose answers are drawn to find the largest pass of a stage that scores; it scores all of them in a row."""
-_MODULE = re.compile(r"python -m tasks\.(\w+)\s.*?--params\s+(\S+)", re.DOTALL)
 
 
 @dataclass(frozen=True)
@@ -100,16 +98,16 @@ class Asked:
 
 def module_of(stage: Stage) -> tuple[str, str] | None:
     """Module and section of a stage that uses a model; None for one that has none."""
-    match = _MODULE.search(stage.cmd)
+    match = SECTION.search(stage.cmd)
     return (match[1], match[2]) if match and match[1] in PLANS else None
 
 
-def need(stage: Stage, values: Mapping[str, Any], sizes: Sizes, how: How, lengths: Lengths) -> Need | None:
-    """What a stage takes with these settings; None where it uses no model."""
+def need(stage: Stage, values: Mapping[str, Any], sizes: Sizes, how: How, lengths: Lengths) -> Need:
+    """What a stage takes with these settings; one that uses a model, as `module_of` says."""
     named = module_of(stage)
-    if named is None:
-        return None
-    moments = PLANS[named[0]](Asked(stage, values[named[1]], values, sizes, how, lengths))
+    assert named is not None, f"{stage.name} uses no model"
+    module, section = named
+    moments = PLANS[module](Asked(stage, values[section], values, sizes, how, lengths))
     moment = max(moments, key=lambda one: total(moments[one]))
     learns = trained(sizes, how) if "training" in moments else 0
     return Need(stage.name, sizes.parameters, learns, moments[moment], moment)
@@ -160,14 +158,19 @@ def _samples(asked: Asked) -> Moments:
 
 
 def _scored_samples(asked: Asked) -> Moments:
-    scorers = _reward_models(asked, ("reward-model",))
-    moments = _samples(asked)
-    moments["sampling"]["other models"] = scorers
-    work = _completed(asked, SCORED_AT_ONCE, asked.section["group_size"])
-    moments["scoring"] = {
-        "weights": asked.policy, "other models": scorers, "activations": scoring(asked.sizes, asked.how, work, True)
-    }  # fmt: skip
-    return moments
+    section = asked.section
+    rows = section["num_prompts"] * section["group_size"]
+    return _sampled_and_scored(asked, rows, section["group_size"], _reward_models(asked, ("reward-model",)))
+
+
+def _sampled_and_scored(asked: Asked, rows: int, alike: int, others: float) -> Moments:
+    """One model's answers, `alike` to a prompt, and `others` that judge them."""
+    beside = {"weights": asked.policy, "other models": others}
+    work = _completed(asked, SCORED_AT_ONCE, alike)
+    return {
+        "sampling": beside | {"keys and values": asked.sampling(rows, alike)},
+        "scoring": beside | {"activations": scoring(asked.sizes, asked.how, work, True)},
+    }
 
 
 def _completed(asked: Asked, prompts: int, answers: int) -> Pass:
@@ -209,14 +212,8 @@ def _reward_models(asked: Asked, options: tuple[str, ...]) -> float:
 def _evaluate(asked: Asked) -> Moments:
     section = asked.section
     others = asked.model() + _reward_models(asked, ("policy-rm", "held-out-rm"))
-    rows = section["num_prompts"] * max(section["samples_per_prompt"], 1)
-    moments = _answers(asked, rows, section["samples_per_prompt"])
-    moments["sampling"]["other models"] = others
-    work = _completed(asked, SCORED_AT_ONCE, section["samples_per_prompt"])
-    moments["scoring"] = {
-        "weights": asked.policy, "other models": others, "activations": scoring(asked.sizes, asked.how, work, True)
-    }  # fmt: skip
-    return moments
+    alike = section["samples_per_prompt"]
+    return _sampled_and_scored(asked, section["num_prompts"] * alike, alike, others)
 
 
 PLANS: Mapping[str, Callable[[Asked], Moments]] = {

@@ -19,7 +19,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-GIB = 2**30
 LOGITS_AT_ONCE = 2**27
 """That of `rlhf.models.forward`; a test holds them together."""
 PACKED_BELOW = 0.9

@@ -16,7 +16,8 @@ from typing import Any
 from rlhf.errors import PreflowError
 from tasks.config import read_yaml
 
-_SECTION = re.compile(r"python -m tasks\.(\w+)\s.*?--params\s+(\S+)", re.DOTALL)
+SECTION = re.compile(r"python -m tasks\.(\w+)\s.*?--params\s+(\S+)", re.DOTALL)
+"""In a command: the stage's module, and the section of params.yaml that it reads."""
 _PLACEHOLDER = re.compile(r"\$\{([\w.]+)\}")
 
 
@@ -123,7 +124,7 @@ def further_sections(described: Mapping[str, Any]) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for body in (described.get("stages") or {}).values():
-        match = _SECTION.search(body["cmd"])
+        match = SECTION.search(body["cmd"])
         if match and match[1] != match[2]:
             module = found.setdefault(match[2], match[1])
             if module != match[1]:

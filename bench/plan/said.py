@@ -26,7 +26,6 @@ def said(way: Way, stage: str, lengths: Sequence[Sequence[int]]) -> Need:
     )  # fmt: skip
     how = How(method="lora" if way.lora else "full")
     found = need(Stage(stage, command, (), (), ()), _settings(way, stage), sizes, how, _lengths(stage, lengths))
-    assert found is not None
     if stage == "reward":
         found.terms["other models"] = 0.0
     return found

@@ -101,7 +101,8 @@ class RewardModel(nn.Module):
         save_policy(self.policy, folder)
         if distributed.group().rank > 0:
             return
-        own = {name: one for name, one in (*self.named_parameters(), *self.named_buffers()) if name[:6] != "model."}
+        every = (*self.named_parameters(), *self.named_buffers())
+        own = {name: tensor for name, tensor in every if not name.startswith("model.")}
         save_file({name: tensor.detach().cpu() for name, tensor in own.items()}, folder / "head.safetensors")
         read_at = ["last_token", *(["completion_tokens"] if self.token_head else [])]
         about = {"kind": "reward_model", "read_at": read_at}

@@ -47,9 +47,7 @@ def sample_continuously(
     # transformers refuses more than one completion where all would be the same.
     copies, drawn = (1, group_size) if temperature > 0 else (group_size, 1)
     was_training, attention = policy.model.training, policy.model.config._attn_implementation
-    policy.model.set_attn_implementation(
-        "sdpa"
-    )  # what the trainer's own (`rlhf.models.packing`) is, but for the packing
+    policy.model.set_attn_implementation("sdpa")  # as the trainer's own (`rlhf.models.packing`), without the packing
     try:
         with torch.random.fork_rng(devices=_cuda(policy)):
             given = _generate(policy, prompts, max_new_tokens, temperature, drawn, seed)
