@@ -93,15 +93,15 @@ def _cell(column: str, cost: Mapping[str, float]) -> str:
         return seconds(value)
     if column == "flops":
         return f"{value / 1e12:.3g}" if value < 1e15 else f"{value / 1e12:,.0f}"
-    return f"{value:.0%}" if column == "matmul_share" else _count(value)
+    return f"{value:.0%}" if column == "matmul_share" else count(value)
 
 
 _MEMORY = {"peak_memory_gib": "", "peak_cuda_gib": "GPU "}
 
 
-def _count(value: float) -> str:
+def count(value: float) -> str:
     """ "812", "45.6k", "1.23M"."""
-    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+    for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if value >= size:
             return f"{value / size:.3g}{unit}"
     return f"{value:.0f}"

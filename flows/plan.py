@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from flows import plan_measured
-from flows.plan_card import RESERVE, Card
+from flows.plan_card import Card
 from flows.plan_data import Facts, facts
 from flows.plan_sizes import sizes_of
 from flows.plan_stages import Need, module_of, need
@@ -144,7 +144,7 @@ def _lines(
         factor = ratios.get(kind, 1.0)
         found = need(stage, about.values, about.sizes, how, data.lengths)
         peak = _peak(about, found, factor)
-        fits = peak <= _room(about)
+        fits = peak <= about.card.room
         change = "" if fits else _cheapest(about, stage, section, data, factor)
         tokens = tokens_of(module, about.values[section], about.values, data)
         yield Line(found, peak, fits, change, disk_of(module, about.sizes, how), tokens, factor, kind)
@@ -152,10 +152,6 @@ def _lines(
 
 def _kind(module: str) -> str:
     return KINDS.get(module, "preferences" if module in ("reward_model", "dpo") else "prompts")
-
-
-def _room(about: _Situation) -> float:
-    return about.card.size * (1 - RESERVE)
 
 
 def _peak(about: _Situation, found: Need, factor: float) -> float:
@@ -167,7 +163,7 @@ def _cheapest(about: _Situation, stage: Stage, section: str, data: Facts, factor
 
     def fits(values: Mapping[str, Any]) -> bool:
         found = need(stage, values, about.sizes, how_of(values, about.card), data.lengths)
-        return _peak(about, found, factor) <= _room(about)
+        return _peak(about, found, factor) <= about.card.room
 
     smaller = list(_smaller(about.values, section, data))
     for key, value, why in [*smaller, *CHANGES]:

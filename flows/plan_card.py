@@ -31,6 +31,11 @@ class Card:
     gpu: bool = True
 
     @property
+    def room(self) -> float:
+        """Bytes that a stage may take."""
+        return self.size * (1 - RESERVE)
+
+    @property
     def libraries(self) -> float:
         """Bytes that are taken before the first tensor."""
         return LIBRARIES["gpu" if self.gpu else "cpu"] * GIB

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
+from flows.costs import count
 from flows.plan import Line, Plan
 from flows.plan_card import GIB, RESERVE
 
@@ -15,8 +16,8 @@ SHORT = {"keys and values": "cache", "other models": "others"}
 def lines(plan: Plan, seconds: Mapping[str, float], width: int) -> Iterator[str]:
     """What a person reads; `seconds` are those of earlier runs by stage."""
     processes = f"{plan.card.count} processes, each " if plan.card.count > 1 else ""
-    room = plan.card.size * (1 - RESERVE) / GIB
-    model = f"{_count(plan.sizes.parameters)} weights, {plan.how.method}, {plan.how.dtype}"
+    room = plan.card.room / GIB
+    model = f"{count(plan.sizes.parameters)} weights, {plan.how.method}, {plan.how.dtype}"
     yield f"{model}, {processes}on {plan.card.name}; GiB at the peak, of {room:.3g} ({RESERVE:.0%} left free)"
     terms = [name for name in TERMS if any(line.need.terms.get(name, 0.0) > 0.005 * GIB for line in plan.lines)]
     if width < 20 + 10 * (len(terms) + 5):
@@ -47,7 +48,7 @@ def as_json(plan: Plan, seconds: Mapping[str, float]) -> dict[str, Any]:
             "moment": line.need.moment,
             "peak": line.peak,
             "fits": line.fits,
-            "over": max(0.0, line.peak - plan.card.size * (1 - RESERVE)),
+            "over": max(0.0, line.peak - plan.card.room),
             "change": line.change,
             "disk": line.disk,
             "tokens": line.tokens,
@@ -71,7 +72,7 @@ def _row(line: Line, terms: list[str], room: float, before: float | None) -> lis
         line.need.moment,
         "yes" if line.fits else f"no, {over:.1f} over",
         _gib(line.disk),
-        _count(line.tokens) if line.tokens else "–",
+        count(line.tokens) if line.tokens else "–",
         "–" if before is None else f"{before:.0f} s",
     ]
 
@@ -90,10 +91,3 @@ def _aligned(rows: list[list[str]]) -> Iterator[str]:
 def _gib(size: float) -> str:
     value = size / GIB
     return "–" if value < 0.005 else f"{value:.2f}" if value < 10 else f"{value:.0f}"
-
-
-def _count(value: float) -> str:
-    for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if value >= size:
-            return f"{value / size:.3g}{unit}"
-    return f"{value:.0f}"
