@@ -21,6 +21,7 @@ from flows.commands import (
     status,
     ui,
     verify,
+    worker,
 )
 from flows.stopping import stop_now
 from flows.summary import say
@@ -46,6 +47,7 @@ app.command(help=again.DIFF_HELP)(again.diff)
 app.command(help=verify.HELP)(verify.verify)
 app.command(help=retrain.HELP)(retrain.retrain)
 app.add_typer(schedule.app, name="schedule")
+app.command(help=worker.HELP)(worker.worker)
 app.command(help=retrain.PROMOTE_HELP)(retrain.promote)
 app.command(help=retrain.ROLLBACK_HELP)(retrain.rollback)
 app.add_typer(data.app, name="data")

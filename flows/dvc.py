@@ -38,14 +38,17 @@ def program() -> Path:
     return Path(found)
 
 
-def environ() -> dict[str, str]:
-    """Environment of a dvc command: our Python first, a shell that knows `NAME=value`, the stages' allocator."""
+def environ(shell: str = "") -> dict[str, str]:
+    """Environment of a dvc command: our Python first, a shell that knows `NAME=value`, the stages' allocator.
+
+    `shell` is another one for the commands of stages.
+    """
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
-    shell = shutil.which("bash") or "/bin/sh"
+    shell = shell or shutil.which("bash") or "/bin/sh"
     return {**ALLOCATOR, **os.environ, "PATH": path, "SHELL": shell, "DVC_NO_ANALYTICS": "1"}
 
 
-def call(root: Path, *arguments: str, patience: float = 30.0) -> subprocess.CompletedProcess[str]:
+def call(root: Path, *arguments: str, patience: float = 30.0, shell: str = "") -> subprocess.CompletedProcess[str]:
     """One short dvc command; waits while another dvc holds what it needs.
 
     Raises:
@@ -56,7 +59,7 @@ def call(root: Path, *arguments: str, patience: float = 30.0) -> subprocess.Comp
         done = subprocess.run(
             [program(), "--wait-for-lock", *arguments],
             cwd=root,
-            env={**environ(), "COLUMNS": "9999"},  # it breaks the lines of its tables, also where nobody looks
+            env={**environ(shell), "COLUMNS": "9999"},  # it breaks the lines of its tables, also where nobody looks
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -133,6 +136,27 @@ def order_lock(root: Path, graph: Graph) -> bool:
     fresh.write_text(sorted_, encoding="utf-8")
     fresh.replace(path)
     return True
+
+
+def entry(root: Path, stage: str) -> str:
+    """What dvc.lock says of a stage, as it is written there.
+
+    Raises:
+        PreflowError: nothing.
+    """
+    text = (root / "dvc.lock").read_text(encoding="utf-8") if (root / "dvc.lock").exists() else ""
+    for match in _ENTRY.finditer(text):
+        if match[1] == stage:
+            return match[0]
+    raise PreflowError(f"{root / 'dvc.lock'} has no entry of stage {stage}")
+
+
+def put_entry(root: Path, stage: str, entry: str) -> None:
+    """Write what dvc.lock is to say of a stage, in a tree where no dvc is at work."""
+    path = root / "dvc.lock"
+    text = path.read_text(encoding="utf-8") if path.exists() else "schema: '2.0'\nstages:\n"
+    kept = _ENTRY.sub(lambda match: "" if match[1] == stage else match[0], text)
+    path.write_text(kept + entry, encoding="utf-8")
 
 
 def mend_rwlock(root: Path) -> None:

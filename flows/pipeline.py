@@ -6,6 +6,7 @@ Import this after `flows.server.start`, which tells Prefect where its server is.
 import signal
 import threading
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from typing import Any, get_args
 from uuid import UUID
 
@@ -20,6 +21,7 @@ from prefect.states import Cancelled, Completed, Failed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows import inputs
+from flows.pools.sending import run_in_pool
 from flows.runner import GO_ON, STOPPED, run_stage
 from flows.work import Work
 from rlhf.errors import DependencyDown, Preempted, PreflowError
@@ -122,15 +124,19 @@ def _one(work: Work, name: str, slots: threading.Semaphore) -> StageResult:
         logger.info(line)
         work.on_line(name, line)
 
-    with slots:
+    pool = work.pools.get(name, "")
+    with nullcontext() if pool else slots:
         if work.cancel.is_set():
             return StageResult(name, "skipped", reason="stopped before it began")
         work.on_start(name)
         try:
             work.before(name)
-            result = run_stage(
-                work.place, name, on_line=on_line, cancel=work.cancel, force=work.force, patience=work.patience
-            )
+            if pool:
+                result = run_in_pool(work, name, pool, str(flow_run.get_id() or ""), on_line)
+            else:
+                result = run_stage(
+                    work.place, name, on_line=on_line, cancel=work.cancel, force=work.force, patience=work.patience
+                )
             if result.state in ("ran", "cached"):
                 inputs.hold(work.place.tree, work.graph, name)
         except Preempted as error:

@@ -102,17 +102,17 @@ def _attempt(place: Place, name: str, on_line: OnLine, cancel: threading.Event, 
         process = spawn(argv, cwd=place.tree, env=dvc.environ() | own, output=log)
         try:
             while process.poll() is None and not cancel.is_set():
-                seen = _tail(path, seen, on_line)
+                seen = tail(path, seen, on_line)
                 cancel.wait(0.1)
         finally:
             if process.poll() is None:
                 end_group(process, SAVING)
-        _tail(path, seen, on_line)
+        tail(path, seen, on_line)
         log.seek(start)
         return process.returncode, log.read().decode("utf-8", "replace")
 
 
-def _tail(path: Path, seen: int, on_line: OnLine) -> int:
+def tail(path: Path, seen: int, on_line: OnLine) -> int:
     """Hand over the whole lines after byte `seen`; returns where they end."""
     with path.open("rb") as file:
         file.seek(seen)

@@ -50,6 +50,8 @@ def stages(
             force=this.wish.rerun,
             cancel=this.cancel,
             slots=slots,
+            pools=this.resolved.values.get("pools") or {},
+            commit=this.taken.commit,
             patience=math.inf if this.wish.start else 120.0,
             before=lambda name: champion.resample(this.place, this.graph, name, this.resolved.registry, this.cancel),
             on_start=view.start,

@@ -1,7 +1,7 @@
 """What a run is to do, handed to who does it: the Prefect flow, or `flows.unchanged` where nothing has to run."""
 
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,6 +30,10 @@ class Work:
     """Seconds to wait for a stage that another process holds."""
     before: Callable[[str], None] = nothing
     """Called in a stage's turn, before DVC looks at it; its PreflowError fails the stage."""
+    pools: Mapping[str, str] = field(default_factory=dict)
+    """Stages that workers do, with the Prefect work pool of each."""
+    commit: str = ""
+    """What the run began with; workers begin with it too."""
     on_start: Callable[[str], None] = nothing
     on_line: Callable[[str, str], None] = nothing
     on_result: Callable[[StageResult], None] = nothing

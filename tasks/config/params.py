@@ -73,6 +73,9 @@ class Params(Section):
     threads: int = Field(1, ge=1, description="torch threads of a stage; changes bytes, so it is part of every key")
     registry: Registry = Field(default_factory=Registry, description="where a promoted policy goes")
     sources: tuple[Source, ...] = Field((), description="files brought into data/inbox before a run")
+    pools: dict[str, str] = Field(
+        default_factory=dict, description="Prefect work pool by stage; a stage that is not named runs where the run does"
+    )
     withdraw: Withdraw = Field(default_factory=Withdraw, description="rows that nothing may be made of any more")
     collect: Collect = Field(default_factory=Collect, description="bring in the data, or make it")
     prepare: Prepare = Field(default_factory=Prepare, description="one schema, splits by group")

@@ -1,0 +1,56 @@
+"""What a run asks of a worker, and what it answers; both travel as JSON."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from tasks.outcome import StageResult
+
+REFS = "refs/preflow-work"
+"""Where the git remote has the commits that stages of pools start from, while they are at work."""
+FLOW = "preflow-stage"
+"""Prefect's flow of one stage; the deployment of a pool has the pool's name."""
+BEAT = 30
+"""Seconds between two signs of life of a stage, to Prefect."""
+WINDOW = 3 * BEAT
+"""Seconds without one after which Prefect calls the stage Crashed, and the run sends it again."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """One attempt at a stage of a run."""
+
+    run: str
+    stage: str
+    ref: str
+    """Below `REFS`."""
+    commit: str
+    """Code, parameters and the dvc.lock to start from."""
+    mail: str
+    """Folder of the exchange for what the stage says."""
+    flow_run: str
+    """The run's own in Prefect: a stage whose run is over is stopped."""
+    force: bool = False
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What became of it."""
+
+    result: StageResult
+    host: str
+    entry: str = ""
+    """Of dvc.lock, as text; "" unless the stage is up to date there."""
+    cached: str = ""
+    """DVC's run cache of it: the path of the entry below `runs/`, a line break, its text."""
+
+    def as_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def of(cls, told: Mapping[str, Any]) -> "Answer":
+        """Raises KeyError or TypeError where it is none."""
+        return cls(StageResult(**told["result"]), str(told["host"]), str(told["entry"]), str(told["cached"]))

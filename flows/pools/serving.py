@@ -1,0 +1,100 @@
+"""`preflow worker`: takes stages off a work pool, one at a time, until it is ended.
+
+What talks to Prefect is a process of its own, which is replaced when it ends, as it gives up on a server that is away.
+"""
+
+import os
+import platform
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+from flows import server
+from flows.pools import workers
+from flows.pools.exchange import exchange_of
+from flows.processes import SAVING, end_group, spawn
+from flows.releases_refs import remote_of
+from rlhf.errors import DependencyDown, PreflowError
+from tasks.journal import home
+
+GRACE = 4 * SAVING
+"""Seconds that a stage gets when its worker is ended: to save its step, and to send that off."""
+_AGAIN = 5.0  # seconds before another try
+
+
+def serve(root: Path, pool: str, cancel: threading.Event, say: Callable[[str], None]) -> None:
+    """Serve until `cancel`; a stage that goes on then is saved, and its run has it done by another worker.
+
+    Raises:
+        PreflowError: something that a worker needs is not set up; the message says what to do.
+    """
+    exchange = _refuse_unprepared(root)
+    here = server.start(root)
+    slot = workers.slot_of(os.environ)
+    while not cancel.is_set():
+        try:
+            server.wait(here, root, cancel)
+            workers.register(pool, slot)
+        except DependencyDown as error:
+            say(f"{error}; trying again")
+            cancel.wait(_AGAIN)
+            continue
+        say(f"serving pool {pool} of {here.page} with slot {slot}; exchange: {exchange}")
+        argv = [sys.executable, "-m", "flows.pools.serving", pool]
+        worker = spawn(argv, cwd=root, env=_environ(root), output=sys.stdout)
+        try:
+            while worker.poll() is None and not cancel.wait(1.0):
+                pass
+        finally:
+            end_group(worker, GRACE)
+        if not cancel.is_set():
+            say("the worker's process has ended; starting it again")
+            cancel.wait(_AGAIN)
+
+
+def _refuse_unprepared(root: Path) -> str:
+    if not server.configured():
+        raise PreflowError(
+            "PREFECT_API_URL is not set: a worker needs the Prefect server that runs use (`make ui` shows the address "
+            "of a project's own, which only this machine reaches; docs/servers.md has one for several)"
+        )
+    if not remote_of(root):
+        raise PreflowError(f"{root} has no git remote, by which a worker gets stages: `git remote add origin URL`")
+    return exchange_of(root).url
+
+
+def _environ(root: Path) -> dict[str, str]:
+    own = {
+        workers.CHECKOUT: str(root),
+        # A slot is one stage's at a time, so no two share a home, nor does one with a run of this very checkout.
+        "PREFLOW_HOME": str(home(root) / "worker" / workers.slot_of(os.environ)),
+        "PYTHONPATH": os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH", "")])),
+    }
+    return {**os.environ, **own, **workers.settings()}
+
+
+def _take(pool: str) -> None:
+    """In a process of its own: SIGTERM has it take no further stage, and end when the one at work has ended."""
+    import asyncio
+
+    from prefect.workers.process import ProcessWorker
+
+    worker = ProcessWorker(work_pool_name=pool, name=f"{platform.node()}-{os.getpid()}", limit=1)
+    ask, ending = worker.get_and_submit_flow_runs, threading.Event()
+    signal.signal(signal.SIGTERM, lambda *_: ending.set())
+
+    async def submit() -> list[object]:
+        if not ending.is_set():
+            return list(await ask())
+        if not worker.limiter.borrowed_tokens:
+            os._exit(0)
+        return []
+
+    worker.get_and_submit_flow_runs = submit  # type: ignore[method-assign, assignment]
+    asyncio.run(worker.start())
+
+
+if __name__ == "__main__":
+    _take(sys.argv[1])
