@@ -26,6 +26,7 @@ from flows import (
     worktrees,
 )
 from flows.busy import busy
+from flows.pools import ready
 from flows.request import Report, Run, Start, Wish
 from rlhf.errors import DependencyDown
 from tasks import tracking
@@ -80,10 +81,11 @@ def run(
             on_tree(place.tree)
             this = Run(wish, resolved, report, place, load_graph(place.tree), cancel, taken)
             this, todo = _todo(this, whole, say)
+            ready.refuse_unready(root, this.pools, this.graph, todo)
             if todo:
                 guards.check_disk(root)
-                if wish.planned:
-                    plan_check.refuse_hopeless(this, todo, say)
+                if wish.planned:  # of this machine, whose memory is known
+                    plan_check.refuse_hopeless(this, todo - set(this.pools), say)
                 prefect = _prefect(root)
             if prefect and not _answers(prefect, root, cancel, needed=bool(todo or wish.retrain)):
                 prefect = None

@@ -121,6 +121,11 @@ class Run:
         return self.place.tree
 
     @property
+    def pools(self) -> Mapping[str, str]:
+        """Work pool by stage, of those that workers do."""
+        return self.resolved.values.get("pools") or {}
+
+    @property
     def message(self) -> str:
         """Of its commit."""
         return commit_message(self.report.run, self.resolved.label)

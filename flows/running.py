@@ -50,7 +50,7 @@ def stages(
             force=this.wish.rerun,
             cancel=this.cancel,
             slots=slots,
-            pools=this.resolved.values.get("pools") or {},
+            pools=this.pools,
             commit=this.taken.commit,
             patience=math.inf if this.wish.start else 120.0,
             before=lambda name: champion.resample(this.place, this.graph, name, this.resolved.registry, this.cancel),

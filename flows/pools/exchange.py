@@ -6,6 +6,7 @@ they get, so no rename and no lock is needed.
 
 import os
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -80,8 +81,9 @@ class Exchange:
             raise DependencyDown(f"the exchange {self.url} did not do it: {type(error).__name__}: {error}") from None
 
 
+@cache
 def exchange_of(root: Path) -> Exchange:
-    """That of a checkout.
+    """That of a checkout, which DVC is asked for once.
 
     Raises:
         PreflowError: it has no default DVC remote, or one that fsspec cannot open.

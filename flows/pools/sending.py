@@ -116,8 +116,6 @@ class _Sender:
         if inputs := inputs_of(self._work.graph, self._name):
             remote.push(self._tree, inputs)
         name = remote_of(self._place.owner)
-        if not name:
-            raise PreflowError("no git remote, by which workers get a stage: `git remote add origin URL`")
         try:
             push = ("push", "--quiet", "--force", name, f"{order.commit}:{order.ref}")
             git(self._place.owner, *push, env=QUIET)

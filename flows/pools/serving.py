@@ -14,9 +14,9 @@ from pathlib import Path
 from flows import server
 from flows.pools import workers
 from flows.pools.exchange import exchange_of
+from flows.pools.ready import refuse_unprepared
 from flows.processes import SAVING, end_group, spawn
-from flows.releases_refs import remote_of
-from rlhf.errors import DependencyDown, PreflowError
+from rlhf.errors import DependencyDown
 from tasks.journal import home
 
 GRACE = 4 * SAVING
@@ -30,7 +30,7 @@ def serve(root: Path, pool: str, cancel: threading.Event, say: Callable[[str], N
     Raises:
         PreflowError: something that a worker needs is not set up; the message says what to do.
     """
-    exchange = _refuse_unprepared(root)
+    refuse_unprepared(root)
     here = server.start(root)
     slot = workers.slot_of(os.environ)
     while not cancel.is_set():
@@ -41,7 +41,7 @@ def serve(root: Path, pool: str, cancel: threading.Event, say: Callable[[str], N
             say(f"{error}; trying again")
             cancel.wait(_AGAIN)
             continue
-        say(f"serving pool {pool} of {here.page} with slot {slot}; exchange: {exchange}")
+        say(f"serving pool {pool} of {here.page} with slot {slot}; exchange: {exchange_of(root).url}")
         argv = [sys.executable, "-m", "flows.pools.serving", pool]
         worker = spawn(argv, cwd=root, env=_environ(root), output=sys.stdout)
         try:
@@ -52,17 +52,6 @@ def serve(root: Path, pool: str, cancel: threading.Event, say: Callable[[str], N
         if not cancel.is_set():
             say("the worker's process has ended; starting it again")
             cancel.wait(_AGAIN)
-
-
-def _refuse_unprepared(root: Path) -> str:
-    if not server.configured():
-        raise PreflowError(
-            "PREFECT_API_URL is not set: a worker needs the Prefect server that runs use (`make ui` shows the address "
-            "of a project's own, which only this machine reaches; docs/servers.md has one for several)"
-        )
-    if not remote_of(root):
-        raise PreflowError(f"{root} has no git remote, by which a worker gets stages: `git remote add origin URL`")
-    return exchange_of(root).url
 
 
 def _environ(root: Path) -> dict[str, str]:

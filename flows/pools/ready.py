@@ -1,0 +1,36 @@
+"""What must be set up before stages can go to work pools."""
+
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from flows import server
+from flows.pools.exchange import exchange_of
+from flows.releases_refs import remote_of
+from rlhf.errors import PreflowError
+from tasks.config import ConfigError
+from tasks.graph import Graph
+
+
+def refuse_unready(root: Path, pools: Mapping[str, str], graph: Graph, todo: Collection[str]) -> None:
+    """Before the first stage, so that nobody waits for hours to be told.
+
+    Raises:
+        ConfigError: `pools` names a stage that there is none of.
+        PreflowError: a stage is to go to a pool, and something is not set up; the message says what to do.
+    """
+    if unknown := [name for name in pools if name not in graph.stages]:
+        raise ConfigError(f"pools names {unknown[0]}, and there is no such stage; there are {', '.join(graph.stages)}")
+    if set(pools) & set(todo):
+        refuse_unprepared(root)
+
+
+def refuse_unprepared(root: Path) -> None:
+    """What a run and a worker need alike. Raises PreflowError as above."""
+    if not server.configured():
+        raise PreflowError(
+            "PREFECT_API_URL is not set: runs and workers meet at a Prefect server that both reach, and a project's "
+            "own is none; docs/servers.md starts one"
+        )
+    if not remote_of(root):
+        raise PreflowError(f"{root} has no git remote, by which workers get stages: `git remote add origin URL`")
+    exchange_of(root)
