@@ -16,27 +16,25 @@ from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.exceptions import ObjectNotFound
-from prefect.states import Cancelled, Cancelling, Crashed, State
+from prefect.states import State
 
 from flows import champion, dvc, remote, workspace
 from flows.pools import workers
 from flows.pools.exchange import exchange_of
 from flows.pools.mail import Attempts, Inbox, Spot
 from flows.pools.orders import REFS, Answer, Order
-from flows.pools.serving import GRACE
 from flows.pools.stage_work import inputs_of
+from flows.pools.watch import Watch
 from flows.releases_refs import QUIET, last_line, remote_of
-from flows.runner import AGAIN, STOPPED
+from flows.runner import AGAIN, STOPPED, tail
 from flows.work import Work
 from flows.workspace import git
 from rlhf.errors import DataRefused, DependencyDown, Preempted, PreflowError
 from tasks.outcome import StageResult
 
 _LOOK = 2.0  # seconds between two looks at Prefect and the mail
-_BEGUN = 300.0  # seconds in which a worker that has claimed a stage must have begun it
-_LAST = 20.0  # seconds in which the last parcel of a stage that has ended may come
-_FOLDERS = ("data/inbox",)
-"""What only this host has: no commit and no dvc.lock has it."""
+_INBOX = "data/inbox"
+"""Where files lie that neither a commit nor dvc.lock has."""
 
 
 def run_in_pool(work: Work, name: str, pool: str, flow_run: str, on_line: Callable[[str], None]) -> StageResult:
@@ -96,13 +94,13 @@ class _Sender:
 
     def _refuse_local_inputs(self) -> None:
         """Raises DataRefused where the stage reads files that only this host has."""
-        for folder in set(_FOLDERS) & set(self._work.graph.stages[self._name].deps):
-            listed = git(self._tree, "ls-files", "--others", "--", folder).split("\n")
-            if own := [path for path in listed if path]:
-                raise DataRefused(
-                    f"{self._name} reads {own[0]}, which only this host has, and so cannot go to pool {self._pool}: "
-                    f"leave it out of `pools`, and it runs here"
-                )
+        if _INBOX not in self._work.graph.stages[self._name].deps:
+            return
+        if own := git(self._tree, "ls-files", "--others", "--", _INBOX).splitlines():
+            raise DataRefused(
+                f"{self._name} reads {own[0]}, which only this host has, and so cannot go to pool {self._pool}: leave "
+                "it out of `pools`, and it runs here"
+            )
 
     def _commit(self) -> str:
         """What the worker starts from: the run's commit with dvc.lock and the champion as they are by now."""
@@ -163,32 +161,11 @@ class _Sender:
         self, client: SyncPrefectClient, made: UUID, inbox: Inbox, log: "_Lines"
     ) -> tuple[State[Any], Answer | None]:
         """Its last state and what it answered, None where that never came; what it says is passed on meanwhile."""
-        claimed, ended, asked = 0.0, 0.0, 0.0
-        state: State[Any] = Crashed(message="Prefect never told of it")
+        watch = Watch(client, made)
         while True:
-            answer = self._taken(inbox, log)
-            if answer is not None:
-                return state, answer
-            now = time.monotonic()
-            with suppress(Exception):  # its server is away: the worker goes on, and so do we
-                state = client.read_flow_run(made).state or state
-                if state.is_pending():
-                    claimed = claimed or now
-                    if now - claimed > _BEGUN:
-                        why = f"claimed, and not begun for {_BEGUN:.0f} s"
-                        client.set_flow_run_state(made, Crashed(message=why), force=True)
-                else:
-                    claimed = 0.0
-                if self._work.cancel.is_set() and not asked and not state.is_final():
-                    waiting = state.is_scheduled()
-                    client.set_flow_run_state(made, Cancelled() if waiting else Cancelling(), force=waiting)
-                    asked = now
-            if state.is_final() and state.name != "Cancelling":
-                ended = ended or now
-                if now - ended > (_LAST if not state.is_crashed() else 2 * _LOOK):
-                    return state, None
-            if asked and now - asked > GRACE:
-                return state, None
+            if (answer := self._taken(inbox, log)) is not None or watch.is_over():
+                return watch.state, answer
+            watch.look(self._work.cancel.is_set())
             time.sleep(_LOOK)
 
     def _taken(self, inbox: Inbox, log: "_Lines") -> Answer | None:
@@ -238,8 +215,6 @@ class _Lines:
         self._path, self._seen, self._on_line = log.path, log.base, on_line
 
     def pass_on(self) -> None:
-        from flows.runner import tail
-
         if self._path.exists():
             self._seen = tail(self._path, self._seen, self._on_line)
 
