@@ -78,10 +78,6 @@ CASES = {
     55: "killed for memory",
     56: "a dependency drifts",
 }
-ELSEWHERE = {
-    32: "needs workers of a Prefect pool, which come with several machines",
-}
-"""Cases without a test, and why."""
 
 
 @dataclass(frozen=True)
@@ -151,17 +147,13 @@ def lines(rows: Sequence[Claim]) -> list[str]:
         for row in rows
     ]
     shown = {row.case for row in rows}
-    without = [number for number in CASES if number not in shown and number not in ELSEWHERE]
+    without = [number for number in CASES if number not in shown]
     head = f"{len(shown)} of {len(CASES)} cases, {len({row.test for row in rows})} tests that passed."
     return [
         head,
         *([f"Not shown yet: {', '.join(map(str, without))}."] if without else []),
         "",
         *table(["", "case", "injected how", "what happened", "lost", "test"], cells, texts=6),
-        "",
-        "Not here:",
-        "",
-        *(f"- {number}, {CASES[number]}: {reason}." for number, reason in ELSEWHERE.items()),
     ]
 
 

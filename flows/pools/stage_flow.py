@@ -28,6 +28,7 @@ from rlhf.errors import DependencyDown, PreflowError
 from tasks.journal import home
 from tasks.outcome import StageResult
 
+_LENT = 60.0  # seconds after which Prefect takes back the slot of a stage that was killed
 _POST = 5.0  # seconds between two parcels
 _ASK = 12  # parcels after which to ask whether the run that wants the stage still goes on
 
@@ -42,7 +43,10 @@ def stage(order: dict[str, Any]) -> State[Any]:
     set_defaults()
     this, root = Order(**order), Path(os.environ[CHECKOUT])
     cancel = threading.Event()
-    with _heeding(cancel), concurrency(slot_of(os.environ), occupy=1, strict=True):
+    slot = concurrency(
+        slot_of(os.environ), occupy=1, lease_duration=_LENT, strict=True, raise_on_lease_renewal_failure=False
+    )
+    with _heeding(cancel), slot:
         print(f"{this.stage} of run {this.run}: begins", file=sys.stderr, flush=True)
         exchange = exchange_of(root)
         sources = {"journal": home(root) / "journal" / this.run, "reports": home(root) / "reports" / this.run}
