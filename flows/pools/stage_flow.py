@@ -6,6 +6,7 @@ import shutil
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,7 +23,7 @@ from flows.environment import set_defaults
 from flows.pools.exchange import exchange_of
 from flows.pools.mail import Outbox
 from flows.pools.orders import FLOW, Answer, Order
-from flows.pools.stage_work import Work, do
+from flows.pools.stage_work import Attempt
 from flows.pools.workers import CHECKOUT, slot_of
 from rlhf.errors import DependencyDown, PreflowError
 from tasks.journal import home
@@ -30,6 +31,7 @@ from tasks.outcome import StageResult
 
 _LENT = 60.0  # seconds after which Prefect takes back the slot of a stage that was killed
 _POST = 5.0  # seconds between two parcels
+_PATIENCE = 600.0  # seconds in which an exchange that is away may come back, before a stage's work is given up
 _ASK = 12  # parcels after which to ask whether the run that wants the stage still goes on
 
 
@@ -51,14 +53,20 @@ def stage(order: dict[str, Any]) -> State[Any]:
         exchange = exchange_of(root)
         sources = {"journal": home(root) / "journal" / this.run, "reports": home(root) / "reports" / this.run}
         post = Outbox(exchange, this.mail, sources)
+        attempt = Attempt(root, this, exchange, str(runtime.flow_run.get_id()), cancel)
         try:
             with _courier(post, lambda: _wanted(this.flow_run), cancel):
-                answer = do(Work(root, this, exchange, str(runtime.flow_run.get_id()), cancel))
+                answer = attempt.do()
         except PreflowError as error:
             answer = Answer(StageResult(this.stage, "failed", 0.0, str(error), error.exit_code), platform.node())
+        except Exception as error:  # a bug of ours: sent again, it would be met again
+            reason = f"{type(error).__name__}: {error}"
+            answer = Answer(StageResult(this.stage, "failed", 0.0, reason, 1), platform.node())
         if not _is_running():
             return Crashed(message="somebody else has the stage by now; what this attempt made is not handed over")
-        post.post(answer.as_json())
+        _deliver(post, answer)
+        if answer.entry:
+            attempt.forget()
         for folder in sources.values():
             shutil.rmtree(folder, ignore_errors=True)
     result = answer.result
@@ -66,6 +74,19 @@ def stage(order: dict[str, Any]) -> State[Any]:
     if result.state in ("ran", "cached"):
         return Completed(message=f"{result.state} on {answer.host}")
     return (Crashed if result.state == "stopped" else Failed)(message=result.reason)
+
+
+def _deliver(post: Outbox, answer: Answer) -> None:
+    """Raises DependencyDown where the exchange does not take it for long."""
+    until = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            return post.post(answer.as_json())
+        except DependencyDown as error:
+            if time.monotonic() > until:
+                raise
+            print(f"{error}; trying again", file=sys.stderr, flush=True)
+            time.sleep(_POST)
 
 
 @contextmanager

@@ -4,7 +4,6 @@ import platform
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from ruamel.yaml import YAML
@@ -24,51 +23,72 @@ from tasks.outcome import StageResult
 _LOOK = 2.0  # seconds between two looks for a new checkpoint
 
 
-@dataclass(frozen=True)
-class Work:
-    """What one attempt works with."""
+class Attempt:
+    """One attempt at a stage."""
 
-    root: Path
-    """The worker's checkout."""
-    order: Order
-    exchange: Exchange
-    attempt: str
-    cancel: threading.Event
+    def __init__(self, root: Path, order: Order, exchange: Exchange, name: str, cancel: threading.Event) -> None:
+        """`root` is the worker's checkout; `name` tells this attempt from all others."""
+        self._root, self._order, self._exchange, self._name, self._cancel = root, order, exchange, name, cancel
+        self._mirror: Mirror | None = None
+        self._scratch: Path | None = None
 
+    def do(self) -> Answer:
+        """Do what the order says.
 
-def do(work: Work) -> Answer:
-    """Do what the order says.
+        Raises:
+            PreflowError: before the stage began, as git or the DVC remote lacks something.
+            DependencyDown: they did not answer, also when the outputs were to be sent.
+        """
+        order = self._order
+        with self._checkout() as tree:
+            graph = load_graph(tree)
+            restore(tree, graph, order.stage)
+            key = stage_key(graph.stages[order.stage], tree)
+            self._scratch = home(self._root) / "scratch" / f"{order.stage}-{key[:16]}"
+            self._mirror = Mirror(self._exchange, self._scratch, self._name)
+            place = Place(home(self._root), tree, order.run)
+            if self._mirror.restore():
+                _mark_cut_short(place, order.stage)
+            with _mirrored(self._mirror):
+                result = run_stage(
+                    place,
+                    order.stage,
+                    on_line=lambda line: print(line, flush=True),
+                    cancel=self._cancel,
+                    force=order.force,
+                )
+            if result.state in ("ran", "cached"):
+                return _kept(tree, order.stage, result)
+            with suppress(DependencyDown):  # then who goes on has the checkpoint before
+                self._mirror.push(whatever=True)
+            return Answer(result, platform.node())
 
-    Raises:
-        PreflowError: before the stage began, as git or the DVC remote lacks something.
-        DependencyDown: they did not answer, also when the outputs were to be sent.
-    """
-    order, host = work.order, platform.node()
-    with _checkout(work) as tree:
-        graph = load_graph(tree)
-        restore(tree, graph, order.stage)
-        key = stage_key(graph.stages[order.stage], tree)
-        scratch = home(work.root) / "scratch" / f"{order.stage}-{key[:16]}"
-        place = Place(home(work.root), tree, order.run)
-        mirror = Mirror(work.exchange, scratch, work.attempt)
-        if mirror.restore():
-            _mark_cut_short(place, order.stage)
-        with _mirrored(mirror, work.cancel):
-            result = run_stage(
-                place,
-                order.stage,
-                on_line=lambda line: print(line, flush=True),
-                cancel=work.cancel,
-                force=order.force,
-            )
-        if result.state not in ("ran", "cached"):
-            _leave(mirror)
-            return Answer(result, host)
-        answer = _kept(tree, order.stage, result, host)
-        with suppress(DependencyDown):  # it can lie there
-            mirror.forget()
-        guards.forget(scratch)
-        return answer
+    def forget(self) -> None:
+        """The run has the answer: nobody goes on with what the stage has saved."""
+        if self._mirror and self._scratch:
+            with suppress(DependencyDown):  # it can lie there
+                self._mirror.forget()
+            guards.forget(self._scratch)
+
+    @contextmanager
+    def _checkout(self) -> Iterator[Path]:
+        root, order = self._root, self._order
+        remote = remote_of(root)
+        try:
+            git(root, "fetch", "--quiet", "--no-tags", remote, f"+{order.ref}:{order.ref}", env=QUIET)
+            git(root, "cat-file", "-e", f"{order.commit}^{{commit}}")
+        except PreflowError as error:
+            raise DependencyDown(f"the git remote {remote} did not give {order.ref}: {last_line(error)}") from None
+        name = f"{order.run}-{order.stage}-{self._name[:8]}"
+        tree = home(root) / "worktrees" / name
+        worktrees.sweep(root)
+        with guards.held(tree.with_suffix(".lock"), name):
+            try:
+                yield worktrees.add(root, name, order.commit, with_inbox=False, with_champion=False)
+            finally:
+                worktrees.remove(root, tree)
+                with suppress(PreflowError):
+                    git(root, "update-ref", "-d", order.ref)
 
 
 def restore(tree: Path, graph: Graph, stage: str) -> None:
@@ -94,28 +114,7 @@ def _within(path: str, folder: str) -> bool:
 
 
 @contextmanager
-def _checkout(work: Work) -> Iterator[Path]:
-    order = work.order
-    remote = remote_of(work.root)
-    try:
-        git(work.root, "fetch", "--quiet", "--no-tags", remote, f"+{order.ref}:{order.ref}", env=QUIET)
-        git(work.root, "cat-file", "-e", f"{order.commit}^{{commit}}")
-    except PreflowError as error:
-        raise DependencyDown(f"the git remote {remote} did not give {order.ref}: {last_line(error)}") from None
-    name = f"{order.run}-{order.stage}-{work.attempt[:8]}"
-    tree = home(work.root) / "worktrees" / name
-    worktrees.sweep(work.root)
-    with guards.held(tree.with_suffix(".lock"), name):
-        try:
-            yield worktrees.add(work.root, name, order.commit, with_inbox=False, with_champion=False)
-        finally:
-            worktrees.remove(work.root, tree)
-            with suppress(PreflowError):
-                git(work.root, "update-ref", "-d", order.ref)
-
-
-@contextmanager
-def _mirrored(mirror: Mirror, cancel: threading.Event) -> Iterator[None]:
+def _mirrored(mirror: Mirror) -> Iterator[None]:
     """Each new checkpoint goes to the exchange while the stage trains on."""
     over = threading.Event()
 
@@ -133,12 +132,6 @@ def _mirrored(mirror: Mirror, cancel: threading.Event) -> Iterator[None]:
         looker.join()
 
 
-def _leave(mirror: Mirror) -> None:
-    """What the stage has saved when it ended, for who goes on."""
-    with suppress(DependencyDown):
-        mirror.push(whatever=True)
-
-
 def _mark_cut_short(place: Place, stage: str) -> None:
     """Say that the stage was begun elsewhere: so one that was forced goes on, too, and does not begin anew."""
     folder = place.journals / f"{stage}-0"
@@ -146,12 +139,12 @@ def _mark_cut_short(place: Place, stage: str) -> None:
     (folder / "events.jsonl").write_text('{"event": "elsewhere"}\n', encoding="utf-8")
 
 
-def _kept(tree: Path, stage: str, result: StageResult, host: str) -> Answer:
+def _kept(tree: Path, stage: str, result: StageResult) -> Answer:
     """Send the outputs to the DVC remote, and take down what dvc.lock and the run cache say of them."""
     if (done := dvc.call(tree, "push", "--no-run-cache", "--quiet", stage)).returncode != 0:
         raise DependencyDown(f"the DVC remote did not take what {stage} made: {_last(done.stderr)}")
     entry = dvc.entry(tree, stage)
-    return Answer(result, host, entry, _run_cache(dvc.cache(tree) / "runs", entry))
+    return Answer(result, platform.node(), entry, _run_cache(dvc.cache(tree) / "runs", entry))
 
 
 def _run_cache(folder: Path, entry: str) -> str:

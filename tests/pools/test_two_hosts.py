@@ -65,8 +65,13 @@ def test_cpu_stages_on_one_host_and_training_on_another(hosts: Hosts, alone: Pat
 @pytest.mark.faults(
     32,
     injected="kill -9 of a worker with the stage `rl` below it, after a checkpoint of it was sent",
-    happens=f"Prefect calls the stage Crashed {WINDOW} s after its last sign of life, the run sends it again, another "
-    "worker goes on from the checkpoint, and dvc.lock is that of an unbroken run",
+    happens="Prefect calls the stage Crashed 90 s after its last sign of life, the run sends it again, another worker "
+    "goes on from the checkpoint, and dvc.lock is that of an unbroken run",
+)
+@pytest.mark.faults(
+    33,
+    injected="kill -9 of a worker whose stage has the host's slot, lent by Prefect",
+    happens="Prefect takes the slot back after a minute, and the next stage on that host begins",
 )
 def test_killed_with_its_worker_it_goes_on_elsewhere(hosts: Hosts, alone: Path) -> None:
     here, first, second = hosts.host("again"), hosts.host("first"), hosts.host("second")
