@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from rlhf.spending import ACCOUNT
 from tasks import stage
 from tasks.sft import sft
 from tests.tasks import test_sft
@@ -32,6 +33,7 @@ def typed_sft(root: Path, prepare: Callable[[], None] = lambda: None, out: str =
     def work() -> None:
         os.chdir(root)
         os.environ["PREFLOW_RUN"] = "test"
+        ACCOUNT.counts.update(dict.fromkeys(ACCOUNT.counts, 0.0))  # a fork has what tests before it have spent
         prepare()
         sys.argv = ["sft", *GIVEN, "--out", out]
         stage.main(sft)
