@@ -11,12 +11,13 @@ from typing import Any
 
 import pytest
 
+from flows import processes
 from flows.runner import AGAIN, Place, run_stage
 from rlhf import interruption, trainer
 from rlhf.manifests import problem
 from tests.faults.child import ended
 from tests.faults.small_stage import events, make_root, typed_sft
-from tests.flows.toy import make_toy
+from tests.flows.toy import gone, make_toy
 from tests.tasks import small_rl, tiny
 
 STOP_AT = 7
@@ -217,3 +218,72 @@ def test_a_stage_that_was_asked_to_stop_is_begun_again_by_the_run(how: str, time
     assert len((toy / "tries").read_text()) == min(times, AGAIN) + 1
     assert result.state == ("ran" if times <= AGAIN else "failed")
     assert sum("begun again" in line for line in lines) == min(times, AGAIN)
+
+
+SAVES = """
+import os, signal
+from pathlib import Path
+
+def save(*_):
+    Path("asked").touch()
+    Path("gate").read_text()
+    Path("saved").touch()
+    raise SystemExit(85)
+
+signal.signal(signal.SIGTERM, save)
+Path("pid").write_text(str(os.getpid()))
+print("at work", flush=True)
+while True:
+    signal.pause()
+"""
+
+
+class Clock:
+    """The time of `flows.processes`: it stands still until the stage saves; then each look at it takes a second."""
+
+    def __init__(self, root: Path, opens_at: float) -> None:
+        """When `opens_at` has come the stage has saved, and time stands still again."""
+        self._root, self._opens_at, self._now = root, opens_at, 0.0
+
+    def monotonic(self) -> float:
+        return self._now
+
+    def sleep(self, seconds: float) -> None:
+        if self._now >= self._opens_at:
+            with (self._root / "gate").open("w"):
+                self._opens_at = float("inf")
+            self._now = float("-inf")
+        elif (self._root / "asked").exists():
+            self._now += 1.0
+        threading.Event().wait(0.01)
+
+
+@pytest.mark.parametrize(
+    ("needs", "saves"),
+    [
+        pytest.param(processes.SAVING - 2, True, id="long", marks=pytest.mark.faults(
+            8, injected="Ctrl-C of a run whose stage takes 28 of 30 seconds to save", happens="it is waited for",
+        )),
+        pytest.param(float("inf"), False, id="for ever", marks=pytest.mark.faults(
+            8, injected="Ctrl-C of a run whose stage never ends saving", happens="it is killed after 30 seconds",
+            lost="the steps since its last checkpoint",
+        )),
+    ],
+)  # fmt: skip
+def test_a_stage_that_saves_is_waited_for_a_while(
+    needs: float, saves: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    toy = make_toy(tmp_path / "project")
+    (toy / "stage.py").write_text(SAVES)
+    os.mkfifo(toy / "gate")
+    clock, cancel = Clock(toy, needs), threading.Event()
+    monkeypatch.setattr(processes, "time", clock)
+
+    def on_line(line: str) -> None:
+        if line == "at work":
+            cancel.set()
+
+    result = run_stage(Place(toy, toy, "r"), "collect", on_line=on_line, cancel=cancel)
+    assert (result.state, result.exit_code) == ("stopped", 85)
+    assert (toy / "saved").exists() == saves and gone(int((toy / "pid").read_text()))
+    assert saves or clock.monotonic() >= processes.SAVING
