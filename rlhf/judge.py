@@ -42,9 +42,9 @@ class Server:
     redact: Callable[[str], str] = str
 
     def ask(self, messages: Sequence[Message]) -> str:
-        """The reply at temperature 0.
+        """The reply at temperature 0. An answer that is no completion, as a proxy may give, is asked for again.
 
-        Raises DependencyDown where no attempt was answered, PreflowError where the answer was no or no completion.
+        Raises DependencyDown where no attempt was answered, PreflowError where the answer was no or never a completion.
         """
         remote = Remote(
             name="judge",
@@ -57,12 +57,18 @@ class Server:
             redact=self.redact,
         )
         about = {"model": self.model, "temperature": 0, "max_tokens": self.max_tokens}
-        body = remote.ask("chat/completions", about | {"messages": list(messages)})
-        try:
-            content = json.loads(body)["choices"][0]["message"]["content"]
-        except (ValueError, LookupError, TypeError):
-            raise PreflowError(f"the judge answered with no chat completion{remote.shown(body)}") from None
-        return content if isinstance(content, str) else ""
+        body = b""
+        for attempt in range(self.attempts):
+            remote.pause(attempt)
+            body = remote.ask("chat/completions", about | {"messages": list(messages)})
+            try:
+                content = json.loads(body)["choices"][0]["message"]["content"]
+            except (ValueError, LookupError, TypeError):
+                continue
+            return content if isinstance(content, str) else ""
+        raise PreflowError(
+            f"the judge at {self.url} answered {self.attempts} times with no chat completion{remote.shown(body)}"
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,14 +78,14 @@ def test_one_that_hangs_or_hangs_up_is_left(judge: Judge, fault: Fault) -> None:
 
 @pytest.mark.faults(
     27,
-    injected="a judge that answers with something else than a chat completion",
-    happens="refused with the beginning of what it said; nothing is kept of it",
+    injected="a judge that answers with something else than a chat completion, once and for good",
+    happens="asked again a bounded number of times, then refused with the beginning of what it said; it is not kept",
 )
 def test_nonsense_is_no_reply(judge: Judge, tmp_path: Path) -> None:
-    judge.faults = lambda number: "garbage" if number == 1 else ""
-    replies = Replies(Server(judge.url, "toy", pause_seconds=0.0).ask, tmp_path / "replies.jsonl")
-    with pytest.raises(PreflowError, match="answered with no chat completion: <html>"):
+    judge.faults = lambda number: "garbage" if number <= 4 else ""
+    replies = Replies(Server(judge.url, "toy", attempts=3, pause_seconds=0.0).ask, tmp_path / "replies.jsonl")
+    with pytest.raises(PreflowError, match=r"the judge at .* answered 3 times with no chat completion: <html>"):
         replies(QUESTION)
-    assert not (tmp_path / "replies.jsonl").exists()
+    assert judge.requests == 3 and not (tmp_path / "replies.jsonl").exists()
     assert [replies(QUESTION), replies(QUESTION)] == ["[[B]]"] * 2
-    assert judge.requests == 2
+    assert judge.requests == 5  # of the fourth it was nonsense once more
