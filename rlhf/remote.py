@@ -16,7 +16,8 @@ from rlhf.errors import DependencyDown, PreflowError
 _SHOWN = 200
 """Characters of what a server says that an error repeats."""
 _AGAIN = {408, 409, 429, 500, 502, 503, 504}
-_READ = 4096  # bytes
+_READ = 4096  # bytes of an error
+_PIECE = 2**16  # bytes
 MOST = 2**28
 """Bytes of one answer; whoever says more says no answer."""
 _LONGEST_PAUSE = 8.0  # seconds
@@ -42,6 +43,7 @@ class Remote:
     key_variable: str | None = None
     """Environment variable that holds the API key; None sends none."""
     timeout_seconds: float = 60.0
+    """For one attempt, to the last byte of its answer."""
     attempts: int = 4
     """Requests until the server counts as away."""
     pause_seconds: float = 0.5
@@ -63,10 +65,11 @@ class Remote:
         seen = ""
         for attempt in range(self.attempts):
             self.pause(attempt)
+            until = time.monotonic() + self.timeout_seconds
             try:
-                return self._request(path, body)
+                return self._request(path, body, until)
             except urllib.error.HTTPError as error:
-                seen = f"HTTP {error.code}{self._said(error)}"
+                seen = f"HTTP {error.code}{self._said(error, until)}"
                 if error.code not in _AGAIN:
                     raise PreflowError(
                         f"the {self.name} at {self.url} refused with {seen}; see its {self.see}"
@@ -90,7 +93,7 @@ class Remote:
         text = self.redact(text.replace(key, "[key]") if key else text)
         return f": {text[:_SHOWN]}" if text else ""
 
-    def _request(self, path: str, body: Mapping[str, Any] | None) -> bytes:
+    def _request(self, path: str, body: Mapping[str, Any] | None, until: float) -> bytes:
         headers = {"Content-Type": "application/json"}
         if self.key_variable is not None:
             key = os.environ.get(self.key_variable, "").strip()  # files of secrets end in a newline
@@ -107,7 +110,7 @@ class Remote:
             method="GET" if body is None else "POST",
         )
         with urllib.request.build_opener(_NoRedirect).open(request, timeout=self.timeout_seconds) as reply:
-            found: bytes = reply.read(MOST + 1)
+            found = _read(reply, MOST + 1, until)
             left = reply.length
         if len(found) > MOST:
             raise PreflowError(f"the {self.name} at {self.url} said more than {MOST} bytes; see its {self.see}")
@@ -115,8 +118,22 @@ class Remote:
             raise http.client.IncompleteRead(found, left)
         return found
 
-    def _said(self, error: urllib.error.HTTPError) -> str:
+    def _said(self, error: urllib.error.HTTPError, until: float) -> str:
         try:
-            return self.shown(error.read(_READ))
+            return self.shown(_read(error, _READ, until))
         except (OSError, http.client.HTTPException):
             return ""
+
+
+def _read(reply: Any, most: int, until: float) -> bytes:
+    """So many bytes, or all where there are fewer. A time-out of sockets is for each piece: a server that drips never
+    runs into it."""
+    found = bytearray()
+    while len(found) < most:
+        if time.monotonic() > until:
+            raise TimeoutError(f"its answer had not ended, {len(found)} bytes of it have come")
+        piece = reply.read1(min(_PIECE, most - len(found)))
+        if not piece:
+            break
+        found += piece
+    return bytes(found)
