@@ -19,7 +19,7 @@ from flows import compare_table as table
 from flows import guards, launch, profiles, worktrees
 from flows.compare_cell import job
 from flows.compare_grid import Asked, Cell, grid
-from flows.compare_outlook import refuse_idle
+from flows.compare_outlook import refuse_idle, timed_by_runs
 from flows.compare_start import begin_with, forget_snapshots, free_name, heeding
 from flows.compare_work import Job, begin, doing, seconds_left, work
 from flows.request import Start
@@ -41,6 +41,8 @@ class Plan:
     """Digest of name and cells: the same comparison has one record."""
     name: str
     todo: list[Cell]
+    by_runs: Mapping[str, float]
+    """Seconds by kind of stage, as plain runs took them."""
     seconds: float | None
     """Estimate for `todo`; None where nothing like it was measured yet."""
 
@@ -67,7 +69,8 @@ def plan(root: Path, asked: Asked, say: Callable[[str], None]) -> Plan:
         if name != asked.name:
             say(f"reports/compare/{asked.name} is of another grid; the report of this one is {name}")
     todo = [cell for cell in cells if not store.has_result(root, cell.key)]
-    return Plan(asked, cells, key, name, todo, seconds_left(root, todo))
+    by_runs = timed_by_runs(root, asked, cells)
+    return Plan(asked, cells, key, name, todo, by_runs, seconds_left(root, todo, by_runs))
 
 
 def run(root: Path, planned: Plan, cancel: threading.Event, say: Callable[[str], None]) -> dict[str, Any]:
@@ -174,7 +177,7 @@ class _Progress:
     """Lines for a person: how many cells are done, what runs, how long it will take."""
 
     def __init__(self, root: Path, planned: Plan, say: Callable[[str], None]) -> None:
-        self.root, self.say, self.total = root, say, len(planned.cells)
+        self.root, self.say, self.total, self.by_runs = root, say, len(planned.cells), planned.by_runs
         self.done = self.total - len(planned.todo)
         self.told = time.monotonic()
         say(f"{self.total} cells, {self.done} done; report: {planned.folder(root)}{_about(planned.seconds)}")
@@ -191,7 +194,7 @@ class _Progress:
             return
         self.told = time.monotonic()
         words = "; ".join(f"{job.cell.name} ({doing(self.root, job)})" for job in running)
-        left = seconds_left(self.root, [*(job.cell for job in running), *waiting])
+        left = seconds_left(self.root, [*(job.cell for job in running), *waiting], self.by_runs)
         self.say(f"[{self.done}/{self.total}] {words}{_about(left)}")
 
 

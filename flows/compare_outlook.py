@@ -1,6 +1,6 @@
 """What a comparison is going to do, told before it begins."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from flows import compare_store as store
@@ -9,6 +9,7 @@ from flows.compare_checks import changes, key_of
 from flows.compare_graph import read
 from flows.compare_grid import Asked, Cell, values_of
 from flows.compare_work import pending
+from flows.history import seconds_before
 from tasks.config import ConfigError
 from tasks.graph import graph_of
 
@@ -54,7 +55,17 @@ def shared(cells: Sequence[Cell]) -> dict[str, list[str]]:
     return {often: names for often, names in found.items() if names}
 
 
-def untimed(root: Path, cells: Sequence[Cell]) -> list[str]:
+def timed_by_runs(root: Path, asked: Asked, cells: Sequence[Cell]) -> dict[str, float]:
+    """Seconds by kind of stage, as plain runs of this checkout took them: what other comparisons need not have run."""
+    plain = profiles.resolve(root, asked.profile)
+    found: dict[str, float] = {}
+    for cell in {cell.algorithm: cell for cell in cells}.values():
+        params = profiles.with_settings(plain, cell.settings)
+        before = seconds_before(root, graph_of(read(cell.graph), params), params, asked.profile)
+        found |= {store.kind(cell, name): seconds for name, seconds in before.items()}
+    return found
+
+
+def untimed(root: Path, cells: Sequence[Cell], by_runs: Mapping[str, float]) -> list[str]:
     """Kinds of stages that are to run and were never timed, so that there is no estimate."""
-    known = store.seconds_by_kind(root)
-    return sorted(set(pending(root, cells).values()) - known.keys())
+    return sorted(set(pending(root, cells).values()) - by_runs.keys() - store.seconds_by_kind(root).keys())

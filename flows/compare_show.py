@@ -13,7 +13,7 @@ def show_plan(root: Path, planned: "Plan", as_json: bool) -> None:
     from flows.compare_outlook import shared, untimed
 
     todo = {cell.key for cell in planned.todo}
-    unknown = untimed(root, planned.todo)
+    unknown = untimed(root, planned.todo, planned.by_runs)
     often = shared(planned.cells)
     if as_json:
         cells = [{"name": cell.name, "key": cell.key, "done": cell.key not in todo} for cell in planned.cells]

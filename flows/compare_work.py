@@ -8,7 +8,7 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from subprocess import Popen
@@ -104,9 +104,12 @@ def pending(root: Path, cells: Iterable[Cell]) -> dict[str, str]:
     }
 
 
-def seconds_left(root: Path, cells: Sequence[Cell]) -> float | None:
-    """Estimate for these cells from what earlier ones took; None where some kind of stage was never measured."""
-    known = store.seconds_by_kind(root)
+def seconds_left(root: Path, cells: Sequence[Cell], by_runs: Mapping[str, float]) -> float | None:
+    """Estimate for these cells from what earlier ones took, else plain runs (`compare_outlook.timed_by_runs`).
+
+    None where some kind of stage was never measured.
+    """
+    known = {**by_runs, **store.seconds_by_kind(root)}
     kinds = pending(root, cells).values()
     if not set(kinds) <= known.keys():
         return None

@@ -17,7 +17,8 @@ Upstream = Mapping[str, Collection[str]]
 def seconds_before(root: Path, graph: Graph, params: Mapping[str, Any], profile: str) -> dict[str, float]:
     """Seconds by stage, as the newest run of this profile took them that ran it: one with its settings, else any.
 
-    Stages that no such run has run are left out. Another profile says nothing: its model and data are others.
+    Stages that no such run has run are left out. Another profile says nothing, as its model and data are others, nor
+    does another algorithm of the stage.
     """
     same: dict[str, float] = {}
     other: dict[str, float] = {}
@@ -29,8 +30,9 @@ def seconds_before(root: Path, graph: Graph, params: Mapping[str, Any], profile:
                 continue
             for name, result in _read(path)["results"].items():
                 if name in graph.stages and result["state"] == "ran":
-                    alike = _alike(graph.stages[name], params, info.get("params") or {})
-                    (same if alike else other).setdefault(name, float(result["seconds"]))
+                    now, then = (_read_by(graph.stages[name], one) for one in (params, info.get("params") or {}))
+                    if _algorithms(now) == _algorithms(then):
+                        (same if now == then else other).setdefault(name, float(result["seconds"]))
     return other | same
 
 
@@ -55,11 +57,16 @@ def remaining(upstream: Upstream, left: Mapping[str, float], slots: int) -> floa
     return now
 
 
-def _alike(stage: Stage, params: Mapping[str, Any], then: Mapping[str, Any]) -> bool:
+def _read_by(stage: Stage, params: Mapping[str, Any]) -> dict[str, Any]:
+    """The params of a stage; none where some are not there, as in a run of an older preflow."""
     try:
-        return all(lookup(params, key) == lookup(then, key) for key in stage.params)
+        return {key: lookup(params, key) for key in stage.params}
     except GraphError:
-        return False
+        return {}
+
+
+def _algorithms(read: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value["algorithm"] for key, value in read.items() if isinstance(value, dict) and "algorithm" in value}
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -5,9 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from flows import profiles
 from flows.compare_grid import Asked, Cell, grid, parse_seeds, values_of
-from flows.compare_outlook import A_CELL, A_SEED, IN_PART, ONCE, refuse_idle, shared, untimed
+from flows.compare_outlook import A_CELL, A_SEED, IN_PART, ONCE, refuse_idle, shared, timed_by_runs, untimed
 from tasks.config import ConfigError
+from tasks.journal import home
 from tests.flows.compare_toy import make_toy
 from tests.flows.toy import REPO, git
 
@@ -185,7 +187,24 @@ def test_an_outlook_tells_what_is_shared(toy: Path) -> None:
     }
     cells = grid(toy, Asked(("ppo", "grpo"), settings=("sft.epochs=1,2",)))
     assert shared(cells)[IN_PART] == ["sft", "rejection_sampling"]
-    assert {"sft", "rl ppo", "rl grpo"} <= set(untimed(toy, cells))
+    assert {"sft", "rl ppo", "rl grpo"} <= set(untimed(toy, cells, {}))
+
+
+def test_stages_that_a_plain_run_has_timed_are_not_called_untimed(toy: Path) -> None:
+    """Of a method's own stage the run must have had the cell's algorithm."""
+    params = profiles.resolve(toy).values
+    ran = {name: {"state": "ran", "seconds": 10.0} for name in ("collect", "sft", "rejection_sampling", "rl", "gate")}
+    folder = home(toy) / "journal" / "20260101-000000-aaaa"
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text(json.dumps({"info": {"profile": "", "params": params}}))
+    (folder / "finish.json").write_text(json.dumps({"results": ran}))
+    asked = Asked(("grpo", "ppo"), seeds=(3,))
+    cells = grid(toy, asked)
+    chosen = f"rl {params['rl']['algorithm']}"
+    by_runs = timed_by_runs(toy, asked, cells)
+    assert by_runs == dict.fromkeys(["collect", "sft", "rejection_sampling", chosen, "gate"], 10.0)
+    (other,) = {"rl grpo", "rl ppo"} - {chosen}
+    assert {other, "evaluate"} <= set(untimed(toy, cells, by_runs)) and chosen not in untimed(toy, cells, by_runs)
 
 
 def test_the_same_algorithm_at_another_stage_is_another_cell(toy: Path) -> None:

@@ -209,11 +209,11 @@ def test_a_stop_ends_what_runs(world: World, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_how_long_it_takes_is_estimated_from_what_was_measured(world: World) -> None:
-    assert compare_work.seconds_left(world.root, CELLS) is None
+    assert compare_work.seconds_left(world.root, CELLS, {}) is None
     for name, seconds in (("base", 10.0), ("sft", 20.0), ("rl ppo", 30.0), ("evaluate", 40.0)):
         store.write(store.folder(world.root) / "stages" / f"seen {name}.json", {"seconds": seconds, "kind": name})
     store.write(store.folder(world.root) / "cells" / "one" / "cell.json", {"overhead": 5.0})
-    assert compare_work.seconds_left(world.root, [cell("grpo", 0)]) is None  # no grpo was ever measured
-    assert compare_work.seconds_left(world.root, [cell("ppo", 7)]) == 10 + 20 + 30 + 40 + 5
+    assert compare_work.seconds_left(world.root, [cell("grpo", 0)], {}) is None  # no grpo was ever measured
+    assert compare_work.seconds_left(world.root, [cell("ppo", 7)], {"sft": 99.0}) == 10 + 20 + 30 + 40 + 5
     two = [cell("ppo", 7), cell("ppo", 8)]  # base once, side by side
-    assert compare_work.seconds_left(world.root, two) == (10 + 2 * (20 + 30 + 40 + 5)) / 2
+    assert compare_work.seconds_left(world.root, two, {}) == (10 + 2 * (20 + 30 + 40 + 5)) / 2

@@ -67,3 +67,12 @@ def test_the_newest_run_with_the_same_settings_says_it(
     assert before(tmp_path, graph, profile="tulu3") == {}
     (tmp_path / ".preflow" / "journal" / "20260102-000000-aaaa" / "finish.json").write_text('{"resu')
     assert before(tmp_path, graph) == {"sft": 10, "rl": 100}
+
+
+def test_another_algorithm_says_nothing(tmp_path: Path, graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PREFLOW_HOME", raising=False)
+    kept(tmp_path, "20260101-000000-aaaa", "", 0.1, sft=10)
+    for algorithm, known in (("ppo", {}), ("dpo", {"sft": 10})):
+        path = tmp_path / ".preflow/journal/20260101-000000-aaaa/run.json"
+        path.write_text(json.dumps({"info": {"params": {"sft": {"lr": 0.2, "algorithm": "dpo"}}}}))
+        assert seconds_before(tmp_path, graph, {"sft": {"lr": 0.1, "algorithm": algorithm}, "rl": {}}, "") == known
