@@ -7,8 +7,6 @@ from flows.workspace import git
 from rlhf.errors import PreflowError
 from tasks.witness import file_md5, folder_md5
 
-IGNORED = (".gitkeep",)  # as .dvcignore has it
-
 
 def resolve(root: Path, text: str) -> releases.Release:
     """A model, a version, a run or a ref of ours by `releases.find`; else any commit that git knows by this name.
@@ -36,6 +34,13 @@ def md5_of(path: Path) -> str | None:
 
 
 def files_on_disk(folder: Path) -> dict[str, str]:
-    """md5 of each file of a folder, by its path in it."""
-    files = (path for path in folder.rglob("*") if path.is_file() and path.name not in IGNORED)
-    return {path.relative_to(folder).as_posix(): file_md5(path) for path in files}
+    """md5 of each file of a folder that DVC sees, by its path in it."""
+    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    ignored = _ignored(folder)
+    return {name: file_md5(path) for name, path in files.items() if name not in ignored}
+
+
+def _ignored(folder: Path) -> set[str]:
+    """Files of a folder that DVC does not see. Git knows the form of .dvcignore, which is that of .gitignore."""
+    told = git(folder, "ls-files", "-z", "-c", "-o", "-i", "--exclude-per-directory=.dvcignore", "--", ".")
+    return set(told.split("\0"))

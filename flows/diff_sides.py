@@ -11,13 +11,14 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from flows import dvc, workspace
-from flows.again import IGNORED, md5_of, resolve
+from flows.again import md5_of, resolve
 from flows.cache import files_of, object_path
 from flows.workspace import git
 from rlhf.errors import PreflowError
 from tasks.graph import Graph, GraphError, Stage, graph_of, lookup
 
 ENVIRONMENT = "environment.json"
+IGNORED = (".gitkeep",)  # as .dvcignore has it
 UNKNOWN = ""
 """Instead of a digest that nobody knows: no stage has written it here, or git does not have it."""
 _KNOB = re.compile(r"\$\{([\w.]+)\}")

@@ -106,6 +106,18 @@ def test_an_output(story: Path) -> None:
     found_and_mended("output", "prepare", "restored from the DVC cache")
 
 
+def test_what_dvc_does_not_see_is_no_damage(story: Path) -> None:
+    with (story / ".dvcignore").open("a") as file:
+        file.write("*.swp\n/data/rl/policy/drafts\n")
+    for name in ("notes.swp", "drafts/weights"):
+        (story / POLICY / name).parent.mkdir(exist_ok=True)
+        (story / POLICY / name).touch()
+    assert dvc.status(story) == {} and said(code=0)["wrong"] == []
+    (story / POLICY / "weights.new").touch()
+    (wrong,) = said(code=1)["wrong"]
+    assert wrong["where"] == POLICY and wrong["why"].endswith(", in weights.new")
+
+
 @pytest.mark.faults(
     37,
     injected="a bit of an object flipped, its mode and times kept",
