@@ -23,6 +23,8 @@ PAGE = "data-check.html"
 
 _HOME = Path(__file__).resolve().parents[1]
 _LINES = 8  # of one rule, on the terminal
+_SPREAD = 20  # rows from which on 95% of them are another number than all or half of them
+_NOUNS = {"corpus": "documents", "eval": "evaluation prompts"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +122,7 @@ def _few(verdict: "Verdict", least: int) -> "list[Finding]":
 
     if verdict.kind not in ("demonstrations", "preferences", "prompts") or verdict.total >= least:
         return []
-    reason = f"{verdict.total} rows, at least {least} are needed (validate.min_rows)"
+    reason = f"{_counted(verdict.total, 'rows')}, at least {least} are needed (validate.min_rows)"
     return [Finding(verdict.kind, "few_rows", "stop", reason, f"{verdict.kind}/")]
 
 
@@ -211,7 +213,10 @@ def _lines(found: Checked) -> list[str]:
     stopped = [finding for verdict in found.verdicts.values() for finding in verdict.stopped]
     lines += [f"stop: {one.place}: {one.rule}: {one.reason}" for one in stopped[:_LINES]]
     rows = sum(verdict.clean for verdict in found.verdicts.values())
-    return [*lines, f"refused: {len(stopped)} to mend" if stopped else f"passed: {rows:,} rows would be trained on"]
+    return [
+        *lines,
+        f"refused: {len(stopped)} to mend" if stopped else f"passed: {_counted(rows, 'rows')} would be trained on",
+    ]
 
 
 def _unused(found: Checked) -> list[str]:
@@ -222,11 +227,14 @@ def _unused(found: Checked) -> list[str]:
 
 
 def _about(kind: str, files: str, verdict: "Verdict") -> list[str]:
-    lines = [f"{files}: {verdict.total:,} {kind}, {verdict.clean:,} clean, {verdict.set_aside:,} set aside"]
+    counted = _counted(verdict.total, _NOUNS.get(kind, kind))
+    lines = [f"{files}: {counted}, {verdict.clean:,} clean, {verdict.set_aside:,} set aside"]
+    many = verdict.total >= _SPREAD
     for name, lengths in verdict.profile.get("lengths", {}).items():
         low, _, _, median, _, high, longest = lengths["quantiles"]
         label = name.replace("_chars", "").replace("chars", "document")
-        lines.append(f"  {label}: {median:,} characters (median), {low:,} to {longest:,}, 95% up to {high:,}")
+        upto = f", 95% up to {high:,}" if many else ""
+        lines.append(f"  {label}: {_counted(median, 'characters')} (median), {low:,} to {longest:,}{upto}")
     means = verdict.profile.get("means", {})
     if "length_bias" in means:
         lines.append(f"  the longer answer is chosen in {0.5 + means['length_bias']:.1%} of the pairs")
@@ -237,12 +245,16 @@ def _about(kind: str, files: str, verdict: "Verdict") -> list[str]:
         )
     if tokens := verdict.figures.get("tokens"):
         counted = ", ".join(
-            f"{name} {values[1]:,} (95% up to {values[2]:,})" for name, values in tokens["quantiles"].items()
+            f"{name} {values[1]:,}" + (f" (95% up to {values[2]:,})" if many else "")
+            for name, values in tokens["quantiles"].items()
         )
-        lines.append(
-            f"  tokens (median): {counted}; {tokens['too_long']:,} rows longer than {tokens['room']:,} positions"
-        )
+        long = _counted(tokens["too_long"], "rows")
+        lines.append(f"  tokens (median): {counted}; {long} longer than {tokens['room']:,} positions")
     for rule in (rule for rule in verdict.rules if not rule.passed):
         lines.append(f"  {rule.severity}: {rule.rule}: {rule.broken:,} · {rule.says}")
         lines += [f"      {one.place}: {one.reason}" for one in rule.examples]
     return lines
+
+
+def _counted(number: int, things: str) -> str:
+    return f"{number:,} {things.removesuffix('s') if number == 1 else things}"

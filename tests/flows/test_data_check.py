@@ -115,6 +115,19 @@ def test_kinds_are_known_by_what_rows_hold(tmp_path, capsys):
     }
 
 
+def test_a_handful_of_rows_is_counted_as_people_count(tmp_path, capsys):
+    """Of a few rows 95% are all of them or half: only what is the longest is said."""
+    pairs(tmp_path / "mine.jsonl", count=30)
+    (tmp_path / "one.jsonl").write_text('{"prompt": "Tell me."}\n')
+    check(["mine.jsonl"], columns=COLUMNS)
+    said = capsys.readouterr().out.splitlines()
+    assert said[0].startswith("mine.jsonl: 30 preferences, 30 clean") and "95% up to" in said[1]
+    assert check(["one.jsonl"]) == 3
+    assert capsys.readouterr().out.splitlines()[:2] == [
+        "one.jsonl: 1 prompt, 1 clean, 0 set aside", "  prompt: 8 characters (median), 8 to 8",
+    ]  # fmt: skip
+
+
 def test_columns_that_nothing_reads_are_named(tmp_path, capsys):
     (tmp_path / "mine.csv").write_text("id,question,good,bad,empty\n1,Why?,So.,No.,\n2,How?,Thus.,Not.,\n")
     check(["mine.csv"])
