@@ -21,8 +21,6 @@ NOW = ("ran", "failed", "stopped")
 """States of stages that cost something in this run."""
 TOKENS = ("tokens_processed", "tokens_trained", "tokens_sampled")
 SUMMED = ("seconds", *(f"seconds_{kind}" for kind in KINDS), *TOKENS, "flops")
-_DAMAGED = (OSError, ValueError, LookupError, TypeError, AttributeError)
-"""What comes of reading a record that is gone, torn, empty or of another form."""
 
 
 def costs_of(root: Path, run: str, tree: Tree, results: Results) -> dict[str, Cost]:
@@ -32,7 +30,7 @@ def costs_of(root: Path, run: str, tree: Tree, results: Results) -> dict[str, Co
     """
     found = {}
     for stage, result in results.items():
-        with suppress(*_DAMAGED):
+        with suppress(OSError):  # cleared away while it is looked for
             if cost := _cost(root, run, tree, stage, result):
                 found[stage] = cost
     return found
@@ -57,7 +55,7 @@ def _cost(root: Path, run: str, tree: Tree, stage: str, result: Mapping[str, Any
 def _then(root: Path, tree: Tree, stage: str) -> Cost:
     """As the newest journal has it of an attempt, in any run, that wrote what is locked now."""
     for folder, end in _ends((home(root) / "journal").glob(f"*/{stage}-*/events.jsonl"), stage):
-        if matches(tree, stage, end.get("outs") or {}):
+        if matches(tree, stage, end["outs"]):
             return _whole(end["cost"], _seconds(folder.parent / "finish.json", stage))
     return {}
 
@@ -66,19 +64,44 @@ def _ends(paths: Iterator[Path], stage: str) -> Iterator[tuple[Path, dict[str, A
     """Folders of attempts at a stage that came to an end, newest first, each with its last event."""
     mine = [path for path in paths if path.parent.name.rsplit("-", 1)[0] == stage]
     for path in sorted(mine, key=lambda path: path.stat().st_mtime, reverse=True):
-        with suppress(*_DAMAGED):
-            end = json.loads(path.read_bytes().splitlines()[-1])
-            if end.get("event") == "end" and end.get("cost"):
-                yield path.parent, end
+        lines = _bytes(path).splitlines()
+        end = _fields(lines[-1]) if lines else {}
+        cost, outs = end.get("cost"), end.get("outs") or {}
+        if end.get("event") == "end" and _numbers(cost) and _sizes(outs):
+            yield path.parent, end | {"outs": outs}
 
 
 def _seconds(path: Path, stage: str) -> float | None:
     """How long the flow waited for a stage of an earlier run; of one by hand nobody knows."""
-    try:
-        told = json.loads(path.read_text(encoding="utf-8"))["results"][stage]
-        return float(told["seconds"]) if told["state"] == "ran" else None
-    except _DAMAGED:
-        return None
+    results = _fields(_bytes(path)).get("results")
+    told = results.get(stage) if isinstance(results, dict) else None
+    ran = isinstance(told, dict) and told.get("state") == "ran" and isinstance(told.get("seconds"), int | float)
+    return float(told["seconds"]) if ran and told else None
+
+
+def _bytes(path: Path) -> bytes:
+    """None of a record that is gone, or is no file."""
+    with suppress(OSError):
+        return path.read_bytes()
+    return b""
+
+
+def _fields(text: bytes) -> dict[str, Any]:
+    """None of a record that is torn, empty or of another form."""
+    with suppress(ValueError):
+        found = json.loads(text)
+        return found if isinstance(found, dict) else {}
+    return {}
+
+
+def _numbers(cost: Any) -> bool:
+    return isinstance(cost, dict) and bool(cost) and all(isinstance(value, int | float) for value in cost.values())
+
+
+def _sizes(outs: Any) -> bool:
+    return isinstance(outs, dict) and all(
+        isinstance(facts, dict) and {"size", "nfiles"} <= facts.keys() for facts in outs.values()
+    )
 
 
 def _whole(own: Mapping[str, float], waited: float | None) -> Cost:
@@ -93,5 +116,5 @@ def _whole(own: Mapping[str, float], waited: float | None) -> Cost:
         cost["tokens_per_second"] = own["tokens_processed"] / function
     computing = sum(own.get(f"seconds_{kind}", 0.0) for kind in ("sample", "score", "train"))
     if own.get("matmul_rate") and computing:
-        cost["matmul_share"] = own["flops"] / computing / own["matmul_rate"]
+        cost["matmul_share"] = own.get("flops", 0.0) / computing / own["matmul_rate"]
     return cost

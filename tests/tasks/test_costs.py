@@ -86,6 +86,13 @@ def test_a_damaged_record_tells_nothing_and_the_others_all(root: Path, cost: obj
     assert set(costs) == {"collect", "evaluate", "gate"} and costs["gate"]["flops"] == 2e9
 
 
+def test_a_mistake_of_ours_is_not_taken_for_a_damaged_record(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(root)
+    monkeypatch.setattr("tasks.costs.matches", lambda tree, stage: True)
+    with pytest.raises(TypeError):
+        costs_of(root, "r2", read_tree(root), told("cached", 0.0))
+
+
 def test_a_run_by_hand_has_no_orchestration(root: Path) -> None:
     run(root)
     (home(root) / "journal" / "r1" / "finish.json").unlink()
