@@ -6,9 +6,11 @@ from typing import Any
 
 from flows import history
 from flows.going_on import At, Going
-from flows.runner import SIDE_BY_SIDE
+from flows.runner import SIDE_BY_SIDE, last_event
 from flows.view_lines import clock
-from tasks.graph import Graph
+from rlhf.errors import DataRefused
+from tasks.graph import Graph, stage_key
+from tasks.journal import home
 
 MOST = 3  # things that a sentence names before it counts
 
@@ -49,10 +51,27 @@ def estimate(root: Path, graph: Graph, params: Mapping[str, Any], may: Collectio
     return f", about {clock(history.remaining(graph.upstream, left, SIDE_BY_SIDE))}" if whole else ""
 
 
+def refusals(root: Path, graph: Graph, may: Collection[str]) -> dict[str, str]:
+    """Why stages that the next run would begin with have refused the very same data before, and so would again."""
+    first = [name for name in graph.stages if name in may and not set(graph.upstream[name]) & set(may)]
+    return {name: reason for name in first if (reason := _refusal(root, graph, name))}
+
+
 def elsewhere(others: Sequence[Going], graph: Graph) -> Iterator[str]:
     """A sentence on each run in a worktree of its own."""
     for one in others:
         yield f"in a worktree, {busy(one, graph)}"
+
+
+def _refusal(root: Path, graph: Graph, name: str) -> str:
+    """By the newest journal of a refusal: "" where there is none, or the stage would now do something else."""
+    attempts = (home(root) / "journal").glob(f"*/{name}-*/events.jsonl")
+    for path in sorted(attempts, key=lambda path: path.stat().st_mtime, reverse=True):
+        end = last_event(path.parent, "end")
+        if end is not None and end.get("exit_code") == DataRefused.exit_code:
+            start = last_event(path.parent, "start") or {}
+            return str(end["reason"]) if start.get("key") == stage_key(graph.stages[name], root) else ""
+    return ""
 
 
 def _step(at: At, graph: Graph) -> str:

@@ -70,13 +70,21 @@ def _looked_at(root: Path, graph: "Graph") -> tuple[dict[str, Any], str]:
     known = read_yaml(lock).get("stages") or {} if lock.exists() else {}
     all_changed = changed | {name: [*changed.get(name, []), reason] for name, reason in renewed.items()}
     may = graph.descendants(set(all_changed))
+    refused = standing.refusals(root, graph, may)
     stages = {
-        name: {"runs": name in may, "ran_before": name in known, "reasons": all_changed.get(name, [])}
+        name: {
+            "runs": name in may,
+            "ran_before": name in known,
+            "reasons": all_changed.get(name, []),
+            "refused": refused.get(name),
+        }
         for name in graph.stages
     }
     took = standing.estimate(root, graph, params, may)
     serving = f"{registry} v{reigning['version']}" if reigning else ""
-    return stages, standing.idle(graph, all_changed, may, not known, serving, took)
+    told = [standing.idle(graph, all_changed, may, not known, serving, took)]
+    told += [f"but {name} refused the same data last time: {reason}" for name, reason in refused.items()]
+    return stages, "; ".join(told)
 
 
 def _why(reasons: list[str], upstream: list[str]) -> str:

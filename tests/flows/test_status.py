@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from flows import guards
+from flows import dvc, guards
 from tasks.journal import home
 from tests.flows.toy import REPO, dvc_repro
 
@@ -81,3 +81,57 @@ def test_what_goes_on_is_told_with_how_far_it_is(toy: Path, folder: str, name: s
         assert lines[-1].startswith("dvc.yaml changed (rl): ") and f"; in a worktree, {here}" in lines[-1]
     else:
         assert lines[-1].startswith(here) and told["stages"] == {}
+
+
+CHECKS = """
+from pathlib import Path
+
+from rlhf.errors import DataRefused
+from tasks.config import Section
+from tasks.journal import Log
+from tasks.stage import main
+
+
+class Checks(Section):
+    most: int = 1
+
+
+def checks(config: Checks, *, source: Path, out: Path, log: Log) -> None:
+    rows = source.read_text().splitlines()
+    if len(rows) > config.most:
+        raise DataRefused(f"{len(rows)} rows, at most {config.most} may be (checks.most)")
+    (out / "text").write_text("checked")
+
+
+if __name__ == "__main__":
+    main(checks)
+"""
+CHECKED = """stages:
+  checks:
+    cmd: python checks.py --params checks --source data/rows.txt --out data/checks
+    deps: [checks.py, data/rows.txt]
+    params: [checks]
+    outs: [data/checks/text]
+"""
+
+
+def test_that_a_stage_would_refuse_again_is_told(toy: Path) -> None:
+    files = {"checks.py": CHECKS, "dvc.yaml": CHECKED, "params.yaml": "checks: {most: 1}\n", "data/rows.txt": "a\nb\n"}
+    (toy / "data").mkdir()
+    for name, text in files.items():
+        (toy / name).write_text(text)
+    (toy / "environment.json").write_bytes((REPO / "environment.json").read_bytes())
+    environ = dvc.environ() | {"PYTHONPATH": str(REPO), "PREFLOW_RUN": "r1"}
+    assert subprocess.run([dvc.program(), "repro"], cwd=toy, env=environ, capture_output=True).returncode == 255
+    (home(toy) / "journal/r1/shipped").touch()
+    lines, told = status(toy)
+    reason = "2 rows, at most 1 may be (checks.most)"
+    assert lines[-1] == told["conclusion"] and lines[-1].endswith(
+        f"; but checks refused the same data last time: {reason}"
+    )
+    assert told["stages"]["checks"]["refused"] == reason
+    for name, mended in (("data/rows.txt", "a\n"), ("params.yaml", "checks: {most: 2}\n")):
+        (toy / name).write_text(mended)
+        lines, told = status(toy)
+        assert "refused" not in lines[-1] and told["stages"]["checks"]["refused"] is None
+        (toy / name).write_text(files[name])
