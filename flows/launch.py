@@ -87,8 +87,10 @@ def run(
                 if wish.planned:  # of this machine, whose memory is known
                     plan_check.refuse_hopeless(this, todo - set(this.pools), say)
                 prefect = _prefect(root)
-            if prefect and not _answers(prefect, root, cancel, needed=bool(todo or wish.retrain)):
-                prefect = None
+            if prefect and not (todo or wish.retrain):
+                prefect = prefect if _hears(prefect, root, cancel, say) else None
+            elif prefect:
+                server.wait(prefect, root, cancel)
         results = running.stages(this, todo, prefect, say, on_begin, on_result)
         with busy(f"run {report.run}: keeping what it was"):
             closing.keep(this, results, say)
@@ -138,13 +140,17 @@ def _prefect(root: Path) -> server.Server:
     return found
 
 
-def _answers(prefect: server.Server, root: Path, cancel: threading.Event, needed: bool) -> bool:
-    """Whether it does, when it has had its time; one of ours may have ended since it was found, as it was idle."""
+def _hears(prefect: server.Server, root: Path, cancel: threading.Event, say: Callable[[str], None]) -> bool:
+    """Whether the server can be told of a run in which nothing has to run: it is not needed, so one that was configured
+    is asked once; ours may be starting still, or have ended since it was found, as it was idle."""
+    if not prefect.ours:
+        if not server.healthy(prefect.url):
+            say(f"no Prefect server answers at {prefect.url}; nothing has to run, so its page there is left out")
+            return False
+        return True
     try:
         server.wait(prefect, root, cancel)
     except DependencyDown:
-        if needed or not prefect.ours:
-            raise
         return False
     return True
 

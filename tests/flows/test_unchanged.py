@@ -136,12 +136,21 @@ def test_trouble_of_who_is_told_is_no_refusal(toy: Path, fake: str, monkeypatch:
         running._execute(replace(work(toy, [], []), **{told: full}), Server(fake), below_a_flow=False)
 
 
-def test_a_server_that_has_ended_meanwhile_is_missed_by_nobody(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It was found, and then it was idle for long enough."""
+@pytest.mark.parametrize(("pid", "lines"), [(1, 0), (0, 1)], ids=["of ours", "configured"])
+def test_a_server_that_does_not_answer_is_missed_by_nobody(
+    toy: Path, monkeypatch: pytest.MonkeyPatch, pid: int, lines: int
+) -> None:
+    """One of ours was found, and then idle for long enough; one that was configured costs one question and a line."""
     dvc_repro(toy)
     monkeypatch.setattr(profiles, "check", lambda *_: None)
     for module in (launch, running, closing, champion):
         monkeypatch.setattr(module, "tracking", Nobody())
-    monkeypatch.setattr(launch.server, "there", lambda _: Server("http://127.0.0.1:9/api", pid=1, started=0.0))
-    report = launch.run(toy, Wish(), threading.Event(), show=lambda *_: None, say=print)
+    monkeypatch.setattr(launch.server, "there", lambda _: Server("http://127.0.0.1:9/api", pid=pid, started=0.0))
+    asked, said = list[str](), list[str]()
+    monkeypatch.setattr(launch.server, "healthy", asked.append)
+    report = launch.run(toy, Wish(), threading.Event(), show=lambda *_: None, say=said.append)
     assert (report.exit_code, report.prefect, list(states(report).values())) == (0, "", ["cached"] * len(STAGES))
+    assert asked == ["http://127.0.0.1:9/api"]
+    assert (
+        len([line for line in said if line.startswith("no Prefect server answers at http://127.0.0.1:9/api")]) == lines
+    )
