@@ -1,7 +1,8 @@
 """From a right-padded batch to hidden states and token log-probabilities.
 
 The batch goes to where the model is, and what comes out of it back to where the batch was: only this package knows of
-more than one device.
+more than one device. How many tokens of a batch count is worked out where the batch is: a GPU would have to be waited
+for before it can be handed more.
 
 Shapes: B sequences, T tokens, V vocabulary, H hidden, N tokens under the loss mask.
 """
@@ -33,8 +34,9 @@ def hidden_states(model: Any, input_ids: Tensor, attention_mask: Tensor) -> Tens
         raise ValueError("a sequence starts with padding, expected it on the right (as rlhf.batching.collate does)")
     device = model.get_output_embeddings().weight.device
     ids = input_ids.to(device)
-    layout = packing.packing_of(ids, attention_mask.to(device))
+    layout = packing.packing_of(input_ids, attention_mask)
     if layout.worth_it and packing.able(model, ids.shape[1]):
+        layout = layout.to(device)
         hidden = packing.spread(packing.packed_states(model, ids, layout), layout)
     else:
         hidden = model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
@@ -53,7 +55,8 @@ def token_logprobs(model: Any, batch: Batch, temperature: float = 1.0) -> Tensor
     The LM head runs on the N masked positions only, which is exact and saves most of the memory.
     """
     hidden = hidden_states(model, batch.input_ids, batch.attention_mask)
-    return _home(logprobs_from_hidden(model, hidden, batch, temperature), batch)
+    logprobs, _ = _masked_logprobs(model, hidden, batch, temperature, with_entropy=False)
+    return _scatter(_home(logprobs, batch), batch)
 
 
 def logprobs_and_entropy(model: Any, batch: Batch, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
@@ -63,7 +66,7 @@ def logprobs_and_entropy(model: Any, batch: Batch, temperature: float = 1.0) -> 
     """
     hidden = hidden_states(model, batch.input_ids, batch.attention_mask)
     logprobs, entropy = _masked_logprobs(model, hidden, batch, temperature, with_entropy=True)
-    return _home(_scatter(logprobs, batch), batch), _home(_scatter(entropy, batch), batch)
+    return _scatter(_home(logprobs, batch), batch), _scatter(_home(entropy, batch), batch)
 
 
 def logprobs_from_hidden(model: Any, hidden: Tensor, batch: Batch, temperature: float = 1.0) -> Tensor:
@@ -77,10 +80,9 @@ def _masked_logprobs(
 ) -> tuple[Tensor, Tensor]:
     if temperature <= 0:
         raise ValueError(f"temperature is {temperature}, expected above 0: a greedy policy has no log-probabilities")
-    batch = batch.to(hidden.device)
-    trained = batch.loss_mask[:, 1:]
-    targets = batch.input_ids[:, 1:][trained]  # [N]
-    states = hidden[:, :-1][trained]  # [N, H]; the state at t - 1 predicts token t
+    rows_of, before = batch.loss_mask[:, 1:].nonzero(as_tuple=True)
+    targets = batch.input_ids[rows_of, before + 1].to(hidden.device)  # [N]
+    states = hidden[rows_of.to(hidden.device), before.to(hidden.device)]  # [N, H]; that at t - 1 predicts token t
     head = model.get_output_embeddings()
     charge_head(head, states)
     rows = max(1, LOGITS_AT_ONCE // head.weight.shape[0])

@@ -70,8 +70,8 @@ class RewardModel(nn.Module):
     def _read(self, batch: Batch, with_logprobs: bool) -> tuple[Tensor, Tensor]:
         home = batch.input_ids.device
         hidden = hidden_states(self.model, batch.input_ids, batch.attention_mask)
-        batch = batch.to(hidden.device)
         logprobs = logprobs_from_hidden(self.model, hidden, batch) if with_logprobs else hidden.new_zeros(())
+        batch = batch.to(hidden.device)
         hidden = at_least_float32(hidden)
         last = batch.attention_mask.sum(-1) - 1
         read = hidden[torch.arange(len(last), device=last.device), last]  # [B, H]

@@ -43,6 +43,11 @@ class Packing:
     rest: Tensor
     """[B·T − N] all places that `place` does not name: those of `again`, and padding."""
 
+    def to(self, device: torch.device | str) -> "Packing":
+        """The same layout on `device`."""
+        moved = (tensor.to(device) for tensor in (self.source, self.place, self.again, self.rest))
+        return Packing(self.shape, *moved)
+
     @property
     def worth_it(self) -> bool:
         """Whether so few tokens are left that laying them out for attention costs less than it saves."""

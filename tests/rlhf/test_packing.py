@@ -11,7 +11,16 @@ from torch import Tensor
 
 from rlhf.batching import Batch, collate
 from rlhf.chat import Chat
-from rlhf.models import adapt_policy, load_policy, new_policy, save_policy, token_logprobs, trainable
+from rlhf.models import (
+    adapt_policy,
+    hidden_states,
+    load_policy,
+    logprobs_from_hidden,
+    new_policy,
+    save_policy,
+    token_logprobs,
+    trainable,
+)
 from rlhf.models.packing import NAME, able, packing_of, spread
 from tasks.config.training import Training
 from tests.rlhf.tiny_models import ARCHITECTURES, WINDOW
@@ -102,6 +111,17 @@ def test_adapters_and_blocks_computed_again(recomputed: bool, tmp_path: Path, mo
     save_policy(new_policy(Chat.from_words("abcdefgh"), 0, hidden_size=32), tmp_path)
     policy = trainable(tmp_path, Training(method="lora", gradient_checkpointing=recomputed), 0, "sft")
     agree(policy.model, monkeypatch)
+
+
+def test_no_pass_waits_for_the_device() -> None:
+    """On a device without values whatever the host would have to wait for is an error."""
+    policy = new_policy(Chat.from_words(["a", "b"]), 0, hidden_size=16, num_heads=2)
+    batch = collate([([2, 6, 7, 6], [False, False, True, True]), ([2, 6], [False, True])], policy.chat.pad_id)
+    assert packing_of(batch.input_ids, batch.attention_mask).worth_it and able(policy.model, 4)
+    policy.model.to("meta")
+    hidden = hidden_states(policy.model, batch.input_ids, batch.attention_mask)
+    assert (hidden.device.type, hidden.shape) == ("meta", (2, 4, 16))
+    assert logprobs_from_hidden(policy.model, hidden, batch).shape == (2, 4)
 
 
 def test_a_model_that_loses_the_layout_is_padded(monkeypatch: pytest.MonkeyPatch) -> None:

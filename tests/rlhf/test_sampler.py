@@ -10,7 +10,7 @@ from torch import Tensor
 from rlhf.batching import collate
 from rlhf.errors import NumericsError
 from rlhf.models import Policy, adapt_policy, token_logprobs
-from rlhf.sampler import Completion, draw, sample
+from rlhf.sampler import LOOK_EVERY, Completion, draw, sample
 
 
 def ragged_prompts(policy: Policy, lengths: tuple[int, ...] = (3, 9, 5, 9, 4, 12, 3)) -> list[list[int]]:
@@ -106,6 +106,24 @@ def test_a_row_does_not_depend_on_its_batch(policy: Policy) -> None:
     others = [prompts[0], *ragged_prompts(policy, (11, 2, 7))]
     among_others = sample(policy, others, max_new_tokens=12, temperature=1.0, group_size=4, seed=3)
     assert [one.ids for one in among_others[:4]] == [one.ids for one in together[:4]]
+
+
+@pytest.mark.parametrize("every", [7, 1000])
+def test_rows_that_are_looked_at_less_often_are_the_same(
+    policy: Policy, every: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on a GPU: rows that have finished write on for a while, or up to the end."""
+    with torch.no_grad():
+        policy.model.get_output_embeddings().weight[policy.chat.stop_id] *= 1.5
+
+    def drawn() -> list[Completion]:
+        prompts = [[6, 7], [8, 9, 10, 11], [12]]
+        return sample(policy, prompts, max_new_tokens=24, temperature=1.0, group_size=20, seed=4)
+
+    looked_at_each_step = drawn()
+    monkeypatch.setitem(LOOK_EVERY, "cpu", every)
+    assert len({len(one.ids) for one in looked_at_each_step}) > 3
+    assert [one.ids for one in drawn()] == [one.ids for one in looked_at_each_step]
 
 
 def test_draws_belong_to_seed_prompt_and_sample(llama: Policy) -> None:
