@@ -1,7 +1,7 @@
 # Every target does the set-up that it needs (tools/setup.sh: quick when .venv is there).
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
-.PHONY: help setup run test test-all lint bench parity sentiment mutations ui repro stop
+.PHONY: help setup run test test-all lint bench bench-gpu parity sentiment mutations ui repro stop
 
 BIN := .venv/bin
 ARGS ?=
@@ -47,6 +47,10 @@ sentiment: setup  ## happy continuations beside TRL's, same budget, in its envir
 bench: setup  ## speed and memory beside TRL's, in its environments; ARGS="--quick" (ten minutes), "--only dpo-tiny", "--show"
 	@bench/speed/setup.sh
 	@$(BIN)/python -m bench.speed $(ARGS)
+
+bench-gpu: setup  ## what wants a GPU, with verdicts: SFT, sampler, GRPO's time, tests, TRL; rehearsed on a processor where there is none
+	@bench/gpu/setup.sh
+	@$(BIN)/python -m bench.gpu $(ARGS)
 
 mutations: setup  ## break the library in one place at a time and see that a test fails; ARGS="clip" for some
 	@OMP_NUM_THREADS=1 $(BIN)/python -m tools.mutations $(ARGS)

@@ -17,6 +17,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("e2e") is None)
 
 
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Tests that need a GPU say so where there is none."""
+    if item.get_closest_marker("gpu") is not None:
+        import torch
+
+        if not torch.cuda.is_available():
+            pytest.skip("no CUDA device, or a torch that was built without CUDA")
+
+
 @pytest.fixture(scope="session")
 def shared() -> Path:
     """Real data and tiny pretrained models, where they are: `PREFLOW_SHARED`, else `shared` beside the checkout."""

@@ -10,6 +10,7 @@ import argparse
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 from bench.page import write_between
 from bench.speed import needs, store
@@ -56,16 +57,16 @@ def main() -> None:
         write_between(PAGE, "speed", page_lines(CPU + CUDA))
 
 
-def measure(cell: Cell, pairs: int, until: float) -> None:
-    """Add to the cell's record what is missing, keeping it after each pair."""
-    record = store.begun(cell, store.digest(cell))
+def measure(cell: Cell, pairs: int, until: float, kept: Path = store.RESULTS, build: Path = BUILD) -> store.Record:
+    """Add to the cell's record what is missing, keeping it after each pair; the record."""
+    record = store.begun(cell, store.digest(cell), kept)
     if not store.missing(record, pairs):
         print(f"{cell.name}: kept", file=sys.stderr)
-        return
+        return record
     if time.monotonic() > until:
         print(f"{cell.name}: no time left; the same command goes on here", file=sys.stderr)
-        return
-    folder = prepare(cell, BUILD)
+        return record
+    folder = prepare(cell, build)
     timed = [length for step in lengths_of_steps(cell, folder)[cell.warmup :] for length in step]
     record |= {"flops": needs.flops(cell, timed), "bytes": needs.bytes_moved(cell)}
     while store.missing(record, pairs) and time.monotonic() < until:
@@ -75,9 +76,10 @@ def measure(cell: Cell, pairs: int, until: float) -> None:
         record["not_same"] = differences(cell, pair["ours"], pair["theirs"])
         if not record["not_same"]:
             record["pairs"].append(pair)
-        store.keep(cell, record)
+        store.keep(cell, record, kept)
         told = "; ".join(record["not_same"]) or f"{ratios(record)[-1]:.2f} times TRL"
         print(f"{cell.name}: pair {len(record['pairs'])} of {pairs}: {told}", file=sys.stderr, flush=True)
+    return record
 
 
 def profile(cell: Cell) -> None:
@@ -109,8 +111,7 @@ def show(cells: list[Cell]) -> None:
 def device() -> str:
     """`cuda` where our environment sees one; asked in a process of its own, so that none is held here."""
     program = "import torch; print('cuda' if torch.cuda.is_available() else 'cpu')"
-    python = str(store.ROOT / ".venv/bin/python")
-    return subprocess.run([python, "-c", program], capture_output=True, text=True, check=True).stdout.strip()
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.strip()
 
 
 if __name__ == "__main__":

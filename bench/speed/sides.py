@@ -4,6 +4,7 @@ import json
 import os
 import resource
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -63,7 +64,7 @@ def profiled(folder: Path) -> dict[str, float]:
 
 def python(environment: str, arguments: list[str], log: Path, **variables: str) -> None:
     """Run a module in one of the environments, with one thread. Raises SystemExit with the end of its log."""
-    command = [str(ROOT / environment / "bin/python"), "-m", *arguments]
+    command = [interpreter(environment), "-m", *arguments]
     with log.open("w", encoding="utf-8") as file:
         done = subprocess.run(
             command,
@@ -75,6 +76,11 @@ def python(environment: str, arguments: list[str], log: Path, **variables: str) 
     if done.returncode:
         lines = log.read_text("utf-8").splitlines()
         raise SystemExit("\n".join([f"{' '.join(arguments[:1])} ended with {done.returncode}:", *lines[-20:]]))
+
+
+def interpreter(environment: str) -> str:
+    """Of an environment beside the code; ours is the one that this runs in, on a machine with a GPU perhaps another."""
+    return sys.executable if environment == ".venv" else str(ROOT / environment / "bin/python")
 
 
 def _busy() -> float | None:

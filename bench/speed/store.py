@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +28,18 @@ def modules(cell: Cell) -> tuple[str, str]:
 
 def code(cell: Cell, root: Path = ROOT) -> list[str]:
     """Files of the project that a cell runs, inputs and both sides, with those that pin versions; sorted."""
+    return sorted({*reached(["bench.speed.inputs", *modules(cell)], root), *pins(root)})
+
+
+def pins(root: Path = ROOT) -> list[str]:
+    """Those files of VERSIONS that are there."""
+    return [name for name in VERSIONS if (root / name).is_file()]
+
+
+def reached(names: Sequence[str], root: Path = ROOT) -> set[str]:
+    """Files of the modules of these names, and of all of the project that they import, directly or not."""
     found: set[str] = set()
-    waiting = ["bench.speed.inputs", *modules(cell)]
+    waiting = list(names)
     while waiting:
         name = waiting.pop()
         if not name.startswith("bench"):
@@ -39,13 +50,18 @@ def code(cell: Cell, root: Path = ROOT) -> list[str]:
         if path.is_file() and relative not in found:
             found.add(relative)
             waiting += imports(path, root)
-    return sorted(found | {name for name in VERSIONS if (root / name).is_file()})
+    return found
 
 
 def digest(cell: Cell, root: Path = ROOT) -> str:
     """Of the cell's settings and of all code that it runs."""
-    total = hashlib.sha256(json.dumps(cell.as_dict(), sort_keys=True).encode())
-    for name in code(cell, root):
+    return digest_of(cell.as_dict(), code(cell, root), root)
+
+
+def digest_of(settings: object, files: Sequence[str], root: Path = ROOT) -> str:
+    """Of settings, as JSON has them, and of files by their paths in the project."""
+    total = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for name in files:
         total.update(f"\n{name}\n".encode() + hashlib.sha256((root / name).read_bytes()).digest())
     return total.hexdigest()[:16]
 
