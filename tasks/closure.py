@@ -9,7 +9,7 @@ import argparse
 import ast
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +21,13 @@ _MODULE = re.compile(r"python -m (\S+)")
 
 def closure(module: str, root: Path) -> list[str]:
     """Files of `module` and of all project modules it reaches through imports, relative to `root`, sorted."""
+    return closure_of([module], root)
+
+
+def closure_of(modules: Iterable[str], root: Path) -> list[str]:
+    """`closure` of several together; each file is read once."""
     found: set[Path] = set()
-    waiting = list(_files(module, root))
+    waiting = [path for module in modules for path in _files(module, root)]
     while waiting:
         path = waiting.pop()
         if path not in found:

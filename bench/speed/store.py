@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.speed.cell import Cell
-from tasks.closure import closure, imports
+from tasks.closure import closure_of, imports
 
 ROOT = Path(__file__).parents[2]
 RESULTS = Path(__file__).parent / "results"
@@ -39,18 +39,19 @@ def pins(root: Path = ROOT) -> list[str]:
 def reached(names: Sequence[str], root: Path = ROOT) -> set[str]:
     """Files of the modules of these names, and of all of the project that they import, directly or not."""
     found: set[str] = set()
+    others: set[str] = set()
     waiting = list(names)
     while waiting:
         name = waiting.pop()
         if not name.startswith("bench"):
-            found.update(closure(name, root))
+            others.add(name)
             continue
         path = root / (name.replace(".", "/") + ".py")
         relative = path.relative_to(root).as_posix()
         if path.is_file() and relative not in found:
             found.add(relative)
             waiting += imports(path, root)
-    return found
+    return found | set(closure_of(others, root))
 
 
 def digest(cell: Cell, root: Path = ROOT) -> str:
