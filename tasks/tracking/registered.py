@@ -6,7 +6,7 @@ looks answers at once; whatever is unusual about the file is left to MLflow. `ta
 
 import json
 import sqlite3
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +18,7 @@ from tasks.tracking.store import Store, connect, database_of, is_absent
 
 ALIAS = "champion"
 _DELETED = "Deleted_Internal"  # MLflow keeps the row of a version that was deleted, as this stage
+_NO_SUCH = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # the model or version; the alias
 
 
 @dataclass(frozen=True)
@@ -31,37 +32,46 @@ class Model:
 
 def champion(root: Path, name: str) -> dict[str, Any] | None:
     """See `tasks.tracking.champion`."""
-    model = models(root).get(name, Model())
-    number = model.aliases.get(ALIAS)
-    return _told(number, model.versions[number]) if number in model.versions else None
+    found = _one(root, name, None, ALIAS)
+    return _told(*found) if found else None
 
 
 def version(root: Path, name: str, number: int | None, alias: str) -> dict[str, Any]:
     """See `tasks.tracking.version`."""
     if is_absent(root):
         raise PreflowError("no policy is registered here yet; `preflow run` promotes one, or name a folder")
+    if found := _one(root, name, number, alias):
+        return _told(*found)
     there = models(root)
-    model = there.get(name, Model())
-    if not model.versions:
+    known = sorted(there.get(name, Model()).versions)
+    if not known:
         raise PreflowError(f"no model `{name}` is registered; there are: {', '.join(there) or 'none'}")
-    wanted = model.aliases.get(alias) if number is None else number
-    if wanted not in model.versions:
-        missing = f"alias `{alias}`" if number is None else f"version {number}"
-        known = sorted(model.versions)
-        listed = ", ".join(map(str, known))
-        raise PreflowError(f"`{name}` has no {missing}; it has the versions {listed}: name one as {name}/{known[-1]}")
-    return _told(wanted, model.versions[wanted])
+    missing = f"alias `{alias}`" if number is None else f"version {number}"
+    listed = ", ".join(map(str, known))
+    raise PreflowError(f"`{name}` has no {missing}; it has the versions {listed}: name one as {name}/{known[-1]}")
 
 
 def holding(root: Path, name: str, md5: str) -> int | None:
     """See `tasks.tracking.holding`."""
-    found = models(root).get(name, Model()).versions.items()
-    return max((number for number, tags in found if tags.get("dvc.md5") == md5), default=None)
+    if (there := _of_file(root)) is not None:
+        found = there.get(name, Model()).versions.items()
+        return max((number for number, tags in found if tags.get("dvc.md5") == md5), default=None)
+    with reachable(root) as store:
+        return newest_with(store, name, "dvc.md5", md5)
 
 
 def knows(root: Path, name: str) -> bool:
     """See `tasks.tracking.knows`."""
-    return bool(models(root).get(name, Model()).versions)
+    if (there := _of_file(root)) is not None:
+        return bool(there.get(name, Model()).versions)
+    with reachable(root) as store:
+        return bool(store.client.search_model_versions(f"name = '{name}'", max_results=1))
+
+
+def newest_with(store: Store, name: str, tag: str, value: str) -> int | None:
+    """Newest version with this tag."""
+    found = store.client.search_model_versions(f"name = '{name}' and tags.`{tag}` = '{value}'")
+    return max((int(version.version) for version in found), default=None)
 
 
 def versions(root: Path) -> list[dict[str, Any]]:
@@ -86,14 +96,10 @@ def models(root: Path) -> dict[str, Model]:
     Raises:
         DependencyDown: the registry did not answer.
     """
-    if is_absent(root):
-        return {}
-    database = database_of(root)
-    found = _read(database) if database else None
-    if found is None:
-        with reachable(root) as store:
-            found = _ask(store)
-    return found
+    if (found := _of_file(root)) is not None:
+        return found
+    with reachable(root) as store:
+        return _ask(store)
 
 
 @contextmanager
@@ -105,6 +111,35 @@ def reachable(root: Path) -> Iterator[Store]:
         raise
     except Exception as error:
         raise DependencyDown(f"the model registry did not answer ({sentence(error)})") from error
+
+
+def _one(root: Path, name: str, number: int | None, alias: str) -> tuple[int, dict[str, str]] | None:
+    """Number and tags of one version, by its number or else by its alias; a server is asked for no other."""
+    if (there := _of_file(root)) is not None:
+        model = there.get(name, Model())
+        wanted = model.aliases.get(alias) if number is None else number
+        return (wanted, model.versions[wanted]) if wanted in model.versions else None
+    from mlflow.exceptions import MlflowException
+
+    with reachable(root) as store:
+        try:
+            if number is None:
+                found = store.client.get_model_version_by_alias(name, alias)
+            else:
+                found = store.client.get_model_version(name, str(number))
+        except MlflowException as error:
+            if error.error_code in _NO_SUCH:
+                return None
+            raise
+        return int(found.version), dict(found.tags)
+
+
+def _of_file(root: Path) -> dict[str, Model] | None:
+    """All models where the registry is a file, or none yet; None where MLflow must be asked."""
+    if is_absent(root):
+        return {}
+    database = database_of(root)
+    return _read(database) if database else None
 
 
 def _read(database: Path) -> dict[str, Model] | None:
@@ -130,12 +165,21 @@ def _ask(store: Store) -> dict[str, Model]:
     """From MLflow."""
     found = {
         str(one.name): Model(aliases={alias: int(number) for alias, number in one.aliases.items()})
-        for one in store.client.search_registered_models()
+        for one in _pages(store.client.search_registered_models)
     }
     for name, model in found.items():
-        for one in store.client.search_model_versions(f"name = '{name}'"):
+        for one in _pages(store.client.search_model_versions, f"name = '{name}'"):
             model.versions[int(one.version)] = dict(one.tags)
     return found
+
+
+def _pages(search: Callable[..., Any], *asked: str) -> Iterator[Any]:
+    """Everything that a search finds; it answers with so many at a time."""
+    token = None
+    while token != "":
+        page = search(*asked, page_token=token)
+        yield from page
+        token = page.token or ""
 
 
 def _told(number: int, tags: Mapping[str, str]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from rlhf.errors import DependencyDown, PreflowError
 from tasks.lineage import Linker, Tree, policies_of, read_tree
 from tasks.tracking import describe
 from tasks.tracking.card import card
-from tasks.tracking.registered import ALIAS, reachable
+from tasks.tracking.registered import ALIAS, newest_with, reachable
 from tasks.tracking.runs import RunRecord
 from tasks.tracking.store import Store
 
@@ -41,7 +41,7 @@ def promote(run: RunRecord, candidate: str, name: str, folder: Path | None, furt
         if state.get("store") != store.name or "run" not in state:
             raise DependencyDown("the run itself is not in MLflow yet, so it cannot be promoted there")
         linker = Linker(store.client, state["experiment"], run.run_id, tree)
-        version, tags = _by_tag(store, name, "dvc.md5", item.md5), _tags(run, tree, candidate, item) | dict(further)
+        version, tags = newest_with(store, name, "dvc.md5", item.md5), _tags(run, tree, candidate, item) | dict(further)
         if version is None:
             version = _register(store, name, linker.model(item), tags)
         else:  # it speaks of the run that made it champion this time
@@ -69,12 +69,6 @@ def bytes_of(tree_root: Path, candidate: str) -> str | None:
     tree = read_tree(tree_root)
     path = policies_of(tree.graph).get(candidate)
     return tree.digests().get(path) if path else None
-
-
-def _by_tag(store: Store, name: str, tag: str, value: str) -> int | None:
-    """Newest version with this tag."""
-    found = store.client.search_model_versions(f"name = '{name}' and tags.`{tag}` = '{value}'")
-    return max((int(version.version) for version in found), default=None)
 
 
 def _register(store: Store, name: str, model: str, tags: dict[str, str]) -> int:

@@ -156,6 +156,34 @@ def test_the_file_and_mlflow_tell_the_same_of_the_registry(root: Path, monkeypat
     assert registered.models(root) == read
 
 
+def test_of_many_versions_a_server_is_asked_for_one(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And where all are wanted, for every page of them: MLflow's end at 10,000."""
+    client, received = connect(root).client, []
+    whole = client.search_model_versions
+    tags = dict.fromkeys(("preflow.run", "candidate", "dvc.path", "dvc.lock.sha256"), "x") | {"digests": "{}"}
+    client.create_registered_model("policy")
+    for number in range(1, 6):
+        client.create_model_version("policy", "dvc://data/10_rl/policy", tags=tags | {"dvc.md5": f"bytes {number}"})
+    client.set_registered_model_alias("policy", "champion", "1")
+
+    def search(*asked: Any, **further: Any) -> Any:
+        page = whole(*asked, **{"max_results": 2} | further)
+        received.extend(page)
+        return page
+
+    monkeypatch.setattr(registered, "_read", lambda _: None)
+    monkeypatch.setattr(client, "search_model_versions", search)
+    assert (tracking.champion(root) or {})["md5"] == "bytes 1"
+    assert tracking.version(root, "policy", 3)["md5"] == "bytes 3"
+    assert tracking.champion(root, "polcy") is None
+    assert tracking.knows(root, "policy") and not tracking.knows(root, "polcy")
+    assert tracking.holding(root, "policy", "bytes 2") == 2
+    assert len(received) <= 2
+    assert sorted(one["version"] for one in tracking.versions(root)) == [1, 2, 3, 4, 5]
+    with pytest.raises(PreflowError, match=r"`policy` has no version 6; it has the versions 1, 2, 3, 4, 5"):
+        tracking.version(root, "policy", 6)
+
+
 def test_looking_at_the_registry_of_a_file_imports_no_mlflow(root: Path) -> None:
     run(root, "r1")
     tracking.promote(root, "r1", "rl")
