@@ -6,7 +6,7 @@ locked with what their producers are locked with count as the run's own.
 
 import hashlib
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -17,7 +17,7 @@ from ruamel.yaml.error import YAMLError
 
 from flows import releases
 from flows.releases_refs import CHAMPION, ref_named
-from flows.workspace import file_at, git
+from flows.workspace import Files, files_at, git
 from rlhf.errors import PreflowError
 from tasks import tracking
 from tasks.config import read_yaml
@@ -116,14 +116,15 @@ def known_runs(root: Path, say: Callable[[str], None] = lambda _: None) -> list[
     listed = [line for space in spaces for line in git(root, "for-each-ref", form, space).splitlines()]
     read = _Reader(root)
     found: dict[str, Known] = {}
-    for line in listed:
-        ref, commit, when, subject = line.split("\t", 3)
+    lines = [line.split("\t", 3) for line in listed]
+    kept = files_at(root, [commit for _, commit, _, _ in lines], _FILES)
+    for (ref, commit, when, subject), files in zip(lines, kept, strict=True):
         match = _SUBJECT.fullmatch(subject)
         name = ref.rsplit("/", 1)[1]
         if name in found:
             continue
         try:
-            made = read.run(commit)
+            made = read.run(files)
         except PreflowError as error:
             say(f"{ref} is left out, as it can not be read: {error}")
             continue
@@ -185,32 +186,28 @@ class _Reader:
         self._parsed: dict[str, dict[str, Any]] = {}
         self._graphs: dict[tuple[str, str], Graph] = {}
 
-    def run(self, commit: str) -> tuple[Tree, Mapping[str, Any]] | None:
+    def run(self, files: Files | PreflowError) -> tuple[Tree, Mapping[str, Any]] | None:
         """Tree and params of a commit; None where it has no lock.
 
         Raises:
             PreflowError: a file of it is torn, or its graph is none that its params fill in.
         """
-        blobs = dict(self._blobs(commit))
-        if "dvc.lock" not in blobs or "dvc.yaml" not in blobs:
+        if isinstance(files, PreflowError):
+            raise files
+        if "dvc.lock" not in files or "dvc.yaml" not in files:
             return None
-        params = self._parse(commit, "params.yaml", blobs.get("params.yaml", ""))
-        key = (blobs["dvc.yaml"], blobs.get("params.yaml", ""))
+        params = self._parse("params.yaml", files.get("params.yaml", ("", b"")))
+        key = (files["dvc.yaml"][0], files.get("params.yaml", ("", b""))[0])
         if key not in self._graphs:
-            self._graphs[key] = graph_of(self._parse(commit, "dvc.yaml", key[0]), params)
-        lock = self._parse(commit, "dvc.lock", blobs["dvc.lock"]).get("stages") or {}
+            self._graphs[key] = graph_of(self._parse("dvc.yaml", files["dvc.yaml"]), params)
+        lock = self._parse("dvc.lock", files["dvc.lock"]).get("stages") or {}
         return Tree(_nowhere(self._root), self._graphs[key], lock), params
 
-    def _blobs(self, commit: str) -> Iterator[tuple[str, str]]:
-        for line in git(self._root, "ls-tree", commit, "--", *_FILES).splitlines():
-            about, path = line.split("\t", 1)
-            yield path, about.split(" ")[2]
-
-    def _parse(self, commit: str, path: str, blob: str) -> dict[str, Any]:
+    def _parse(self, path: str, file: tuple[str, bytes]) -> dict[str, Any]:
+        blob, content = file
         if blob not in self._parsed:
-            text = (file_at(self._root, commit, path) or b"").decode("utf-8", "replace") if blob else ""
             try:
-                values = YAML(typ="safe").load(text) or {}
+                values = YAML(typ="safe").load(content.decode("utf-8", "replace")) or {}
             except (YAMLError, ValueError) as error:
                 raise PreflowError(f"{path} is no YAML: {str(error).splitlines()[0]}") from None
             if not isinstance(values, dict):

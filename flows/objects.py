@@ -10,7 +10,7 @@ from ruamel.yaml.error import YAMLError
 
 from flows import dvc, guards
 from flows.cache import files_of, object_path
-from flows.workspace import git
+from flows.workspace import files_at, git
 from rlhf.errors import Busy, PreflowError
 from tasks.journal import home
 
@@ -62,14 +62,15 @@ def locks_of_refs(root: Path, leaving_out: Collection[str]) -> Iterator[set[str]
         PreflowError: a dvc.lock can not be read, so nobody knows what it needs; the message names the ref.
     """
     spaces = ("refs/preflow", "refs/preflow-remote")
+    listed = git(root, "for-each-ref", "--format=%(refname)", *spaces).splitlines()
+    refs = [ref for ref in listed if ref not in leaving_out]
     read: dict[str, set[str]] = {}
-    for ref in git(root, "for-each-ref", "--format=%(refname)", *spaces).splitlines():
-        if ref in leaving_out:
-            continue
-        for line in git(root, "ls-tree", ref, "--", "dvc.lock").splitlines():
-            blob = line.split()[2]
+    for ref, files in zip(refs, files_at(root, refs, ["dvc.lock"]), strict=True):
+        if isinstance(files, PreflowError):
+            raise files
+        for blob, content in files.values():
             if blob not in read:
-                read[blob] = _named_in(git(root, "cat-file", "blob", blob), ref)
+                read[blob] = _named_in(content.decode("utf-8", "replace"), ref)
             yield read[blob]
 
 

@@ -131,8 +131,9 @@ def _protected(root: Path, runs: Sequence[Known], say: Callable[[str], None]) ->
     found = {}
     present = root / "dvc.lock"
     text = present.read_bytes() if present.exists() else b""
-    for run in runs:
-        if run.ref and text and workspace.file_at(root, run.commit, "dvc.lock") == text:
+    kept = [run for run in runs if run.ref and text]
+    for run, files in zip(kept, workspace.files_at(root, [run.commit for run in kept], ["dvc.lock"]), strict=True):
+        if not isinstance(files, Exception) and files.get("dvc.lock", ("", b""))[1] == text:
             found[run.name] = "the checkout has its dvc.lock"
     for name in releases.names(root):
         releases.versions(root, name)  # refuses what it can not read: that may be a version of one of these runs

@@ -27,6 +27,12 @@ _IDENTITY = {
 }
 
 
+AT_ONCE = 200
+"""Commits whose files are in memory together."""
+Files = Mapping[str, tuple[str, bytes]]
+"""By path git's id of the bytes, and these."""
+
+
 @dataclass(frozen=True)
 class Snapshot:
     """A run's commit, by message `preflow run <run> [<label>]`."""
@@ -200,6 +206,35 @@ def file_at(root: Path, commit: str, path: str) -> bytes | None:
         return git(root, "cat-file", "blob", f"{commit}:{path}").encode("utf-8", "surrogateescape")
     except PreflowError:
         return None
+
+
+def files_at(root: Path, commits: Sequence[str], paths: Sequence[str]) -> Iterator[Files | PreflowError]:
+    """Of each commit, or ref, the files that it has, or why that can not be read; one process for hundreds of them."""
+    for start in range(0, len(commits), AT_ONCE):
+        some = commits[start : start + AT_ONCE]
+        asked = "".join(f"{commit}:{path}\n" for commit in some for path in paths)
+        said = git(root, "cat-file", "--batch", data=asked.encode()).encode("utf-8", "surrogateescape")
+        at = 0
+        for commit in some:
+            found: dict[str, tuple[str, bytes]] = {}
+            for path in paths:
+                head, at = said[at : said.index(b"\n", at)].decode(), said.index(b"\n", at) + 1
+                if not head.endswith(" missing"):
+                    blob, _, size = head.split(" ")
+                    found[path] = (blob, said[at : at + int(size)])
+                    at += int(size) + 1
+            yield _whole(root, commit, paths, found)
+
+
+def _whole(root: Path, commit: str, paths: Sequence[str], found: Files) -> Files | PreflowError:
+    """The files; git says "missing" too of what a commit has and the repository has lost."""
+    if absent := [path for path in paths if path not in found]:
+        try:
+            if lost := git(root, "ls-tree", "--name-only", commit, "--", *absent).split():
+                return PreflowError(f"git can not read {lost[0]} of {commit}")
+        except PreflowError as error:
+            return error
+    return found
 
 
 def _named(message: str) -> str:

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -156,3 +157,27 @@ def test_each_unusable_folder_gets_a_sentence(tmp_path: Path) -> None:
     git(tmp_path, "commit", "-q", "-m", "a")
     with pytest.raises(PreflowError, match=r"has no dvc\.yaml"):
         workspace.find_root(tmp_path)
+
+
+def test_files_of_many_commits_are_read_by_few_processes(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also bytes that are no text; what a commit lacks is not what the repository has lost."""
+    both = {"dvc.lock": b"one\n", "params.yaml": b"seed: 1\n"}
+    files = [both, {}, {"dvc.lock": b"\xff\r\n\n"}, {"dvc.lock": b"lost"}]
+    commits = [workspace.commit_on(toy, ["HEAD"], each, "a run") for each in files]
+    lost = git(toy, "rev-parse", f"{commits[3]}:dvc.lock").strip()
+    (toy / ".git" / "objects" / lost[:2] / lost[2:]).unlink()
+    asked: list[str] = []
+    whole = workspace.git
+
+    def noted(root: Path, *words: str, **more: Any) -> str:
+        asked.append(words[0])
+        return whole(root, *words, **more)
+
+    monkeypatch.setattr(workspace, "AT_ONCE", 2)
+    monkeypatch.setattr(workspace, "git", noted)
+    *found, broken = workspace.files_at(toy, commits, ["dvc.lock", "params.yaml"])
+    read = [{path: content for path, (_, content) in one.items()} for one in found if not isinstance(one, PreflowError)]
+    plain = (toy / "params.yaml").read_bytes()
+    assert read == [{"params.yaml": plain} | each for each in files[:3]]
+    assert isinstance(broken, PreflowError) and "dvc.lock" in str(broken)
+    assert asked.count("cat-file") == 2
