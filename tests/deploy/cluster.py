@@ -22,10 +22,13 @@ class Cluster:
     folder: Path
     port: int
     password: str
+    settings: tuple[str, ...] = ("fsync=off",)
+    """Of a server that nobody will miss after a crash of the machine."""
 
     def start(self) -> None:
         """Returns when it accepts connections."""
-        options = f"-p {self.port} -k {self.folder} -c listen_addresses=127.0.0.1 -c fsync=off"
+        settings = "".join(f" -c {one}" for one in ("listen_addresses=127.0.0.1", *self.settings))
+        options = f"-p {self.port} -k {self.folder}{settings}"
         self._run("pg_ctl", "-D", "data", "-l", "log", "-w", "-o", options, "start")
 
     def stop(self, how: str = "fast") -> None:
