@@ -1,4 +1,4 @@
-"""MLflow and Prefect on a real Postgres: several runs at once, a crash of it in their midst, and a backup.
+"""MLflow and Prefect on a real Postgres: several runs at once, and a crash of it in their midst.
 
 Servers are started by the commands of deploy/compose.yaml, with its passwords and its access control.
 """
@@ -11,9 +11,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import requests
 
-from tests.deploy.composed import sh
 from tests.deploy.conftest import Servers
+from tests.deploy.manifests import WORKLOADS
 from tests.deploy.project import STAGES, STEPS, Point, make_project, points_of, preflow, report
 from tests.flows.toy import dvc_repro, git
 
@@ -94,6 +95,15 @@ def test_postgres_is_away_until_after_the_end(servers: Servers, tmp_path: Path, 
     all_is_told(root, servers, [one["run"]])
 
 
+@pytest.mark.parametrize("name", ["mlflow", "prefect"])
+@pytest.mark.parametrize("probe", ["startupProbe", "readinessProbe", "livenessProbe"])
+def test_a_kubelet_is_answered(servers: Servers, name: str, probe: str) -> None:
+    """It has no password, and asks a pod by its address, which no list of hosts can name."""
+    asked, port = WORKLOADS[name].main[probe]["httpGet"], getattr(servers.native, name)
+    told = requests.get(f"http://127.0.0.1:{port}{asked['path']}", headers={"Host": f"10.1.2.3:{port}"}, timeout=60)
+    assert told.status_code == 200, told.text
+
+
 def all_is_told(root: Path, servers: Servers, runs: list[str]) -> None:
     """Every number that was written down is in MLflow once, and every run there has ended well."""
     assert preflow(root, servers.client, "status").wait(timeout=300) == 0  # ships what was not taken
@@ -113,17 +123,3 @@ def waiting(root: Path, servers: Servers, meet: Path, seeds: tuple[int, ...]) ->
         time.sleep(0.1)
     yield started
     (meet / "go").touch()
-
-
-def test_a_backup_restores_elsewhere_to_the_same_rows(servers: Servers, tmp_path: Path) -> None:
-    """The two commands of deploy/README.md, over a database with runs in it."""
-    environ = servers.postgres.environ()
-    for name, table in (("mlflow", "metrics"), ("prefect", "flow_run")):
-        dump = tmp_path / f"{name}.dump"
-        sh("pg_dump", "-U", "postgres", "--format=custom", "--file", dump, name, env=environ)
-        sh("createdb", "-U", "postgres", "--owner", name, f"{name}_again", env=environ)
-        sh("pg_restore", "-U", "postgres", "--exit-on-error", "--dbname", f"{name}_again", dump, env=environ)
-        count = ["-U", "postgres", "-At", "-c", f"select count(*) from {table}"]
-        there = sh("psql", *count, name, env=environ)
-        assert int(there) > 0
-        assert sh("psql", *count, f"{name}_again", env=environ) == there
