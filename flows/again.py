@@ -42,5 +42,8 @@ def files_on_disk(folder: Path) -> dict[str, str]:
 
 def _ignored(folder: Path) -> set[str]:
     """Files of a folder that DVC does not see. Git knows the form of .dvcignore, which is that of .gitignore."""
-    told = git(folder, "ls-files", "-z", "-c", "-o", "-i", "--exclude-per-directory=.dvcignore", "--", ".")
+    try:
+        told = git(folder, "ls-files", "-z", "-c", "-o", "-i", "--exclude-per-directory=.dvcignore", "--", ".")
+    except PreflowError:  # a link to another disk, where no .dvcignore is
+        return set()
     return set(told.split("\0"))
