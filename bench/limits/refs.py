@@ -38,10 +38,13 @@ def read(sizes: Collection[int]) -> Iterator[tuple[int, Point]]:
         root, clock = BUILD / "git/clone", Clock()
         try:
             _clone(root, size)
-            yield size, {
-                "lineage: graph and lock of every run": [clock.once(partial(known_runs, root))],
-                "prune: what every lock names": [clock.once(partial(_exhaust, root))],
-            }
+            yield (
+                size,
+                {
+                    "lineage: graph and lock of every run": [clock.once(partial(known_runs, root))],
+                    "prune: what every lock names": [clock.once(partial(_exhaust, root))],
+                },
+            )
         finally:
             shutil.rmtree(BUILD / "git", ignore_errors=True)
 

@@ -54,15 +54,18 @@ def registry(sizes: Collection[int]) -> Iterator[tuple[int, Point]]:
             champion = partial(tracking.champion, root, MODEL)
             middle = partial(tracking.holding, root, MODEL, fill.version_md5(size // 2))
             right = [(champion() or {}).get("version") == 1, middle() == size // 2]
-            yield size, {
-                "version of an alias": each(partial(client.get_model_version_by_alias, MODEL, "champion")),
-                "first 100 versions": each(
-                    partial(client.search_model_versions, f"name = '{MODEL}'", max_results=100)
-                ),
-                "preflow: champion": each(champion, blocks=1),
-                "preflow: version of a policy": each(middle, blocks=1),
-                "preflow: right answers of these two, number": [sum(right)],
-            }
+            yield (
+                size,
+                {
+                    "version of an alias": each(partial(client.get_model_version_by_alias, MODEL, "champion")),
+                    "first 100 versions": each(
+                        partial(client.search_model_versions, f"name = '{MODEL}'", max_results=100)
+                    ),
+                    "preflow: champion": each(champion, blocks=1),
+                    "preflow: version of a policy": each(middle, blocks=1),
+                    "preflow: right answers of these two, number": [sum(right)],
+                },
+            )
 
 
 def _opened(root: Path) -> tuple[Any, str]:

@@ -74,7 +74,7 @@ class Params(Section):
     registry: Registry = Field(default_factory=Registry, description="where a promoted policy goes")
     sources: tuple[Source, ...] = Field((), description="files brought into data/inbox before a run")
     pools: dict[str, str] = Field(
-        default_factory=dict, description="Prefect work pool by stage; a stage that is not named runs where the run does"
+        default_factory=dict, description="Prefect work pool by stage; one that is not named runs where the run does"
     )
     withdraw: Withdraw = Field(default_factory=Withdraw, description="rows that nothing may be made of any more")
     collect: Collect = Field(default_factory=Collect, description="bring in the data, or make it")
