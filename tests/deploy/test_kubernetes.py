@@ -75,6 +75,12 @@ def test_it_has_the_variables_of_compose_and_passwords_from_the_secret(workload:
     assert not [one for init in workload.pod.get("initContainers", []) for one in init.get("env", [])]
 
 
+@EACH_WORKER
+def test_a_worker_has_no_password_of_mlflow(worker: Workload) -> None:
+    """Runs alone talk to MLflow: a host that does stages for them could read and change all that it keeps."""
+    assert not [one["name"] for one in worker.main["env"] if one["name"].startswith("MLFLOW")]
+
+
 def from_secret(variable: Object) -> str:
     """A value as NAMED has it."""
     if "value" in variable:
