@@ -69,7 +69,7 @@ def call(root: Path, *arguments: str, patience: float = 30.0, shell: str = "") -
         if done.returncode == 0 or not any(text in done.stderr for text in BUSY):
             return done
         if time.monotonic() > deadline:
-            raise Busy(f"another dvc is at work in {root}: {_last_line(done.stderr)}")
+            raise Busy(f"another dvc is at work in {root}: {last_line(done.stderr)}")
         time.sleep(0.5)
 
 
@@ -81,7 +81,7 @@ def status(root: Path) -> dict[str, list[str]]:
     """
     done = call(root, "status", "--json")
     if done.returncode != 0:
-        raise PreflowError(f"`dvc status` failed: {_last_line(done.stderr)}")
+        raise PreflowError(f"`dvc status` failed: {last_line(done.stderr)}")
     found: dict[str, list[Any]] = json.loads(done.stdout.strip().splitlines()[-1])
     return {name: _reasons(changes) for name, changes in found.items()}
 
@@ -113,7 +113,7 @@ def cache(root: Path) -> Path:
     """
     done = call(root, "cache", "dir")
     if done.returncode != 0:
-        raise PreflowError(f"`dvc cache dir` failed: {_last_line(done.stderr)}")
+        raise PreflowError(f"`dvc cache dir` failed: {last_line(done.stderr)}")
     return (root / done.stdout.strip().splitlines()[-1]).resolve()
 
 
@@ -205,6 +205,7 @@ def _reasons(changes: list[Any]) -> list[str]:
     return words
 
 
-def _last_line(text: str) -> str:
+def last_line(text: str) -> str:
+    """What dvc said in the end."""
     lines = [line.strip() for line in text.splitlines() if line.startswith("ERROR")] or text.strip().splitlines()
     return lines[-1].removeprefix("ERROR: ") if lines else "no output"

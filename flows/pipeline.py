@@ -21,6 +21,7 @@ from prefect.states import Cancelled, Completed, Failed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows import inputs
+from flows.pools.keeping import forget_forced
 from flows.pools.sending import run_in_pool
 from flows.runner import GO_ON, STOPPED, run_stage
 from flows.work import Work
@@ -36,6 +37,7 @@ def execute(work: Work) -> Mapping[str, StageResult]:
     """
     results: dict[str, StageResult] = {}
     trouble = ""
+    forget_forced(work)
     try:
         state = pipeline(work, results)(return_state=True)
         trouble = str(state.message or "")
@@ -130,7 +132,8 @@ def _one(work: Work, name: str, slots: threading.Semaphore) -> StageResult:
             return StageResult(name, "skipped", reason="stopped before it began")
         work.on_start(name)
         try:
-            work.before(name)
+            with slots if pool else nullcontext():  # it may sample
+                work.before(name)
             if pool:
                 result = run_in_pool(work, name, pool, str(flow_run.get_id() or ""), on_line)
             else:

@@ -45,19 +45,17 @@ def fetch(root: Path, version: Mapping[str, Any], paths: Sequence[str], say: Cal
         )
 
 
-def fetch_entry(root: Path, version: Mapping[str, Any], stage: str, cache: Path) -> None:
-    """Have the outputs of a stage in the DVC cache as an `entry` of dvc.lock names them, which its `commit` lacks.
+def fetch_entry(root: Path, commit: str, stage: str, entry: str, cache: Path) -> None:
+    """Have the outputs of a stage in the DVC cache as an entry of dvc.lock names them, which that of the commit lacks.
 
     Raises:
         DependencyDown: the remote does not have them, or does not answer.
     """
-    commit = str(version["commit"])
     with _checkout(root, f"take-{commit[:12]}-{stage}", commit, cache) as tree:
-        dvc.put_entry(tree, stage, str(version["entry"]))
+        dvc.put_entry(tree, stage, entry)
         done = dvc.call(tree, "fetch", "--no-run-cache", "--quiet", stage)
     if done.returncode != 0:
-        last = (done.stderr.strip().splitlines() or ["no reason given"])[-1].removeprefix("ERROR: ")
-        raise DependencyDown(f"the DVC remote did not give what {stage} made: {last}")
+        raise DependencyDown(f"the DVC remote did not give what {stage} made: {dvc.last_line(done.stderr)}")
 
 
 def push_version(root: Path, version: Mapping[str, Any], paths: Sequence[str]) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 
 from flows import dvc, objects
 from rlhf.errors import DependencyDown, PreflowError
+from tasks.redact import address, redacted
 
 VARIABLE = "PREFLOW_EXCHANGE"
 
@@ -26,8 +27,12 @@ class Exchange:
         try:
             self._fs, self._root = fsspec.core.url_to_fs(url)
         except (ImportError, ValueError) as error:
-            raise PreflowError(f"the exchange {url} cannot be opened: {error}; {VARIABLE} names another") from None
-        self.url = url
+            why = redacted(str(error))
+            raise PreflowError(
+                f"the exchange {address(url)} cannot be opened: {why}; {VARIABLE} names another"
+            ) from None
+        self.url = address(url)
+        """For people: without a name or a password."""
 
     def put(self, name: str, data: bytes) -> None:
         """Write, or write anew."""
@@ -78,7 +83,8 @@ class Exchange:
         except FileNotFoundError:
             raise
         except Exception as error:  # of whatever library the storage has
-            raise DependencyDown(f"the exchange {self.url} did not do it: {type(error).__name__}: {error}") from None
+            why = redacted(f"{type(error).__name__}: {error}")
+            raise DependencyDown(f"the exchange {self.url} did not do it: {why}") from None
 
 
 @cache
@@ -88,13 +94,10 @@ def exchange_of(root: Path) -> Exchange:
     Raises:
         PreflowError: it has no default DVC remote, or one that fsspec cannot open.
     """
-    if named := os.environ.get(VARIABLE):
-        return Exchange(named)
-    name = dvc.call(root, "config", "core.remote").stdout.strip()
-    if not name:
+    remote = objects.remotes(root).get(dvc.call(root, "config", "core.remote").stdout.strip())
+    if remote is None:
         raise PreflowError(
             f"{root} has no default DVC remote, by which a run and its workers exchange data: "
             "`dvc remote add --local --default NAME URL` names one"
         )
-    remote = objects.remotes(root).get(name)
-    return Exchange(f"{str(remote).rstrip('/')}/preflow")
+    return Exchange(os.environ.get(VARIABLE) or f"{str(remote).rstrip('/')}/preflow")

@@ -15,12 +15,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from flows.pools.exchange import Exchange
+from flows.pools.mail import GROWING
 from rlhf.errors import DependencyDown, PreflowError
 from rlhf.manifests import fingerprint
 
 _INDEX = "index.json"
-_SMALL = 1 << 20
-"""Bytes up to which files are copied and not linked: small ones may be appended to, large ones are never changed."""
 _LEFT = (".tmp-", ".old-", "handed_over", "shared")
 """Of things half done, and of what is made anew at no cost."""
 _TRIES = 5
@@ -34,15 +33,19 @@ class Mirror:
         self._stage = _of_stage(scratch)
         self._folder = f"{self._stage}/{attempt}"
         self._there: set[str] = set()
-        self._steps: tuple[str, ...] = ()
+        self._sent: tuple[int, int] = (0, 0)
+        for left in scratch.parent.glob(f".frozen-{scratch.name}-*"):  # by a kill; its links would hold the disk
+            shutil.rmtree(left, ignore_errors=True)
 
     def push(self, whatever: bool = False) -> bool:
-        """Send what lies there where there is a new checkpoint, or `whatever` has changed; True where something was.
+        """Send what lies there where there is a new checkpoint, or `whatever` there is more of; True where it was sent.
 
         Raises:
             DependencyDown: the exchange did not take it; what was there before is whole.
+            OSError: the disk has no room, or the stage has just removed what was to be sent.
         """
-        if not whatever and steps_of(self._scratch) in ((), self._steps):
+        now = progress(self._scratch)
+        if now <= self._sent or not (whatever or now[0] > self._sent[0]):
             return False
         with _frozen(self._scratch) as frozen:
             files = {name: fingerprint(path) for name, path in _listed(frozen)}
@@ -53,39 +56,40 @@ class Mirror:
                 if about["sha256"] not in self._there:
                     self._exchange.send(frozen / name, f"{self._folder}/{about['sha256']}")
                     self._there.add(about["sha256"])
-            steps = steps_of(frozen)
-        index = {"files": files, "reached": _reached(steps)}
-        self._exchange.put(f"{self._folder}/{_INDEX}", json.dumps(index).encode())
-        self._steps = steps
+            reached = progress(frozen)
+        self._exchange.put(f"{self._folder}/{_INDEX}", json.dumps({"files": files, "reached": reached}).encode())
+        self._sent = now
         for old in self._there - wanted:
             self._exchange.remove(f"{self._folder}/{old}")
         self._there &= wanted
         return True
 
-    def restore(self) -> int:
-        """Bring the furthest that any attempt has left, where it is further than what lies here; its steps, else 0.
+    def restore(self) -> bool:
+        """Bring the furthest that any attempt has left, where it is further than what lies here; True where it was.
 
         Raises:
             DependencyDown: the exchange did not answer.
         """
         for reached, attempt, files in self._others():
-            if reached <= _reached(steps_of(self._scratch)):
-                return 0
+            if reached <= progress(self._scratch):
+                return False
             if self._brought(attempt, files):
-                return reached
-        return 0
+                return True
+        return False
 
-    def forget(self) -> None:
-        """The stage is done: nobody will go on with it."""
-        self._exchange.remove(self._stage)
+    @property
+    def folder(self) -> str:
+        """Of the exchange, with what all attempts have left."""
+        return self._stage
 
-    def _others(self) -> list[tuple[int, str, dict[str, Any]]]:
+    def _others(self) -> list[tuple[tuple[int, int], str, dict[str, Any]]]:
         found = []
         for attempt in self._exchange.names(self._stage):
             data = self._exchange.get(f"{self._stage}/{attempt}/{_INDEX}")
             try:
                 told = json.loads(data or b"")
-                found.append((int(told["reached"]), attempt, dict(told["files"])))
+                steps, size = told["reached"]
+                found.append(((int(steps), int(size)), attempt, dict(told["files"])))
             except (ValueError, KeyError, TypeError):
                 continue  # of an attempt that was ended before it had sent one whole
         return sorted(found, key=lambda one: one[:2], reverse=True)
@@ -109,19 +113,23 @@ class Mirror:
         return True
 
 
-def steps_of(scratch: Path) -> tuple[str, ...]:
-    """The checkpoints that lie in a scratch folder, finished ones."""
-    found = (path.relative_to(scratch).as_posix() for path in scratch.glob("**/step-*") if path.is_dir())
-    return tuple(sorted(found))
-
-
-def _reached(steps: tuple[str, ...]) -> int:
-    """How far checkpoints are, of all that a stage trains one after the other."""
+def progress(scratch: Path) -> tuple[int, int]:
+    """How far a stage is: steps of the newest checkpoints of all that it trains, then bytes of what grows beside."""
     newest: dict[str, int] = {}
-    for path in steps:
-        folder, _, name = path.rpartition("/")
-        newest[folder] = max(newest.get(folder, 0), int(name.removeprefix("step-") or 0))
-    return sum(newest.values())
+    grown = 0
+    for folder, names, files in os.walk(scratch):  # which passes over what is removed meanwhile
+        names[:] = [name for name in names if not name.startswith(_LEFT)]
+        steps = [int(name[5:]) for name in names if name.startswith("step-") and name[5:].isdigit()]
+        newest[folder] = max(steps, default=0)
+        grown += sum(_size(Path(folder, name)) for name in files if name.endswith(GROWING))
+    return sum(newest.values()), grown
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
 
 
 def _of_stage(scratch: Path) -> str:
@@ -135,12 +143,12 @@ def _frozen(scratch: Path) -> Iterator[Path]:
     try:
         for _ in range(_TRIES):
             shutil.rmtree(target, ignore_errors=True)
-            before = steps_of(scratch)
+            before = progress(scratch)[0]
             try:
                 shutil.copytree(scratch, target, copy_function=_link_or_copy, ignore=_left_out)
             except (OSError, shutil.Error):  # what is older than a new checkpoint is removed meanwhile
                 continue
-            if before == steps_of(scratch):
+            if before == progress(scratch)[0]:
                 break
         else:
             raise DependencyDown(f"{scratch.name}: checkpoints come faster than they can be sent; this one is left out")
@@ -154,10 +162,12 @@ def _left_out(_: str, names: list[str]) -> list[str]:
 
 
 def _link_or_copy(source: str, target: str) -> str:
-    if os.path.getsize(source) > _SMALL:
+    """What grows as it is now, in whole lines; all else is never changed once it is there."""
+    if not source.endswith(GROWING):
         os.link(source, target)
-    else:
-        shutil.copy2(source, target)
+        return target
+    data = Path(source).read_bytes()
+    Path(target).write_bytes(data[: data.rfind(b"\n") + 1])
     return target
 
 

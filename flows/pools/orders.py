@@ -1,5 +1,6 @@
 """What a run asks of a worker, and what it answers; both travel as JSON."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -32,6 +33,17 @@ class Order:
     """The run's own in Prefect: a stage whose run is over is stopped."""
     force: bool = False
 
+    def __post_init__(self) -> None:
+        """Raises ValueError where it could lead out of a worker's folders: it comes through a server."""
+        well = re.fullmatch(r"[\w-]+", self.run) and re.fullmatch(r"[\w@.-]+", self.stage) and ".." not in self.stage
+        if not well or self.ref != f"{REFS}/{self.run}/{self.stage}" or not self.mail.startswith("mail/"):
+            raise ValueError(f"no order of ours: {self}")
+
+    @property
+    def stop(self) -> str:
+        """File of the exchange that ends the stage: cancelled by Prefect, it had no time to send what it saved."""
+        return f"{self.mail}/stop"
+
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
 
@@ -46,6 +58,8 @@ class Answer:
     """Of dvc.lock, as text; "" unless the stage is up to date there."""
     cached: str = ""
     """DVC's run cache of it: the path of the entry below `runs/`, a line break, its text."""
+    scratch: str = ""
+    """Folder of the exchange with what it has saved, which the run removes when it has the outputs."""
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -53,4 +67,5 @@ class Answer:
     @classmethod
     def of(cls, told: Mapping[str, Any]) -> "Answer":
         """Raises KeyError or TypeError where it is none."""
-        return cls(StageResult(**told["result"]), str(told["host"]), str(told["entry"]), str(told["cached"]))
+        texts = (str(told[name]) for name in ("host", "entry", "cached", "scratch"))
+        return cls(StageResult(**told["result"]), *texts)

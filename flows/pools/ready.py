@@ -1,5 +1,6 @@
 """What must be set up before stages can go to work pools."""
 
+import secrets
 from collections.abc import Collection, Mapping
 from pathlib import Path
 
@@ -33,4 +34,6 @@ def refuse_unprepared(root: Path) -> None:
         )
     if not remote_of(root):
         raise PreflowError(f"{root} has no git remote, by which workers get stages: `git remote add origin URL`")
-    exchange_of(root)
+    exchange, probe = exchange_of(root), f"probe-{secrets.token_hex(4)}"
+    exchange.put(probe, b"written")
+    exchange.remove(probe)

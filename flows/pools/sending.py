@@ -1,26 +1,20 @@
-"""A stage of this run, sent to a work pool and kept as if it had run here.
+"""A stage of this run, sent to a work pool, watched, sent again where its worker is lost, and kept (`keeping`)."""
 
-Nothing changes the run but DVC itself: what a worker made is brought into the cache, its note into DVC's run cache, and
-then `dvc repro -s STAGE` finds the stage done, puts its outputs in place and writes dvc.lock.
-"""
-
-import os
-import shutil
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
-from typing import Any
+from typing import TypeVar
 from uuid import UUID
 
+import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.exceptions import ObjectNotFound
-from prefect.states import State
+from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 
-from flows import champion, dvc, remote, workspace
+from flows import champion, dvc, workspace
 from flows.pools import workers
 from flows.pools.exchange import exchange_of
+from flows.pools.keeping import is_up_to_date, take
 from flows.pools.mail import Attempts, Inbox, Spot
 from flows.pools.orders import REFS, Answer, Order
 from flows.pools.stage_work import inputs_of
@@ -32,9 +26,11 @@ from flows.workspace import git
 from rlhf.errors import DataRefused, DependencyDown, Preempted, PreflowError
 from tasks.outcome import StageResult
 
+T = TypeVar("T")
+
 _LOOK = 2.0  # seconds between two looks at Prefect and the mail
-_INBOX = "data/inbox"
-"""Where files lie that neither a commit nor dvc.lock has."""
+_PATIENCE = 600.0  # seconds in which Prefect or a remote that is away may come back, before the stage has failed
+_AGAIN = 10.0  # seconds before another try, and twice that before the one after it
 
 
 def run_in_pool(work: Work, name: str, pool: str, flow_run: str, on_line: Callable[[str], None]) -> StageResult:
@@ -58,7 +54,7 @@ class _Sender:
         self._exchange = exchange_of(self._place.owner)
 
     def send(self) -> StageResult:
-        if not self._work.force and self._is_up_to_date():
+        if not self._work.force and is_up_to_date(self._work, self._name):
             return StageResult(self._name, "cached")
         self._refuse_local_inputs()
         commit = self._commit()
@@ -72,7 +68,7 @@ class _Sender:
                 flow_run=self._flow_run,
                 force=self._work.force,
             )
-            self._publish(order)
+            self._patiently(lambda order=order: self._publish(order))  # type: ignore[misc]
             try:
                 result = self._attempt(order, attempt)
             finally:
@@ -81,22 +77,15 @@ class _Sender:
                 return result
             if attempt <= AGAIN:
                 self._say(f"{self._name}: sent again, {attempt} of {AGAIN} times")
+                self._work.cancel.wait(_AGAIN * attempt)
         reason = f"{AGAIN + 1} workers of pool {self._pool} in a row did not end it; their logs say more"
         return StageResult(self._name, "failed", reason=reason, exit_code=DependencyDown.exit_code)
 
-    def _is_up_to_date(self) -> bool:
-        """Whether DVC has it done, in dvc.lock or in its run cache: then it puts it in place. It can run nothing."""
-        false = shutil.which("false") or "/bin/false"
-        done = dvc.call(self._tree, "repro", "--single-item", self._name, shell=false)
-        if done.returncode and "failed to run:" not in done.stderr:
-            raise PreflowError(f"dvc could not tell whether {self._name} is up to date: {_last(done.stderr)}")
-        return done.returncode == 0
-
     def _refuse_local_inputs(self) -> None:
         """Raises DataRefused where the stage reads files that only this host has."""
-        if _INBOX not in self._work.graph.stages[self._name].deps:
-            return
-        if own := git(self._tree, "ls-files", "--others", "--", _INBOX).splitlines():
+        graph, deps = self._work.graph, self._work.graph.stages[self._name].data_deps
+        brought = [dep for dep in deps if not graph.makers(dep) and not dep.startswith(champion.FOLDER)]
+        if brought and (own := git(self._tree, "ls-files", "--others", "--", *brought).splitlines()):
             raise DataRefused(
                 f"{self._name} reads {own[0]}, which only this host has, and so cannot go to pool {self._pool}: leave "
                 "it out of `pools`, and it runs here"
@@ -112,7 +101,10 @@ class _Sender:
     def _publish(self, order: Order) -> None:
         """Send the commit, and what the stage reads."""
         if inputs := inputs_of(self._work.graph, self._name):
-            remote.push(self._tree, inputs)
+            done = dvc.call(self._tree, "push", "--no-run-cache", "--quiet", *inputs)
+            if done.returncode != 0:
+                why = dvc.last_line(done.stderr)
+                raise DependencyDown(f"the DVC remote did not take what {self._name} reads: {why}")
         name = remote_of(self._place.owner)
         try:
             push = ("push", "--quiet", "--force", name, f"{order.commit}:{order.ref}")
@@ -125,22 +117,27 @@ class _Sender:
         attempts = Attempts(self._place.journals, self._place.reports, self._name)
         inbox, log = Inbox(self._exchange, order.mail, attempts.place), _Lines(attempts.log, self._say)
         with get_client(sync_client=True) as client:
-            made = self._submitted(client, order, attempt)
-            state, answer = self._watched(client, made, inbox, log)
-        if answer is None:
+            made = self._patiently(lambda: self._submitted(client, order, attempt))
+            watch = Watch(client, made)
+            try:
+                answer = self._watched(watch, order, inbox, log)
+            finally:
+                watch.give_up()
+        if answer is None or answer.result.state == "stopped":
             if self._work.cancel.is_set():
-                return self._stopped()
-            self._say(f"{self._name}: the worker was lost: {state.message or state.name}")
+                return StageResult(self._name, "stopped", reason=STOPPED, exit_code=Preempted.exit_code)
+            if watch.state.name in ("Cancelling", "Cancelled"):
+                return StageResult(self._name, "failed", reason="somebody cancelled it in Prefect", exit_code=1)
+            why = "it was asked to end" if answer else watch.state.message or watch.state.name
+            self._say(f"{self._name}: the worker was lost: {why}")
             return None
-        if answer.result.state == "stopped":
-            return self._stopped() if self._work.cancel.is_set() else None
         if answer.result.state not in ("ran", "cached"):
             return answer.result
-        self._keep(order, answer)
+        self._patiently(lambda: take(self._work, order, answer))
+        if answer.scratch.startswith("checkpoints/"):
+            with suppress(DependencyDown):  # nobody needs it any more, and it can lie there
+                self._exchange.remove(answer.scratch)
         return replace(answer.result, state="ran")
-
-    def _stopped(self) -> StageResult:
-        return StageResult(self._name, "stopped", reason=STOPPED, exit_code=Preempted.exit_code)
 
     def _submitted(self, client: SyncPrefectClient, order: Order, attempt: int) -> UUID:
         try:
@@ -151,54 +148,48 @@ class _Sender:
                 f"`preflow worker --pool {self._pool}`, or leave {self._name} out of `pools`"
             ) from None
         made = client.create_flow_run_from_deployment(
-            deployment, parameters={"order": order.as_json()}, name=f"{order.run}/{order.stage}-{attempt}"
+            deployment,
+            parameters={"order": order.as_json()},
+            name=f"{order.run}/{order.stage}-{attempt}",
+            idempotency_key=order.mail,  # an answer that was lost makes no second one
         )
-        if not workers.online(self._pool):
-            self._say(f"{self._name}: waits for a worker of pool {self._pool}; none is up just now")
+        with suppress(DependencyDown):
+            if not workers.online(self._pool):
+                self._say(f"{self._name}: waits for a worker of pool {self._pool}; none is up just now")
         return made.id
 
-    def _watched(
-        self, client: SyncPrefectClient, made: UUID, inbox: Inbox, log: "_Lines"
-    ) -> tuple[State[Any], Answer | None]:
-        """Its last state and what it answered, None where that never came; what it says is passed on meanwhile."""
-        watch = Watch(client, made)
+    def _watched(self, watch: Watch, order: Order, inbox: Inbox, log: "_Lines") -> Answer | None:
+        """What it answered, None where that never came; what it says is passed on meanwhile."""
+        asked = False
         while True:
-            if (answer := self._taken(inbox, log)) is not None or watch.is_over():
-                return watch.state, answer
-            watch.look(self._work.cancel.is_set())
+            stopping = self._work.cancel.is_set()
+            try:
+                if stopping and not asked:
+                    self._exchange.put(order.stop, b"")
+                    asked = True
+                told = inbox.take()
+                log.pass_on()
+                if told is not None or watch.is_over():
+                    return None if told is None else Answer.of(told)
+            except DependencyDown as error:
+                self._say(f"{self._name}: {error}; trying again")
+                if stopping and watch.is_over():
+                    return None
+            watch.look(stopping)
             time.sleep(_LOOK)
 
-    def _taken(self, inbox: Inbox, log: "_Lines") -> Answer | None:
-        try:
-            told = inbox.take()
-        except DependencyDown as error:
-            self._say(f"{self._name}: {error}; trying again")
-            return None
-        log.pass_on()
-        return None if told is None else Answer.of(told)
-
-    def _keep(self, order: Order, answer: Answer) -> None:
-        """Bring what the worker made, and have DVC take it.
-
-        Raises:
-            PreflowError: it is not what this run would have made.
-        """
-        path, _, text = answer.cached.partition("\n")
-        cache = dvc.cache(self._place.owner)
-        if len(Path(path).parts) != 3 or Path(path).is_absolute() or ".." in Path(path).parts:
-            raise PreflowError(f"the worker {answer.host} sent {path!r}, which is no entry of a run cache")
-        version = {"commit": order.commit, "ref": order.ref, "entry": answer.entry}
-        remote.fetch_entry(self._place.owner, version, self._name, cache)
-        note = cache / "runs" / path
-        note.parent.mkdir(parents=True, exist_ok=True)
-        fresh = note.with_name(f".{note.name}.{os.getpid()}")
-        fresh.write_text(text, encoding="utf-8")
-        fresh.replace(note)
-        if not self._is_up_to_date() or dvc.entry(self._tree, self._name) != answer.entry:
-            raise DataRefused(
-                f"what {self._name} reads was changed here while {answer.host} worked at it, so its result counts for "
-                "nothing; run again"
-            )
+    def _patiently(self, what: Callable[[], T]) -> T:
+        """Do it, again and again where a service is away: they come back, and a stage is worth the wait."""
+        until = time.monotonic() + _PATIENCE
+        while True:
+            try:
+                return what()
+            except (DependencyDown, httpx.TransportError, PrefectHTTPStatusError) as error:
+                why = str(error).splitlines()[0] if str(error) else type(error).__name__
+                if self._work.cancel.is_set() or time.monotonic() > until:
+                    raise DependencyDown(why) from None
+                self._say(f"{self._name}: {why}; trying again")
+                self._work.cancel.wait(_AGAIN)
 
     def _clear(self, order: Order) -> None:
         """Nobody needs it any more. What cannot be reached now lies about, a few bytes each."""
@@ -217,8 +208,3 @@ class _Lines:
     def pass_on(self) -> None:
         if self._path.exists():
             self._seen = tail(self._path, self._seen, self._on_line)
-
-
-def _last(text: str) -> str:
-    lines = text.strip().splitlines() or ["no reason given"]
-    return lines[-1].removeprefix("ERROR: ")

@@ -9,7 +9,10 @@ import signal
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+
+import psutil
 
 from flows import server
 from flows.pools import workers
@@ -48,10 +51,21 @@ def serve(root: Path, pool: str, cancel: threading.Event, say: Callable[[str], N
             while worker.poll() is None and not cancel.wait(1.0):
                 pass
         finally:
+            below = _below(worker.pid)
             end_group(worker, GRACE)
+            for left in below:  # a stage that has outlived its time, and its worker
+                with suppress(psutil.Error):
+                    left.kill()
         if not cancel.is_set():
             say("the worker's process has ended; starting it again")
             cancel.wait(_AGAIN)
+
+
+def _below(pid: int) -> list[psutil.Process]:
+    try:
+        return psutil.Process(pid).children(recursive=True)
+    except psutil.NoSuchProcess:
+        return []
 
 
 def _environ(root: Path) -> dict[str, str]:
@@ -68,15 +82,27 @@ def _take(pool: str) -> None:
     """In a process of its own: SIGTERM has it take no further stage, and end when the one at work has ended."""
     import asyncio
 
+    import httpx
     from prefect.workers.process import ProcessWorker
 
     worker = ProcessWorker(work_pool_name=pool, name=f"{platform.node()}-{os.getpid()}", limit=1)
     ask, ending = worker.get_and_submit_flow_runs, threading.Event()
-    signal.signal(signal.SIGTERM, lambda *_: ending.set())
+
+    def end(*_: object) -> None:
+        ending.set()
+        for stage in psutil.Process().children(recursive=True):  # Prefect starts them in sessions of their own
+            with suppress(psutil.Error):
+                if "prefect" in " ".join(stage.cmdline()):
+                    stage.terminate()
+
+    signal.signal(signal.SIGTERM, end)
 
     async def submit() -> list[object]:
-        if not ending.is_set():
-            return list(await ask())
+        try:
+            if not ending.is_set():
+                return list(await ask())
+        except httpx.TransportError:  # after some of them Prefect would end the worker, and the stage below it
+            return []
         if not worker.limiter.borrowed_tokens:
             os._exit(0)
         return []

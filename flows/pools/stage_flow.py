@@ -7,7 +7,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -17,10 +17,11 @@ from prefect import flow, runtime
 from prefect.client.orchestration import get_client
 from prefect.concurrency.sync import concurrency
 from prefect.exceptions import ObjectNotFound
-from prefect.states import Completed, Crashed, Failed, State
+from prefect.states import Cancelled, Completed, Crashed, Failed, State
 
+from flows import guards
 from flows.environment import set_defaults
-from flows.pools.exchange import exchange_of
+from flows.pools.exchange import Exchange, exchange_of
 from flows.pools.mail import Outbox
 from flows.pools.orders import FLOW, Answer, Order
 from flows.pools.stage_work import Attempt
@@ -32,7 +33,7 @@ from tasks.outcome import StageResult
 _LENT = 60.0  # seconds after which Prefect takes back the slot of a stage that was killed
 _POST = 5.0  # seconds between two parcels
 _PATIENCE = 600.0  # seconds in which an exchange that is away may come back, before a stage's work is given up
-_ASK = 12  # parcels after which to ask whether the run that wants the stage still goes on
+_ASK = 12  # parcels after which to ask whether the run that wants the stage still goes on, and wants it of us
 
 
 @flow(name=FLOW, persist_result=False, retries=0)
@@ -44,26 +45,28 @@ def stage(order: dict[str, Any]) -> State[Any]:
     """
     set_defaults()
     this, root = Order(**order), Path(os.environ[CHECKOUT])
-    cancel = threading.Event()
+    cancel, own = threading.Event(), str(runtime.flow_run.get_id())
     slot = concurrency(
         slot_of(os.environ), occupy=1, lease_duration=_LENT, strict=True, raise_on_lease_renewal_failure=False
     )
-    with _heeding(cancel), slot:
+    # Prefect's slot can be seen and waited for; it is lent anew where the server is away, and this lock is not.
+    with _heeding(cancel), slot, guards.held(home(root) / "slot.lock", this.stage, wait=True):
         print(f"{this.stage} of run {this.run}: begins", file=sys.stderr, flush=True)
         exchange = exchange_of(root)
         sources = {"journal": home(root) / "journal" / this.run, "reports": home(root) / "reports" / this.run}
         post = Outbox(exchange, this.mail, sources)
-        attempt = Attempt(root, this, exchange, str(runtime.flow_run.get_id()), cancel)
+        attempt = Attempt(root, this, exchange, own, cancel)
         try:
-            with _courier(post, lambda: _wanted(this.flow_run), cancel):
+            with _courier(post, exchange, this, own, cancel):
                 answer = attempt.do()
         except PreflowError as error:
             answer = Answer(StageResult(this.stage, "failed", 0.0, str(error), error.exit_code), platform.node())
         except Exception as error:  # a bug of ours: sent again, it would be met again
             reason = f"{type(error).__name__}: {error}"
             answer = Answer(StageResult(this.stage, "failed", 0.0, reason, 1), platform.node())
-        if not _is_running():
+        if not _goes_on(own):  # one that was frozen or cut off has been given up
             return Crashed(message="somebody else has the stage by now; what this attempt made is not handed over")
+        asked = _is_asked_to_stop(exchange, this)
         _deliver(post, answer)
         if answer.entry:
             attempt.forget()
@@ -73,7 +76,9 @@ def stage(order: dict[str, Any]) -> State[Any]:
     print(f"{this.stage} of run {this.run}: {result.state} {result.reason}".rstrip(), file=sys.stderr, flush=True)
     if result.state in ("ran", "cached"):
         return Completed(message=f"{result.state} on {answer.host}")
-    return (Crashed if result.state == "stopped" else Failed)(message=result.reason)
+    if result.state == "stopped":
+        return (Cancelled if asked else Crashed)(message=result.reason)
+    return Failed(message=result.reason)
 
 
 def _deliver(post: Outbox, answer: Answer) -> None:
@@ -100,17 +105,19 @@ def _heeding(cancel: threading.Event) -> Iterator[None]:
 
 
 @contextmanager
-def _courier(post: Outbox, wanted: Callable[[], bool], cancel: threading.Event) -> Iterator[None]:
-    """Send what the stage says while it works; where its run is over, stop it."""
+def _courier(post: Outbox, exchange: Exchange, order: Order, own: str, cancel: threading.Event) -> Iterator[None]:
+    """Send what the stage says while it works; stop it where its run says so, is over, or has given this attempt up."""
     over = threading.Event()
 
     def work() -> None:
         count = 0
         while not over.wait(_POST):
-            with suppress(DependencyDown):  # the next one has it
-                post.post()
             count += 1
-            if count % _ASK == 0 and not wanted():
+            with suppress(DependencyDown, OSError):  # the next one has it
+                post.post()
+                if _is_asked_to_stop(exchange, order):
+                    cancel.set()
+            if count % _ASK == 0 and not (_goes_on(order.flow_run) and _goes_on(own)):
                 cancel.set()
 
     courier = threading.Thread(target=work, daemon=True)
@@ -122,15 +129,15 @@ def _courier(post: Outbox, wanted: Callable[[], bool], cancel: threading.Event) 
         courier.join()
 
 
-def _wanted(flow_run: str) -> bool:
-    """Whether the run that sent the stage goes on, as far as Prefect can tell."""
+def _is_asked_to_stop(exchange: Exchange, order: Order) -> bool:
+    with suppress(DependencyDown):
+        return exchange.get(order.stop) is not None
+    return False
+
+
+def _goes_on(flow_run: str) -> bool:
+    """As far as Prefect can tell."""
     state = _state(flow_run)
-    return state is None or not state.is_final()
-
-
-def _is_running() -> bool:
-    """Whether this flow run is still what Prefect takes for the stage: one that was frozen may have been given up."""
-    state = _state(str(runtime.flow_run.get_id()))
     return state is None or not state.is_final()
 
 

@@ -2,9 +2,11 @@
 
 import platform
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from ruamel.yaml import YAML
 
@@ -21,6 +23,7 @@ from tasks.journal import home
 from tasks.outcome import StageResult
 
 _LOOK = 2.0  # seconds between two looks for a new checkpoint
+_EVEN_SO = 30  # looks after which what has grown is sent without one: what a judge has said is paid for
 
 
 class Attempt:
@@ -29,7 +32,6 @@ class Attempt:
     def __init__(self, root: Path, order: Order, exchange: Exchange, name: str, cancel: threading.Event) -> None:
         """`root` is the worker's checkout; `name` tells this attempt from all others."""
         self._root, self._order, self._exchange, self._name, self._cancel = root, order, exchange, name, cancel
-        self._mirror: Mirror | None = None
         self._scratch: Path | None = None
 
     def do(self) -> Answer:
@@ -45,11 +47,11 @@ class Attempt:
             restore(tree, graph, order.stage)
             key = stage_key(graph.stages[order.stage], tree)
             self._scratch = home(self._root) / "scratch" / f"{order.stage}-{key[:16]}"
-            self._mirror = Mirror(self._exchange, self._scratch, self._name)
+            mirror = Mirror(self._exchange, self._scratch, self._name)
             place = Place(home(self._root), tree, order.run)
-            if self._mirror.restore():
+            if mirror.restore():
                 _mark_cut_short(place, order.stage)
-            with _mirrored(self._mirror):
+            with _mirrored(mirror):
                 result = run_stage(
                     place,
                     order.stage,
@@ -58,16 +60,14 @@ class Attempt:
                     force=order.force,
                 )
             if result.state in ("ran", "cached"):
-                return _kept(tree, order.stage, result)
-            with suppress(DependencyDown):  # then who goes on has the checkpoint before
-                self._mirror.push(whatever=True)
+                return replace(_kept(tree, order.stage, result), scratch=mirror.folder)
+            with suppress(DependencyDown, OSError):  # then who goes on has the checkpoint before
+                mirror.push(whatever=True)
             return Answer(result, platform.node())
 
     def forget(self) -> None:
-        """The run has the answer: nobody goes on with what the stage has saved."""
-        if self._mirror and self._scratch:
-            with suppress(DependencyDown):  # it can lie there
-                self._mirror.forget()
+        """The run has the answer, and removes what of it is in the exchange when it has the outputs too."""
+        if self._scratch:
             guards.forget(self._scratch)
 
     @contextmanager
@@ -99,7 +99,7 @@ def restore(tree: Path, graph: Graph, stage: str) -> None:
     """
     wanted = inputs_of(graph, stage)
     if wanted and (done := dvc.call(tree, "pull", "--no-run-cache", "--force", "--quiet", *wanted)).returncode != 0:
-        raise DependencyDown(f"the DVC remote did not give what {stage} reads: {_last(done.stderr)}")
+        raise DependencyDown(f"the DVC remote did not give what {stage} reads: {dvc.last_line(done.stderr)}")
 
 
 def inputs_of(graph: Graph, stage: str) -> list[str]:
@@ -119,9 +119,11 @@ def _mirrored(mirror: Mirror) -> Iterator[None]:
     over = threading.Event()
 
     def look() -> None:
+        count = 0
         while not over.wait(_LOOK):
-            with suppress(DependencyDown):  # the next one may be taken
-                mirror.push()
+            count += 1
+            with suppress(DependencyDown, OSError):  # the next one may be taken
+                mirror.push(whatever=count % _EVEN_SO == 0)
 
     looker = threading.Thread(target=look, daemon=True)
     looker.start()
@@ -142,7 +144,7 @@ def _mark_cut_short(place: Place, stage: str) -> None:
 def _kept(tree: Path, stage: str, result: StageResult) -> Answer:
     """Send the outputs to the DVC remote, and take down what dvc.lock and the run cache say of them."""
     if (done := dvc.call(tree, "push", "--no-run-cache", "--quiet", stage)).returncode != 0:
-        raise DependencyDown(f"the DVC remote did not take what {stage} made: {_last(done.stderr)}")
+        raise DependencyDown(f"the DVC remote did not take what {stage} made: {dvc.last_line(done.stderr)}")
     entry = dvc.entry(tree, stage)
     return Answer(result, platform.node(), entry, _run_cache(dvc.cache(tree) / "runs", entry))
 
@@ -150,14 +152,19 @@ def _kept(tree: Path, stage: str, result: StageResult) -> Answer:
 def _run_cache(folder: Path, entry: str) -> str:
     """DVC's own note of the stage in its run cache: path and text."""
     (wanted,) = YAML(typ="safe").load(entry).values()
-    md5s = [one["md5"] for kind in ("deps", "outs") for one in wanted.get(kind) or ()]
+    first = str(wanted["outs"][0]["md5"])
     for path in folder.glob("*/*/*"):
         text = path.read_text(encoding="utf-8")
-        if all(md5 in text for md5 in md5s) and YAML(typ="safe").load(text).get("cmd") == wanted["cmd"]:
+        if first in text and _same(YAML(typ="safe").load(text), wanted):
             return f"{path.relative_to(folder).as_posix()}\n{text}"
     raise PreflowError(f"DVC's run cache in {folder} has nothing of this stage; it can not be handed over")
 
 
-def _last(text: str) -> str:
-    lines: Sequence[str] = text.strip().splitlines() or ["no reason given"]
-    return lines[-1].removeprefix("ERROR: ")
+def _same(note: Mapping[str, Any], entry: Mapping[str, Any]) -> bool:
+    """Whether both are of one command, with the same parameters, inputs and outputs."""
+    files = all(_digests(note, kind) == _digests(entry, kind) for kind in ("deps", "outs"))
+    return files and all(note.get(kind) == entry.get(kind) for kind in ("cmd", "params"))
+
+
+def _digests(noted: Mapping[str, Any], kind: str) -> dict[str, str]:
+    return {one["path"]: one["md5"] for one in noted.get(kind) or ()}

@@ -1,12 +1,12 @@
 """A stage's flow run as its run sees it in Prefect, from the order to the end."""
 
 import time
-from contextlib import suppress
 from typing import Any
 from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient
-from prefect.states import Cancelled, Cancelling, Crashed, State
+from prefect.exceptions import ObjectNotFound
+from prefect.states import Cancelled, Crashed, State
 
 from flows.pools.serving import GRACE
 
@@ -21,31 +21,42 @@ class Watch:
         self._client, self._flow_run = client, flow_run
         self.state: State[Any] = Crashed(message="Prefect never told of it")
         self._claimed: float | None = None
-        self._asked: float | None = None
+        self._stopping: float | None = None
         self._over: float | None = None
 
-    def look(self, cancel: bool) -> None:
-        """Ask how it is; have it end where `cancel` says so, or where its worker has claimed it and was lost then."""
+    def look(self, stopping: bool) -> None:
+        """Ask how it is. One that nobody has begun is cancelled where `stopping`, and lost where its worker was."""
         now = time.monotonic()
-        with suppress(Exception):
+        self._stopping = (self._stopping or now) if stopping else None
+        try:
             self.state = self._client.read_flow_run(self._flow_run).state or self.state
             if self.state.is_final():
                 self._over = self._over or now
-                return
+            elif stopping and self.state.is_scheduled():
+                self._set(Cancelled())
             self._claimed = (self._claimed or now) if self.state.is_pending() else None
             if self._claimed and now - self._claimed > _BEGUN:
                 # It has sent no sign of life yet, without which Prefect waits for none.
                 self._set(Crashed(message=f"claimed by a worker and not begun for {_BEGUN:.0f} s"))
-            if cancel and self._asked is None:
-                self._set(Cancelled() if self.state.is_scheduled() else Cancelling())
-                self._asked = now
+        except ObjectNotFound:
+            self.state, self._over = Crashed(message="Prefect does not know it any more"), self._over or now
+        except Exception:  # it is away: of whatever kind, the next look may be better
+            return
 
     def is_over(self) -> bool:
         """Whether nothing of it is to be expected any more."""
         now = time.monotonic()
         if self._over is not None:
             return now - self._over > _LAST
-        return self._asked is not None and now - self._asked > GRACE
+        return self._stopping is not None and now - self._stopping > GRACE
+
+    def give_up(self) -> None:
+        """Nobody listens to it any more."""
+        if not self.state.is_final():
+            try:
+                self._set(Cancelled())
+            except Exception:  # the worker asks by itself, too
+                return
 
     def _set(self, state: State[Any]) -> None:
         self._client.set_flow_run_state(self._flow_run, state, force=True)

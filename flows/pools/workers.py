@@ -84,7 +84,7 @@ def _watch_over_stages(url: str) -> None:
             "posture": "Proactive",
             "match": {"prefect.resource.id": "prefect.flow-run.*"},
             "match_related": {"prefect.resource.role": "flow", "prefect.resource.name": FLOW},
-            "after": ["prefect.flow-run.heartbeat"],
+            "after": ["prefect.flow-run.Running", "prefect.flow-run.heartbeat"],
             "expect": [
                 "prefect.flow-run.heartbeat",
                 *(f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed")),

@@ -45,7 +45,7 @@ def test_another_host_has_what_the_last_checkpoint_needs(tmp_path: Path, exchang
     assert not mirror.push(), "not before the next checkpoint"
     step(one, 2)
     assert mirror.push()
-    assert Mirror(exchange, scratch(two), "b").restore() == 2
+    assert Mirror(exchange, scratch(two), "b").restore()
     assert files(two) == files(one)
 
 
@@ -60,7 +60,7 @@ def test_what_is_no_longer_needed_is_removed_there_too(tmp_path: Path, exchange:
     step(tmp_path, 2)
     mirror.push()
     assert set(exchange.names(f"checkpoints/{KEY}/a")) & first == {"index.json"}
-    mirror.forget()
+    exchange.remove(mirror.folder)
     assert exchange.names(f"checkpoints/{KEY}") == []
 
 
@@ -71,7 +71,7 @@ def test_the_furthest_attempt_counts_over_all_that_a_stage_trains(tmp_path: Path
     for folder, number in (("checkpoints-top", 8), ("checkpoints-top", 7), ("checkpoints-random", 4)):
         step(far, number, folder)
     Mirror(exchange, scratch(far), "a").push()
-    assert Mirror(exchange, scratch(here), "b").restore() == 12
+    assert Mirror(exchange, scratch(here), "b").restore()
     assert files(here) == files(far)
 
 
@@ -81,7 +81,7 @@ def test_what_lies_here_and_is_as_far_stays(tmp_path: Path, exchange: Exchange) 
     Mirror(exchange, scratch(one), "a").push()
     step(two, 3)
     (scratch(two) / "own").write_text("here")
-    assert Mirror(exchange, scratch(two), "b").restore() == 0
+    assert Mirror(exchange, scratch(two), "b").restore() is False
     assert (scratch(two) / "own").exists()
 
 
@@ -93,12 +93,36 @@ def test_one_that_was_damaged_is_passed_over(tmp_path: Path, exchange: Exchange)
     Mirror(exchange, scratch(two), "b").push()
     largest = max((tmp_path / "exchange" / "checkpoints" / KEY / "b").iterdir(), key=lambda path: path.stat().st_size)
     largest.write_bytes(largest.read_bytes()[:-1] + b"!")
-    assert Mirror(exchange, scratch(here), "c").restore() == 1
+    assert Mirror(exchange, scratch(here), "c").restore()
     assert files(here) == files(one)
 
 
 def test_an_index_cannot_write_elsewhere(tmp_path: Path, exchange: Exchange) -> None:
-    index = {"files": {"../evil": {"bytes": 0, "sha256": "0"}}, "reached": 5}
+    index = {"files": {"../evil": {"bytes": 0, "sha256": "0"}}, "reached": [5, 0]}
     exchange.put(f"checkpoints/{KEY}/a/index.json", json.dumps(index).encode())
     with pytest.raises(PreflowError, match="which no stage of ours keeps"):
         Mirror(exchange, scratch(tmp_path), "b").restore()
+
+
+def test_what_a_judge_has_said_is_kept_without_a_checkpoint_and_in_whole_lines(
+    tmp_path: Path, exchange: Exchange
+) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    scratch(one).mkdir(parents=True)
+    replies = scratch(one) / "replies.jsonl"
+    replies.write_text("a long line\n" * 200_000 + "half a li")  # beyond any size up to which files might be copied
+    mirror = Mirror(exchange, scratch(one), "a")
+    assert not mirror.push()
+    assert mirror.push(whatever=True)
+    assert not mirror.push(whatever=True), "nothing has grown"
+    with replies.open("a") as file:
+        file.write("ne\n")
+    assert Mirror(exchange, scratch(two), "b").restore()
+    assert (scratch(two) / "replies.jsonl").read_text() == "a long line\n" * 200_000
+
+
+def test_a_kill_in_the_middle_of_sending_leaves_nothing_that_holds_the_disk(tmp_path: Path, exchange: Exchange) -> None:
+    left = scratch(tmp_path).with_name(f".frozen-{KEY}-0a1b2c3d")
+    left.mkdir(parents=True)
+    Mirror(exchange, scratch(tmp_path), "a")
+    assert not left.exists()

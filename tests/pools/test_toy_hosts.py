@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from flows.prefect_api import ask
@@ -29,6 +30,10 @@ def hosts(tmp_path: Path, api: str) -> Hosts:
     git(project, "commit", "-qam", "pools")
     hosts.publish(project)
     return hosts
+
+
+def _is_stage(process: psutil.Process, name: str) -> bool:
+    return process.cmdline()[:3] == ["python", "stage.py", name]
 
 
 def _goes_on(flow_run: dict[str, Any]) -> bool:
@@ -76,8 +81,10 @@ def test_a_worker_that_is_ended_hands_its_stage_on(hosts: Hosts) -> None:
     here, there, other = hosts.host("here"), hosts.host("there"), hosts.host("other")
     with hosts.worker(there, "gpu") as worker, hosts.started(here, "run", "--set", "rl.mode=hang") as run:
         until(lambda: "rl works" in said(there).read_text(), said(there).read_text)
+        (stage,) = (one for one in psutil.Process(worker.pid).children(recursive=True) if _is_stage(one, "rl"))
         worker.terminate()
         assert worker.wait() == 0, said(there).read_text()
+        assert not stage.is_running() and "rl of run" in said(there).read_text().splitlines()[-1]
         with hosts.worker(other, "gpu"):
             until(lambda: "rl works" in said(other).read_text(), said(here).read_text)
             run.terminate()
@@ -113,6 +120,18 @@ def test_what_cannot_be_sent_says_what_to_do(hosts: Hosts, pools: str, words: st
     done = hosts.typed(here, "run")
     assert done.returncode != 0
     assert words in done.stderr
+
+
+@pytest.mark.slow
+def test_what_is_to_run_again_runs_there_again(hosts: Hosts) -> None:
+    here, there = hosts.host("here"), hosts.host("there")
+    with hosts.worker(there, "gpu"):
+        assert hosts.typed(here, "run").returncode == 0
+        before = (here / "dvc.lock").read_bytes()
+        done = hosts.typed(here, "run", "--rerun")
+        assert done.returncode == 0, done.stderr
+    assert said(there).read_text().count("rl of run") == 4, "twice, beginning and end"
+    assert (here / "dvc.lock").read_bytes() == before
 
 
 @pytest.mark.slow
