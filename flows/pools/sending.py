@@ -118,11 +118,12 @@ class _Sender:
         inbox, log = Inbox(self._exchange, order.mail, attempts.place), _Lines(attempts.log, self._say)
         with get_client(sync_client=True) as client:
             made = self._patiently(lambda: self._submitted(client, order, attempt))
-            watch = Watch(client, made)
+            watch, answer = Watch(client, made), None
             try:
                 answer = self._watched(watch, order, inbox, log)
             finally:
-                watch.give_up()
+                if answer is None:
+                    watch.give_up()
         if answer is None or answer.result.state == "stopped":
             if self._work.cancel.is_set():
                 return StageResult(self._name, "stopped", reason=STOPPED, exit_code=Preempted.exit_code)
