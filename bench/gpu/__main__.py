@@ -16,6 +16,7 @@ verdicts are.
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -55,6 +56,7 @@ def main() -> None:
     if rehearse:
         print(f"{REHEARSING}\n{_why(here)}\n")
     setting, kept = (REHEARSAL, records.REHEARSED) if rehearse else (GPU, records.RESULTS)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the part that runs is ended, too
     failed = measure(chosen, setting, kept, f"{here['card'] or machine()}, torch {here['torch']}")
     show(setting, kept)
     if rehearse:

@@ -122,11 +122,14 @@ FIGURES = ("loss", "grad_norm", "kl", "reward", "logprob", "explained_variance",
 def watched(
     stage: str, training: Training, device: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[Watched, set[str]]:
-    """What a stage logs of its steps, by name, and the kinds of device that its forward passes ran on."""
+    """What a stage logs of its steps, by name, and the kinds of device that its linear layers ran on.
+
+    Norms do not count: they are tried on the processor when a model is read, wherever it goes then.
+    """
     monkeypatch.setattr(distributed, "own_device", lambda: torch.device(device))
     used: set[str] = set()
     hook = torch.nn.modules.module.register_module_forward_hook(
-        lambda module, given, found: used.add(found.device.type) if isinstance(found, torch.Tensor) else None
+        lambda module, given, found: used.add(found.device.type) if isinstance(module, torch.nn.Linear) else None
     )
     log = Recorder()
     folder.mkdir()
