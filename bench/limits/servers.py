@@ -26,13 +26,12 @@ class Running:
     clock: Clock
 
     def sql(self, database: str, *statements: str) -> list[tuple[Any, ...]]:
-        """What the last statement finds; all of them are one transaction."""
+        """What the last statement finds; all of them are one transaction, in which no foreign key is looked up."""
         import psycopg2
 
-        password = SECRETS[f"{database.upper()}_DB_PASSWORD"]
-        where = {"host": "127.0.0.1", "port": self.postgres.port, "dbname": database, "user": database}
-        with psycopg2.connect(**where, password=password) as connection, connection.cursor() as cursor:
-            for statement in statements:
+        where = {"host": "127.0.0.1", "port": self.postgres.port, "dbname": database, "user": "postgres"}
+        with psycopg2.connect(**where, password=self.postgres.password) as connection, connection.cursor() as cursor:
+            for statement in ("set local session_replication_role = replica", *statements):
                 cursor.execute(statement)
             found: list[tuple[Any, ...]] = cursor.fetchall() if cursor.description else []
             return found
@@ -61,7 +60,7 @@ def serving(service: str) -> Iterator[Running]:
             sh(DEPLOY / "postgres" / "databases.sh", env=postgres.environ() | passwords)
             own = folder / "server"
             own.mkdir()
-            native = Native(own, *ports)
+            native = Native(own, *ports, patience=900.0)
             native.once(f"{service}-upgrade")
             with native.serving(service):
                 found = native.environ("worker").items()

@@ -75,6 +75,8 @@ class Native:
     """Port."""
     mlflow: int
     prefect: int
+    patience: float = 180.0
+    """Seconds for a service to become healthy."""
 
     @property
     def services(self) -> dict[str, Any]:
@@ -129,7 +131,7 @@ class Native:
     def _wait(self, service: str) -> None:
         check = [sys.executable, *self.services[service]["healthcheck"]["test"][2:-1]]
         check.append(self.here(self.services[service]["healthcheck"]["test"][-1]))
-        deadline = time.monotonic() + 180
+        deadline = time.monotonic() + self.patience
         while subprocess.run(check, capture_output=True, check=False).returncode != 0:
             assert time.monotonic() < deadline, (self.folder / f"{service}.log").read_text()[-3000:]
             time.sleep(0.5)
