@@ -25,12 +25,10 @@ def power(found: Mapping[int, float]) -> float | None:
 
 
 def grown(found: Mapping[int, float], size: float) -> float:
-    """The measure at a size beyond the largest, if it goes on growing as between the two largest.
-
-    What grew by less than half the size is mostly start-up still, and is taken to stay as it is.
-    """
-    largest = max(found)
-    return found[largest] * (size / largest) ** (power(found) or 0.0)
+    """The measure at a size beyond the largest, on the straight line through the two largest, which start-up does not
+    bend; what has not grown stays as it is."""
+    (small, less), (large, more) = list(found.items())[-2:]
+    return more + max(0.0, more - less) / (large - small) * (size - large)
 
 
 def part_lines(by: str, record: Record) -> list[str]:

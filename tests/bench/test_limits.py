@@ -39,10 +39,10 @@ def test_sizes_that_are_kept_stay(tmp_path: Path) -> None:
 
 
 def test_a_measure_grows_as_between_the_two_largest_sizes() -> None:
-    found = {10: 1.0, 100: 1.0, 1000: 100.0}
-    assert power(found) == pytest.approx(2)
-    assert grown(found, 10_000) == pytest.approx(10_000)
-    assert power({10: 1.0}) is None and grown({10: 1.0}, 1000) == 1.0
+    assert power({10: 7.0, 100: 1.0, 1000: 100.0}) == pytest.approx(2)
+    assert power({10: 1.0}) is None
+    assert grown({10: 7.0, 100: 1.5, 1000: 6.0}, 10_000) == pytest.approx(6.0 + 9 * 5.0)
+    assert grown({10: 1.0, 100: 0.9}, 10_000) == 0.9
 
 
 def test_of_a_further_row_start_up_is_no_part() -> None:
