@@ -5,6 +5,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from bench.kills.victims import gone, living
 from bench.orchestration.__main__ import PREFLOW
 from bench.orchestration.watch import environ
 from flows import profiles
@@ -39,6 +40,9 @@ SHORT: dict[str, Any] = {
 
 def clone(place: Path) -> None:
     """A fresh one at `place`, with the short settings committed."""
+    gone(
+        list(living(place)), 60.0
+    )  # who tells MLflow of a run that was killed may be at it still, and would write there
     shutil.rmtree(place, ignore_errors=True)
     place.parent.mkdir(parents=True, exist_ok=True)
     git(ROOT, "clone", "-q", str(ROOT), str(place))
