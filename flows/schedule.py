@@ -76,16 +76,14 @@ def create(root: Path, order: "Order", slots: Slots, notify: str) -> dict[str, A
     Raises:
         ConfigError: its name or slots cannot be.
     """
-    from prefect.client.schemas.actions import DeploymentScheduleCreate, WorkPoolCreate
-    from prefect.exceptions import ObjectAlreadyExists
+    from prefect.client.schemas.actions import DeploymentScheduleCreate
 
     if order.name and not _NAME.fullmatch(order.name):
         raise ConfigError(f"{order.name!r} is no name: a schedule has one of letters, digits and `. _ = + -`")
     schedule, pool = slots.schedule(), pool_of(root)
     parameters = {"profile": order.profile, "settings": [*order.settings], "watch": [*order.watch]}
     with connected() as client:
-        with suppress(ObjectAlreadyExists):
-            client.create_work_pool(WorkPoolCreate(name=pool, type="process", base_job_template=_template()))
+        make_pool(client, pool)
         deployment = client.create_deployment(
             client.create_flow_from_name(FLOW),
             f"{order.key}@{project_id(root)}",
@@ -183,7 +181,12 @@ def _period(text: str) -> timedelta:
     return timedelta(**{units[text[-1]]: int(text[:-1])})
 
 
-def _template() -> dict[str, Any]:
+def make_pool(client: Any, name: str) -> None:
+    """A work pool of type process, where there is none of this name."""
+    from prefect.client.schemas.actions import WorkPoolCreate
+    from prefect.exceptions import ObjectAlreadyExists
     from prefect.workers.process import ProcessWorker
 
-    return dict(ProcessWorker.get_default_base_job_template())
+    template = dict(ProcessWorker.get_default_base_job_template())
+    with suppress(ObjectAlreadyExists):
+        client.create_work_pool(WorkPoolCreate(name=name, type="process", base_job_template=template))

@@ -60,7 +60,7 @@ class Graph:
 
     def makers(self, path: str) -> tuple[str, ...]:
         """The stages that write `path`, a folder that holds it, or something in it; in file order."""
-        return tuple(stage.name for stage in self.stages.values() if any(_overlap(path, out) for out in stage.outs))
+        return tuple(stage.name for stage in self.stages.values() if any(overlap(path, out) for out in stage.outs))
 
     def descendants(self, names: set[str]) -> set[str]:
         """`names` and every stage that reads, directly or not, what they write."""
@@ -203,5 +203,6 @@ def _inside(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder + "/")
 
 
-def _overlap(dep: str, out: str) -> bool:
+def overlap(dep: str, out: str) -> bool:
+    """Whether one of two paths is the other, or lies in it."""
     return _inside(dep, out) or _inside(out, dep)

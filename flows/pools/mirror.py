@@ -30,8 +30,9 @@ class Mirror:
 
     def __init__(self, exchange: Exchange, scratch: Path, attempt: str) -> None:
         self._exchange, self._scratch = exchange, scratch
-        self._stage = _of_stage(scratch)
-        self._folder = f"{self._stage}/{attempt}"
+        self.folder = f"checkpoints/{scratch.name}"
+        """Of the exchange, with what all attempts at the stage have left."""
+        self._own = f"{self.folder}/{attempt}"
         self._there: set[str] = set()
         self._sent: tuple[int, int] = (0, 0)
         for left in scratch.parent.glob(f".frozen-{scratch.name}-*"):  # by a kill; its links would hold the disk
@@ -54,13 +55,13 @@ class Mirror:
             wanted = {str(about["sha256"]) for about in files.values()}
             for name, about in files.items():
                 if about["sha256"] not in self._there:
-                    self._exchange.send(frozen / name, f"{self._folder}/{about['sha256']}")
+                    self._exchange.send(frozen / name, f"{self._own}/{about['sha256']}")
                     self._there.add(about["sha256"])
             reached = progress(frozen)
-        self._exchange.put(f"{self._folder}/{_INDEX}", json.dumps({"files": files, "reached": reached}).encode())
+        self._exchange.put(f"{self._own}/{_INDEX}", json.dumps({"files": files, "reached": reached}).encode())
         self._sent = now
         for old in self._there - wanted:
-            self._exchange.remove(f"{self._folder}/{old}")
+            self._exchange.remove(f"{self._own}/{old}")
         self._there &= wanted
         return True
 
@@ -77,15 +78,10 @@ class Mirror:
                 return True
         return False
 
-    @property
-    def folder(self) -> str:
-        """Of the exchange, with what all attempts have left."""
-        return self._stage
-
     def _others(self) -> list[tuple[tuple[int, int], str, dict[str, Any]]]:
         found = []
-        for attempt in self._exchange.names(self._stage):
-            data = self._exchange.get(f"{self._stage}/{attempt}/{_INDEX}")
+        for attempt in self._exchange.names(self.folder):
+            data = self._exchange.get(f"{self.folder}/{attempt}/{_INDEX}")
             try:
                 told = json.loads(data or b"")
                 steps, size = told["reached"]
@@ -104,7 +100,7 @@ class Mirror:
                 raise PreflowError(f"the exchange {self._exchange.url} names {name!r}, which no stage of ours keeps")
             target = draft / path
             target.parent.mkdir(parents=True, exist_ok=True)
-            there = self._exchange.fetch(f"{self._stage}/{attempt}/{about['sha256']}", target)
+            there = self._exchange.fetch(f"{self.folder}/{attempt}/{about['sha256']}", target)
             if not there or fingerprint(target) != about:
                 shutil.rmtree(draft)
                 return False
@@ -130,10 +126,6 @@ def _size(path: Path) -> int:
         return path.stat().st_size
     except FileNotFoundError:
         return 0
-
-
-def _of_stage(scratch: Path) -> str:
-    return f"checkpoints/{scratch.name}"
 
 
 @contextmanager

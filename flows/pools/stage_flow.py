@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -21,6 +21,7 @@ from prefect.states import Cancelled, Completed, Crashed, Failed, State
 
 from flows import guards
 from flows.environment import set_defaults
+from flows.pools.beside import now_and_then
 from flows.pools.exchange import Exchange, exchange_of
 from flows.pools.mail import Outbox
 from flows.pools.orders import FLOW, Answer, Order
@@ -104,29 +105,20 @@ def _heeding(cancel: threading.Event) -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-@contextmanager
-def _courier(post: Outbox, exchange: Exchange, order: Order, own: str, cancel: threading.Event) -> Iterator[None]:
+def _courier(
+    post: Outbox, exchange: Exchange, order: Order, own: str, cancel: threading.Event
+) -> AbstractContextManager[None]:
     """Send what the stage says while it works; stop it where its run says so, is over, or has given this attempt up."""
-    over = threading.Event()
 
-    def work() -> None:
-        count = 0
-        while not over.wait(_POST):
-            count += 1
-            with suppress(DependencyDown, OSError):  # the next one has it
-                post.post()
-                if _is_asked_to_stop(exchange, order):
-                    cancel.set()
-            if count % _ASK == 0 and not (_goes_on(order.flow_run) and _goes_on(own)):
+    def work(count: int) -> None:
+        with suppress(DependencyDown, OSError):  # the next one has it
+            post.post()
+            if _is_asked_to_stop(exchange, order):
                 cancel.set()
+        if count % _ASK == 0 and not (_goes_on(order.flow_run) and _goes_on(own)):
+            cancel.set()
 
-    courier = threading.Thread(target=work, daemon=True)
-    courier.start()
-    try:
-        yield
-    finally:
-        over.set()
-        courier.join()
+    return now_and_then(_POST, work)
 
 
 def _is_asked_to_stop(exchange: Exchange, order: Order) -> bool:

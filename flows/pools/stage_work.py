@@ -3,7 +3,7 @@
 import platform
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from flows import dvc, guards, worktrees
+from flows.pools.beside import now_and_then
 from flows.pools.exchange import Exchange
 from flows.pools.mirror import Mirror
 from flows.pools.orders import Answer, Order
@@ -18,7 +19,7 @@ from flows.releases_refs import QUIET, last_line, remote_of
 from flows.runner import Place, run_stage
 from flows.workspace import git
 from rlhf.errors import DependencyDown, PreflowError
-from tasks.graph import Graph, load_graph, stage_key
+from tasks.graph import Graph, load_graph, overlap, stage_key
 from tasks.journal import home
 from tasks.outcome import StageResult
 
@@ -106,32 +107,17 @@ def inputs_of(graph: Graph, stage: str) -> list[str]:
     """Outputs of other stages that a stage reads, or reads something of, as dvc.yaml has them."""
     deps = graph.stages[stage].deps
     outs = [out for other in graph.stages.values() for out in other.outs]
-    return [out for out in outs if any(_within(dep, out) or _within(out, dep) for dep in deps)]
+    return [out for out in outs if any(overlap(dep, out) for dep in deps)]
 
 
-def _within(path: str, folder: str) -> bool:
-    return path == folder or path.startswith(f"{folder}/")
-
-
-@contextmanager
-def _mirrored(mirror: Mirror) -> Iterator[None]:
+def _mirrored(mirror: Mirror) -> AbstractContextManager[None]:
     """Each new checkpoint goes to the exchange while the stage trains on."""
-    over = threading.Event()
 
-    def look() -> None:
-        count = 0
-        while not over.wait(_LOOK):
-            count += 1
-            with suppress(DependencyDown, OSError):  # the next one may be taken
-                mirror.push(whatever=count % _EVEN_SO == 0)
+    def look(count: int) -> None:
+        with suppress(DependencyDown, OSError):  # the next one may be taken
+            mirror.push(whatever=count % _EVEN_SO == 0)
 
-    looker = threading.Thread(target=look, daemon=True)
-    looker.start()
-    try:
-        yield
-    finally:
-        over.set()
-        looker.join()
+    return now_and_then(_LOOK, look)
 
 
 def _mark_cut_short(place: Place, stage: str) -> None:

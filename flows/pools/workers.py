@@ -11,7 +11,7 @@ from contextlib import suppress
 
 from flows.pools.orders import BEAT, FLOW, WINDOW
 from flows.prefect_api import ask
-from flows.schedule import connected
+from flows.schedule import connected, make_pool
 from rlhf.errors import DependencyDown, PreflowError
 
 CHECKOUT = "PREFLOW_CHECKOUT"
@@ -27,14 +27,11 @@ def register(pool: str, slot: str) -> None:
         PreflowError: there is such a pool, of another type than workers of ours are.
         DependencyDown: Prefect did not answer.
     """
-    from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate, WorkPoolCreate
+    from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
     from prefect.exceptions import ObjectAlreadyExists
-    from prefect.workers.process import ProcessWorker
 
     with connected() as client:
-        template = dict(ProcessWorker.get_default_base_job_template())
-        with suppress(ObjectAlreadyExists):
-            client.create_work_pool(WorkPoolCreate(name=pool, type="process", base_job_template=template))
+        make_pool(client, pool)
         kind = client.read_work_pool(pool).type
         if kind != "process":
             raise PreflowError(f"work pool {pool} is of type {kind}: its stages are started by what serves that type")
