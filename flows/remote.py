@@ -38,7 +38,7 @@ def fetch(root: Path, version: Mapping[str, Any], paths: Sequence[str], say: Cal
     with _checkout(root, f"fetch-{commit[:12]}", commit, cache) as tree:
         done = dvc.call(tree, "fetch", *wanted)
     if missing(cache, version, wanted):
-        last = (done.stderr.strip().splitlines() or ["the remote does not have it"])[-1].removeprefix("ERROR: ")
+        last = dvc.last_line(done.stderr)
         raise PreflowError(
             f"{shown} of {version['ref']} is neither in the DVC cache nor on a DVC remote ({last}); "
             "`dvc push` where it was made, or run it again"
@@ -79,7 +79,7 @@ def push(tree: Path, paths: Sequence[str] = ()) -> str:
     """
     name = _default(tree)
     if name and (done := dvc.call(tree, "push", "--quiet", *paths)).returncode != 0:
-        last = (done.stderr.strip().splitlines() or ["no reason given"])[-1].removeprefix("ERROR: ")
+        last = dvc.last_line(done.stderr)
         raise DependencyDown(f"the DVC remote {name} did not take everything: {last}")
     return name
 

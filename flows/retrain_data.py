@@ -61,7 +61,7 @@ def _refuse_foreign(file: Path, target: Path, brought: str) -> None:
 def _update_imports(root: Path) -> None:
     found = sorted(path.relative_to(root).as_posix() for path in (root / IMPORTS).rglob("*.dvc"))
     if found and (done := dvc.call(root, "update", "--quiet", *found)).returncode != 0:
-        last = (done.stderr.strip().splitlines() or ["no reason given"])[-1].removeprefix("ERROR: ")
+        last = dvc.last_line(done.stderr)
         raise DependencyDown(f"`dvc update` of {IMPORTS} failed: {last}")
 
 
