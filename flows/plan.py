@@ -9,15 +9,18 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
-from flows import plan_measured
+from flows import plan_measured, plan_time
 from flows.plan_card import Card
 from flows.plan_data import Facts, facts
+from flows.plan_flops import Work, work_of
 from flows.plan_sizes import sizes_of
 from flows.plan_stages import Need, module_of, need
+from flows.plan_time import Time
 from flows.plan_work import disk_of, tokens_of
-from rlhf.footprint import How, Sizes
+from rlhf.footprint import How, Sizes, Terms, total
 from tasks.graph import Graph, Stage
 
 KINDS = {"base": "corpus", "sft": "demonstrations", "rejection_sampling": "demonstrations"}
@@ -47,9 +50,14 @@ class Line:
     tokens: float
     """That the stage trains on or samples; 0: not known."""
     factor: float
-    """Measured over predicted, of earlier runs; 1: never measured."""
+    """Measured over predicted, of earlier runs, or counted over predicted; 1: neither."""
     kind: str
     """What it is measured together with."""
+    work: Work | None
+    """None: the number of its rows is not known."""
+    time: Time
+    timed: str
+    """What it is timed together with."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +74,8 @@ class Plan:
     """Of this machine's disk; None where the plan is for another machine."""
     assumed: list[str]
     """Kinds of data whose lengths nobody has measured yet."""
+    tflops: float | None
+    """Rate of the card that was named; None: none."""
 
     @property
     def fits(self) -> bool:
@@ -81,6 +91,10 @@ class _Situation:
     card: Card
     data: Mapping[str, Facts]
     """By kind."""
+    ratios: Mapping[str, float]
+    rates: Mapping[str, float]
+    tflops: float | None
+    counted: Mapping[str, Terms]
 
 
 def how_of(values: Mapping[str, Any], card: Card) -> How:
@@ -106,6 +120,8 @@ def plan(
     only: Collection[str] = (),
     here: bool = True,
     owner: Path | None = None,
+    tflops: float | None = None,
+    counted: Mapping[str, Terms] = MappingProxyType({}),
 ) -> Plan:
     """The plan of a graph with these settings (all of them, as `whole` gives them).
 
@@ -114,6 +130,8 @@ def plan(
         only: stages that are going to run; empty: all.
         here: whether it is this machine that they run on.
         owner: the project that keeps what was measured; `root`, where that is not a worktree.
+        tflops: rate of one card by its data sheet, for stages of which nothing was measured.
+        counted: bytes of training by stage, where they were counted (`flows.plan_exact`); in place of the formulas'.
 
     Raises:
         ConfigError: the model's sizes are not known here.
@@ -126,28 +144,36 @@ def plan(
         if (named := module_of(stage)) and (not only or name in only)
     ]
     data = {kind: facts(root, kind, values) for kind in {_kind(module) for _, module, _ in stages}}
-    about = _Situation(values, sizes_of(root, values["base"], shape), card, data)
-    lines = list(_lines(about, stages, plan_measured.ratios(owner or root)))
+    ratios, rates = plan_measured.ratios(owner or root), plan_measured.rates(owner or root)
+    about = _Situation(values, sizes_of(root, values["base"], shape), card, data, ratios, rates, tflops, counted)
+    lines = list(_lines(about, stages))
     assumed = sorted(kind for kind, found in data.items() if not found.measured)
     free = float(shutil.disk_usage(root).free) if here else None
-    return Plan(about.sizes, how_of(values, card), card, lines, sum(line.disk for line in lines), free, assumed)
+    disk = sum(line.disk for line in lines)
+    return Plan(about.sizes, how_of(values, card), card, lines, disk, free, assumed, tflops)
 
 
-def _lines(
-    about: _Situation, stages: Collection[tuple[Stage, str, str]], ratios: Mapping[str, float]
-) -> Iterator[Line]:
+def _lines(about: _Situation, stages: Collection[tuple[Stage, str, str]]) -> Iterator[Line]:
     """Of each stage, which comes with its module and section."""
     how = how_of(about.values, about.card)
     for stage, module, section in stages:
         data = about.data[_kind(module)]
         kind = plan_measured.key(module, about.sizes, how)
-        factor = ratios.get(kind, 1.0)
+        factor = about.ratios.get(kind, 1.0)
         found = need(stage, about.values, about.sizes, how, data.lengths)
         peak = _peak(about, found, factor)
+        if (terms := about.counted.get(stage.name)) is not None:  # what no formula says needs no correction
+            factor = total(terms) / total(found.moments["training"])
+            found = found.with_training(terms)
+            peak = about.card.libraries + found.peak
         fits = peak <= about.card.room
         change = "" if fits else _cheapest(about, stage, section, data, factor)
-        tokens = tokens_of(module, about.values[section], about.values, data)
-        yield Line(found, peak, fits, change, disk_of(module, about.sizes, how), tokens, factor, kind)
+        tokens = tokens_of(stage, module, about.values[section], about.values, data)
+        disk = disk_of(module, about.sizes, how)
+        work = work_of(stage, module, about.values[section], about.values, data, about.sizes, how)
+        timed = plan_time.key(kind, how, about.card, about.values["threads"])
+        time = plan_time.time_of(timed, work, about.rates, about.card, about.tflops)
+        yield Line(found, peak, fits, change, disk, tokens, factor, kind, work, time, timed)
 
 
 def _kind(module: str) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 
-from flows import plan_measured, profiles
+from flows import plan_measured, plan_time, profiles
 from flows.plan import Line, Plan, plan
 from flows.plan_card import GIB, card_of
 from flows.plan_stages import module_of
@@ -61,6 +61,7 @@ def remember(this: Run, costs: Mapping[str, Mapping[str, float]], ran: Collectio
             if took:  # torch counts its tensors on a GPU, the system all of a process
                 said = line.need.peak + (0.0 if found.card.gpu else found.card.libraries)
                 measured[line.kind] = (said, took * GIB)
+            measured |= plan_time.measured(line.timed, line.work, cost)
         plan_measured.keep(this.owner, measured)
 
 

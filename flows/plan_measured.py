@@ -1,4 +1,4 @@
-"""What stages took beside what was said of them, kept in `<home>/plan.json`; it corrects the next plan."""
+"""What stages took, memory and time, beside what was planned; kept in `<home>/plan.json`, it corrects the next plan."""
 
 import json
 import math
@@ -14,6 +14,8 @@ KEPT = 5
 """Newest measurements of a kind of stage."""
 TRUSTED = (0.5, 2.0)
 """A ratio beyond these says that something else was measured than was planned; it is kept and not gone by."""
+TIME = "time: "
+"""What the names of rates begin with: seconds by planned operations, sampled tokens, or stages (`flows.plan_time`)."""
 
 
 def key(module: str, sizes: Sizes, how: How) -> str:
@@ -27,12 +29,19 @@ def ratios(root: Path) -> dict[str, float]:
     found = {
         name: [ratio for one in some if TRUSTED[0] <= (ratio := one["measured"] / one["predicted"]) <= TRUSTED[1]]
         for name, some in kept(root).items()
+        if not name.startswith(TIME)
     }
     return {name: median(some) for name, some in found.items() if some}
 
 
+def rates(root: Path) -> dict[str, float]:
+    """Seconds for each unit of what was planned, the median of the newest."""
+    found = {name: some for name, some in kept(root).items() if name.startswith(TIME) and some}
+    return {name: median(one["measured"] / one["predicted"] for one in some) for name, some in found.items()}
+
+
 def kept(root: Path) -> dict[str, list[dict[str, float]]]:
-    """Bytes by `key`, oldest first; nothing of a file that is torn."""
+    """Bytes by `key`, seconds by rate, oldest first; nothing of a file that is torn."""
     try:
         found: dict[str, list[dict[str, float]]] = json.loads((home(root) / "plan.json").read_text("utf-8"))
         return {name: [one for one in some if one["predicted"] > 0] for name, some in found.items()}
@@ -41,7 +50,7 @@ def kept(root: Path) -> dict[str, list[dict[str, float]]]:
 
 
 def keep(root: Path, measured: Mapping[str, tuple[float, float]]) -> None:
-    """Add (predicted, measured) bytes by `key`."""
+    """Add (predicted, measured) bytes by `key`, or (planned, seconds) by rate."""
     found = kept(root)
     for name, (predicted, took) in measured.items():
         found[name] = [*found.get(name, []), {"predicted": predicted, "measured": took}][-KEPT:]

@@ -16,6 +16,14 @@ WINDOW = 16
 
 
 @dataclass(frozen=True)
+class Rows(Pass):
+    """A pass with what it is made of."""
+
+    rows: tuple[tuple[int, float, float], ...] = ()
+    """Number of a prompt, which rows share, and tokens of prompt and answer."""
+
+
+@dataclass(frozen=True)
 class Lengths:
     """Rows of a stage's data in tokens: the prompt, then the answer, or the answers that are compared."""
 
@@ -55,7 +63,7 @@ def largest(
     by_length: bool = False,
     together: bool = False,
     whole: bool = False,
-) -> Pass:
+) -> Rows:
     """The pass of highest `cost` among those of some batches.
 
     Args:
@@ -70,7 +78,7 @@ def largest(
 @lru_cache(maxsize=64)
 def _all(
     lengths: Lengths, batch_size: int, limit: int, by_length: bool, together: bool, whole: bool
-) -> frozenset[Pass]:
+) -> frozenset[Rows]:
     batches = _batches(lengths, batch_size, by_length)
     return frozenset(one for batch in batches for one in _passes(batch, limit, together, whole))
 
@@ -85,7 +93,7 @@ def _batches(lengths: Lengths, size: int, by_length: bool) -> Iterator[list[tupl
         yield from (some[first : first + size] for first in range(0, len(some), size))
 
 
-def _passes(batch: Sequence[tuple[float, ...]], limit: int, together: bool, whole: bool) -> Iterator[Pass]:
+def _passes(batch: Sequence[tuple[float, ...]], limit: int, together: bool, whole: bool) -> Iterator[Rows]:
     if together:
         sizes = [(len(row) - 1) * round(row[0] + max(row[1:])) for row in batch]
         parts = micro_batches(sizes, max(limit, *sizes))
@@ -100,5 +108,6 @@ def _passes(batch: Sequence[tuple[float, ...]], limit: int, together: bool, whol
         answers = sum(answer for _, answer in part)
         read = sum(batch[number][0] for number, _ in part) if whole else 0.0
         places = len(part) * max(batch[number][0] + answer for number, answer in part)
-        one = Pass(round(places), round(prompts + answers), round(answers + read), several=len(found) > 1)
+        rows = tuple((number, batch[number][0], answer) for number, answer in part)
+        one = Rows(round(places), round(prompts + answers), round(answers + read), len(found) > 1, rows)
         yield one if one.packed else replace(one, tokens=one.places)

@@ -4,27 +4,37 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
+from flows import plan_time
 from flows.costs import count
 from flows.plan import Line, Plan
 from flows.plan_card import GIB, RESERVE
+from flows.plan_exact import Exact
+from rlhf.footprint import total
 
 TERMS = ("weights", "moments", "gradients", "activations", "logits", "keys and values", "other models")
-LAST = ("peak", "when", "fits", "disk", "tokens", "last time")
+LAST = ("peak", "when", "fits", "disk", "tokens", "time", "last time")
 SHORT = {"keys and values": "cache", "other models": "others"}
 
 
-def lines(plan: Plan, seconds: Mapping[str, float], width: int) -> Iterator[str]:
-    """What a person reads; `seconds` are those of earlier runs by stage."""
+def lines(plan: Plan, seconds: Mapping[str, float], counted: Mapping[str, Exact], width: int) -> Iterator[str]:
+    """What a person reads; `seconds` are those of earlier runs by stage, `counted` what --exact says."""
     processes = f"{plan.card.count} processes, each " if plan.card.count > 1 else ""
     room = plan.card.room / GIB
     model = f"{count(plan.sizes.parameters)} weights, {plan.how.method}, {plan.how.dtype}"
     yield f"{model}, {processes}on {plan.card.name}; GiB at the peak, of {room:.3g} ({RESERVE:.0%} left free)"
     terms = [name for name in TERMS if any(line.need.terms.get(name, 0.0) > 0.005 * GIB for line in plan.lines)]
-    if width < 20 + 10 * (len(terms) + 5):
+    if width < 20 + 10 * (len(terms) + 6):
         terms = []
     header = ["stage", *(SHORT.get(name, name) for name in terms), *LAST]
     rows = [_row(line, terms, room, seconds.get(line.need.stage)) for line in plan.lines]
+    if counted:
+        header.insert(header.index("peak") + 1, "exact")
+        for row, line in zip(rows, plan.lines, strict=True):
+            row.insert(header.index("exact"), _difference(counted.get(line.need.stage)))
     yield from _aligned([header, *rows])
+    for name, one in counted.items():
+        if one.why:
+            yield f"{name} was not counted, its peak is the formulas': {one.why}"
     for line in plan.lines:
         if not line.fits:
             change = f"it would with {line.change}" if line.change else "nothing that preflow knows makes it fit"
@@ -33,11 +43,27 @@ def lines(plan: Plan, seconds: Mapping[str, float], width: int) -> Iterator[str]
         yield f"disk: {plan.disk / GIB:.1f} GiB are needed and {plan.free / GIB:.1f} are free"
     if plan.assumed:
         yield f"assumed, as this data is not here yet: lengths of {', '.join(plan.assumed)}"
-    if any(line.factor != 1.0 for line in plan.lines):
+    if any(line.factor != 1.0 and line.need.stage not in counted for line in plan.lines):
         yield "corrected by what such stages took here before"
+    yield from _times(plan)
 
 
-def as_json(plan: Plan, seconds: Mapping[str, float]) -> dict[str, Any]:
+def _times(plan: Plan) -> Iterator[str]:
+    """The sum, and what it stands on."""
+    whole = plan_time.total([line.time for line in plan.lines])
+    unknown = [line.need.stage for line in plan.lines if line.time.seconds is None]
+    if whole.seconds is None:
+        yield "time: no such stages ran here yet; --tflops takes a GPU's rate from its data sheet"
+        return
+    without = f"; without {', '.join(unknown)}, which have not run here" if unknown else ""
+    yield f"in all {plan_time.words(whole)}, one after another{without}"
+    if whole.assumed:
+        yield f"~: assumed, {plan_time.ASSUMED:.0%} of {plan.tflops:g} TFLOP/s a GPU, where nothing was measured"
+    if whole.without_sampling:
+        yield "+: sampling comes on top; memory's speed bounds it, and it was not measured"
+
+
+def as_json(plan: Plan, seconds: Mapping[str, float], counted: Mapping[str, Exact]) -> dict[str, Any]:
     """All of it, in bytes and seconds."""
     stages = [
         {
@@ -53,12 +79,18 @@ def as_json(plan: Plan, seconds: Mapping[str, float]) -> dict[str, Any]:
             "disk": line.disk,
             "tokens": line.tokens,
             "factor": line.factor,
+            "flops": None if line.work is None else line.work.flops,
+            "seconds": line.time.seconds,
+            "seconds_assumed": line.time.assumed,
+            "seconds_without_sampling": line.time.without_sampling,
+            "exact": asdict(counted[line.need.stage]) if line.need.stage in counted else None,
             "seconds_before": seconds.get(line.need.stage),
         }
         for line in plan.lines
     ]
     return {
         "sizes": asdict(plan.sizes), "how": asdict(plan.how), "card": asdict(plan.card), "stages": stages,
+        "seconds": plan_time.total([line.time for line in plan.lines]).seconds, "tflops": plan.tflops,
         "disk": plan.disk, "free": plan.free, "assumed": plan.assumed, "fits": plan.fits,
     }  # fmt: skip
 
@@ -73,13 +105,21 @@ def _row(line: Line, terms: list[str], room: float, before: float | None) -> lis
         "yes" if line.fits else f"no, {over:.1f} over",
         _gib(line.disk),
         count(line.tokens) if line.tokens else "–",
+        plan_time.words(line.time),
         "–" if before is None else f"{before:.0f} s",
     ]
 
 
+def _difference(one: Exact | None) -> str:
+    """Counted beside the formulas, of training; "formula" where it could not be."""
+    if one is None:
+        return "–"
+    return "formula" if one.terms is None else f"{total(one.terms) / one.formula - 1:+.0%}"
+
+
 def _aligned(rows: list[list[str]]) -> Iterator[str]:
     widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
-    left = {0, *(len(widths) - len(LAST) + LAST.index(name) for name in ("when", "fits"))}  # words
+    left = {0, *(rows[0].index(name) for name in ("when", "fits"))}  # words
     for row in rows:
         cells = (
             cell.ljust(width) if place in left else cell.rjust(width)

@@ -40,14 +40,21 @@ def sizes_of(root: Path, base: Mapping[str, Any], shape: str = "") -> Sizes:
         return Sizes(
             vocab, hidden, base["num_layers"], heads, heads, hidden // heads, base["intermediate_size"], tied=True
         )
-    named = base.get("model")
-    for folder in [root / Path(named).expanduser()] if named else [root / place for place in _PLACES]:
-        if (folder / "config.json").is_file():
-            return of_folder(folder)
+    if folder := folder_of(root, base):
+        return of_folder(folder)
     raise ConfigError(
         f"the sizes of {base.get('model') or 'data/inbox/checkpoint'} are not known here, as its config.json is not: "
         f"put the checkpoint into data/inbox/checkpoint, or plan with --shape {'|'.join(NAMED)}"
     )
+
+
+def folder_of(root: Path, base: Mapping[str, Any]) -> Path | None:
+    """The model folder of what section `base` starts from; None where it is not here, or is made from scratch."""
+    if base["source"] == "scratch":
+        return None
+    named = base.get("model")
+    folders = [root / Path(named).expanduser()] if named else [root / place for place in _PLACES]
+    return next((folder for folder in folders if (folder / "config.json").is_file()), None)
 
 
 def of_folder(folder: Path) -> Sizes:

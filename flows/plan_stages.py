@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from flows.plan_passes import Lengths, largest
+from flows.plan_passes import Lengths, Rows, largest
 from rlhf.footprint import (
     How,
     Pass,
@@ -39,11 +39,21 @@ class Need:
     """Bytes by name."""
     moment: str
     """`training`, `sampling`, `scoring` or `reading`."""
+    moments: dict[str, Terms]
+    """All of them."""
+    work: Rows | None
+    """The largest pass of training; None where nothing is trained."""
 
     @property
     def peak(self) -> float:
         """Bytes of tensors; what the libraries themselves take comes on top."""
         return total(self.terms)
+
+    def with_training(self, terms: Terms) -> "Need":
+        """The same, where training takes this."""
+        moments = self.moments | {"training": terms}
+        moment = max(moments, key=lambda one: total(moments[one]))
+        return replace(self, terms=moments[moment], moment=moment, moments=moments)
 
 
 @dataclass(frozen=True)
@@ -81,7 +91,7 @@ class Asked:
             return weights(self.sizes, replace(self.how, shards=1), trained) - unread
         return 4.0 * self.sizes.adapter(self.how.rank)
 
-    def largest(self, lengths: Lengths, batch_size: int, head: bool = True, **how: bool) -> Pass:
+    def largest(self, lengths: Lengths, batch_size: int, head: bool = True, **how: bool) -> Rows:
         """The largest pass of the stage's batches."""
 
         def cost(work: Pass) -> float:
@@ -107,29 +117,32 @@ def need(stage: Stage, values: Mapping[str, Any], sizes: Sizes, how: How, length
     named = module_of(stage)
     assert named is not None, f"{stage.name} uses no model"
     module, section = named
-    moments = PLANS[module](Asked(stage, values[section], values, sizes, how, lengths))
+    asked = Asked(stage, values[section], values, sizes, how, lengths)
+    moments = PLANS[module](asked)
     moment = max(moments, key=lambda one: total(moments[one]))
     learns = trained(sizes, how) if "training" in moments else 0
-    return Need(stage.name, sizes.parameters, learns, moments[moment], moment)
+    work = PASSES[module](asked) if learns else None
+    return Need(stage.name, sizes.parameters, learns, moments[moment], moment, moments, work)
 
 
 Moments = dict[str, Terms]
 
 
-def _supervised(asked: Asked) -> Moments:
-    section = asked.section
+def _rows(asked: Asked) -> Rows:
+    section, whole = asked.section, "source" in asked.section  # documents, of section `base`
     lengths = asked.lengths.cut(section["max_tokens"]) if "max_tokens" in section else asked.lengths
-    work = asked.largest(lengths, section["batch_size"], by_length=True)
-    return {"training": step(asked.sizes, asked.how, work)} | _answers(asked, section.get("num_samples", 0))
+    return asked.largest(lengths, section["batch_size"], by_length=True, whole=whole)
+
+
+def _supervised(asked: Asked) -> Moments:
+    samples = _answers(asked, asked.section.get("num_samples", 0))
+    return {"training": step(asked.sizes, asked.how, _rows(asked))} | samples
 
 
 def _from_corpus(asked: Asked) -> Moments:
     if asked.section["source"] == "checkpoint":  # read and written by the processor, also where there is a GPU
         return {"reading": {} if asked.how.cuda else {"weights": weights(asked.sizes, How(), trained=False)}}
-    section = asked.section
-    lengths = asked.lengths.cut(section["max_tokens"])
-    work = asked.largest(lengths, section["batch_size"], by_length=True, whole=True)
-    return {"training": step(asked.sizes, How(), work)}
+    return {"training": step(asked.sizes, How(), _rows(asked))}
 
 
 def _answers(asked: Asked, rows: int, alike: int = 1) -> Moments:
@@ -138,18 +151,26 @@ def _answers(asked: Asked, rows: int, alike: int = 1) -> Moments:
     return {"sampling": {"weights": asked.policy, "keys and values": asked.sampling(rows, alike)}}
 
 
-def _reward_model(asked: Asked) -> Moments:
+def _pairs(asked: Asked) -> Rows:
     section = asked.section
-    reads_head = section["reads"] == "tokens" or bool(section["lm_coef"])
-    work = asked.largest(asked.lengths, section["batch_size"], reads_head, together=True)
+    return asked.largest(asked.lengths, section["batch_size"], _reads_head(section), together=True)
+
+
+def _reads_head(section: Mapping[str, Any]) -> bool:
+    """Whether a pass over pairs reads the LM head, as all do but a plain reward model's."""
+    return section.get("reads", "tokens") == "tokens" or bool(section["lm_coef"])
+
+
+def _reward_model(asked: Asked) -> Moments:
+    reads_head, work = _reads_head(asked.section), _pairs(asked)
     beside = 2 * asked.model()  # the SFT policy, and the first of the two models while the second is trained
     return {"training": step(asked.sizes, asked.how, work, head=reads_head) | {"other models": beside}}
 
 
 def _dpo(asked: Asked) -> Moments:
-    section = asked.section
-    work = asked.largest(asked.lengths, section["batch_size"], together=True)
-    return {"training": step(asked.sizes, asked.how, work)}  # the reference answers before, and is the policy itself
+    return {
+        "training": step(asked.sizes, asked.how, _pairs(asked))
+    }  # the reference answers before, and is the policy itself
 
 
 def _samples(asked: Asked) -> Moments:
@@ -173,9 +194,14 @@ def _sampled_and_scored(asked: Asked, rows: int, alike: int, others: float) -> M
     }
 
 
-def _completed(asked: Asked, prompts: int, answers: int) -> Pass:
+def _completed(asked: Asked, prompts: int, answers: int) -> Rows:
     """The largest pass over so many answers of full length to each of the prompts."""
     return asked.largest(asked.lengths.answered(answers, asked.new_tokens), prompts)
+
+
+def _rollouts(asked: Asked) -> Rows:
+    algorithm = asked.values["algorithms"][asked.section["algorithm"]]
+    return _completed(asked, algorithm["prompts_per_update"], algorithm["group_size"])
 
 
 def _rl(asked: Asked) -> Moments:
@@ -184,7 +210,7 @@ def _rl(asked: Asked) -> Moments:
     served = asked.section["sampler"] == "server"
     others = asked.model() if asked.how.method == "full" else 0.0  # with adapters the reference is the base itself
     others += _reward_models(asked, ("reward-model", "held-out"))
-    work = _completed(asked, algorithm["prompts_per_update"], algorithm["group_size"])
+    work = _rollouts(asked)
     learner = step(asked.sizes, asked.how, work)
     if asked.section["algorithm"] == "ppo":
         critic = step(asked.sizes, asked.how, work, head=False)
@@ -228,3 +254,12 @@ PLANS: Mapping[str, Callable[[Asked], Moments]] = {
     "evaluate": _evaluate,
 }
 """By module; the other stages have no model."""
+PASSES: Mapping[str, Callable[[Asked], Rows]] = {
+    "base": _rows,
+    "sft": _rows,
+    "reward_model": _pairs,
+    "dpo": _pairs,
+    "rejection_sampling": _rows,
+    "rl": _rollouts,
+}
+"""The largest pass of training by module."""

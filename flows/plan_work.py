@@ -4,28 +4,29 @@ from collections.abc import Mapping
 from typing import Any
 
 from flows.plan_data import Facts
+from flows.plan_flops import rows_of
 from rlhf.footprint import How, Sizes, trained
+from tasks.graph import Stage
 
 KEPT = 2
 """Checkpoints of a stage that stay while it runs (`rlhf.checkpoints`), and beside them the one being written."""
 
 
-def tokens_of(module: str, section: Mapping[str, Any], values: Mapping[str, Any], data: Facts) -> float:
+def tokens_of(stage: Stage, module: str, section: Mapping[str, Any], values: Mapping[str, Any], data: Facts) -> float:
     """Tokens that a stage trains on, or samples where it trains nothing; 0 where the number of rows is not known."""
+    rows = rows_of(stage, module, section, values, data)
     both, new = data.lengths.prompt + data.lengths.answer, values["generation"]["max_new_tokens"]
     if module == "rl":
         algorithm = values["algorithms"][section["algorithm"]]
-        rows = algorithm["prompts_per_update"] * algorithm["group_size"] * section["num_updates"]
-        return float(rows * algorithm["inner_steps"] * (data.lengths.prompt + new))
+        return float(rows * algorithm["group_size"] * algorithm["inner_steps"] * (data.lengths.prompt + new))
     if module in ("sample", "annotate"):
-        return float(section["num_prompts"] * section["group_size"] * new)
+        return float(rows * section["group_size"] * new)
     if module == "evaluate":
-        return float(section["num_prompts"] * section["samples_per_prompt"] * new)
+        return float(rows * section["samples_per_prompt"] * new)
     if module == "base" and section["source"] == "checkpoint":
         return 0.0
-    sides = 2 if module in ("reward_model", "dpo") else 1
-    rows = min(data.rows, section.get("max_pairs", data.rows))
-    return float(sides * rows * both * section["epochs"])
+    twice = 2 if module in ("reward_model", "dpo", "rejection_sampling") else 1  # two sides, or two policies
+    return float(twice * rows * both * section["epochs"])
 
 
 def disk_of(module: str, sizes: Sizes, how: How) -> float:

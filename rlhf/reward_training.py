@@ -53,6 +53,29 @@ def fit_reward_model(
             denominator=sum(len(one.pairs) for one in chosen) if weigh_by == "pair" else len(chosen),
         )
 
+    return fit(
+        trained_of(reward_model, optimizer, lm_coef),
+        steps=num_steps(len(prompts), batch_size, epochs),
+        batch_at=batch_at,
+        loss=loss_of(reward_model, lm_coef, centring, margin_coef, weigh_by),
+        optimizer=optimizer,
+        seed=seed,
+        name=name,
+        checkpoints=checkpoints,
+        log=log,
+        progress=progress,
+    )
+
+
+def loss_of(
+    reward_model: RewardModel,
+    lm_coef: float,
+    centring: float,
+    margin_coef: float = 0.0,
+    weigh_by: Literal["pair", "prompt"] = "pair",
+) -> Callable[[ComparisonBatch], tuple[Tensor, Metrics]]:
+    """`loss` for `fit`, of the pairs of some prompts; see `fit_reward_model`."""
+
     def loss(part: ComparisonBatch) -> tuple[Tensor, Metrics]:
         scores, logprobs = reward_model.scores_and_logprobs(part.batch) if lm_coef else (reward_model(part.batch), None)
         margin = margin_coef * part.margin if margin_coef else None
@@ -63,21 +86,10 @@ def fit_reward_model(
             metrics["chosen_nll"] = nll.detach()
         return (losses if weigh_by == "pair" else losses * part.share).sum(), metrics
 
-    return fit(
-        _trained(reward_model, optimizer, lm_coef),
-        steps=num_steps(len(prompts), batch_size, epochs),
-        batch_at=batch_at,
-        loss=loss,
-        optimizer=optimizer,
-        seed=seed,
-        name=name,
-        checkpoints=checkpoints,
-        log=log,
-        progress=progress,
-    )
+    return loss
 
 
-def _trained(reward_model: RewardModel, optimizer: OptimizerSettings, lm_coef: float) -> dict[str, nn.Module]:
+def trained_of(reward_model: RewardModel, optimizer: OptimizerSettings, lm_coef: float) -> dict[str, nn.Module]:
     """What the optimiser has; of a backbone at rate 0 no gradient is computed, a third of the work is left."""
     readers = filter(None, (reward_model.head, reward_model.token_head))
     heads: dict[str, nn.Module] = {"heads": nn.ModuleList(readers)}

@@ -52,15 +52,11 @@ def fit_supervised(
             denominator=sum(sum(mask) for _, mask in chosen),
         )
 
-    def loss(batch: Batch) -> tuple[Tensor, Metrics]:
-        losses, metrics = completion_nll(token_logprobs(policy.model, batch), batch.loss_mask)
-        return losses.sum(), metrics
-
     return fit(
         {"policy": policy.model},
         steps=steps,
         batch_at=batch_at,
-        loss=loss,
+        loss=loss_of(policy),
         optimizer=optimizer,
         seed=seed,
         name=name,
@@ -68,6 +64,16 @@ def fit_supervised(
         log=log,
         progress=progress,
     )
+
+
+def loss_of(policy: Policy) -> Callable[[Batch], tuple[Tensor, Metrics]]:
+    """`loss` for `fit`: the sum of −log π over the masked tokens."""
+
+    def loss(batch: Batch) -> tuple[Tensor, Metrics]:
+        losses, metrics = completion_nll(token_logprobs(policy.model, batch), batch.loss_mask)
+        return losses.sum(), metrics
+
+    return loss
 
 
 @spent("score")

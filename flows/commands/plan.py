@@ -2,14 +2,15 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from flows.commands.options import PROFILE, AsJson, once
 
-HELP = """Say what a run will take before it begins: memory by stage, disk, tokens; and what to change to make it fit.
+HELP = """Say what a run will take before it begins: memory, disk, tokens and time by stage; and what to change to fit.
 
 Worked out from the model's sizes and the lengths of the data in under a second; nothing is loaded. A run does it by \
 itself. What stages then took is kept and corrects the next plan. Ends with 1 where something does not fit.
@@ -21,6 +22,8 @@ itself. What stages then took is kept and corrects the next plan. Ends with 1 wh
   preflow plan --profile qwen3-0.6b-lora --shape 0.5B --gpu 24GB
 
   preflow plan --shape 8B --set training.dtype=bfloat16 --gpu 80GB --n 8
+
+  preflow plan --shape 1.5B --set training.dtype=bfloat16 --gpu 80GB --exact
 """
 
 
@@ -41,10 +44,23 @@ def plan(
     shape: Annotated[
         str, typer.Option("--shape", metavar="NAME", help="0.5B, 1.5B, 8B or 70B instead of the configured model")
     ] = "",
+    tflops: Annotated[
+        float | None,
+        typer.Option(
+            "--tflops",
+            min=0.001,
+            metavar="RATE",
+            help="TFLOP/s of one GPU in training.dtype by its data sheet, for the time of what has not run here",
+        ),
+    ] = None,
+    exact: Annotated[
+        bool,
+        typer.Option("--exact", help="count what training keeps, by its own first step on weights without data"),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     from flows import plan as planning
-    from flows import plan_show, profiles, workspace
+    from flows import plan_exact, plan_show, profiles, workspace
     from flows.history import seconds_before
     from flows.plan_card import card_of
     from tasks.config import read_yaml
@@ -58,10 +74,19 @@ def plan(
     values = profiles.whole(resolved)
     if count:
         values = planning.spread(values, count)
-    found = planning.plan(root, graph, values, card_of(gpu, values["training"]["nproc"]), shape, here=here)
+    card = card_of(gpu, values["training"]["nproc"])
+
+    def planned(**counted: Any) -> planning.Plan:
+        return planning.plan(root, graph, values, card, shape, here=here, tflops=tflops, **counted)
+
+    found, counted = planned(), {}
+    if exact:
+        model = plan_exact.model_of(root, values["base"], found.sizes, shape)
+        counted = plan_exact.count(found, graph.stages, values, model, lambda line: print(line, file=sys.stderr))
+        found = planned(counted={name: one.terms for name, one in counted.items() if one.terms})
     before = seconds_before(root, graph, resolved.values, named) if here else {}
     if as_json:
-        print(json.dumps(plan_show.as_json(found, before), ensure_ascii=False))
+        print(json.dumps(plan_show.as_json(found, before, counted), ensure_ascii=False))
     else:
-        print("\n".join(plan_show.lines(found, before, shutil.get_terminal_size((120, 24)).columns)))
+        print("\n".join(plan_show.lines(found, before, counted, shutil.get_terminal_size((120, 24)).columns)))
     raise typer.Exit(0 if found.fits else 1)

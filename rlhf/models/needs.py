@@ -1,9 +1,6 @@
 """What passes through a model need at least, in tokens and floating-point operations, charged to `rlhf.spending`.
 
-A weight of a linear layer costs 2 a token forward, and backward 2 for its input and, where it is trained, 2 for itself:
-6·N·tokens of a whole model, 2·N·tokens forward only. Attention costs 4·width a layer for every pair of positions that
-see each other, and twice that backward. The LM head is charged where it is read. Padding and what is computed again are
-not counted; norms, embeddings and scalar heads are too small to be; of a mixture all experts are, as if each were used.
+How operations are counted is in `rlhf.operations`.
 """
 
 from collections.abc import Sequence
@@ -14,6 +11,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
+from rlhf import operations
 from rlhf.models.adapted import Adapted
 from rlhf.spending import ACCOUNT
 
@@ -48,9 +46,9 @@ def charge_pass(model: Any, attention_mask: Tensor, hidden: Tensor) -> None:
     tokens, pairs = int(lengths.sum()), int((lengths * (lengths + 1)).sum()) / 2
     size = sizes_of(model)
     used = size.weights + _adapter_weights(model)
-    flops = 2.0 * used * tokens + size.per_pair * pairs
+    flops = operations.forward(used, size.per_pair, tokens, pairs)
     if hidden.requires_grad:
-        flops += 2.0 * (used + _trained_weights(model)) * tokens + 2.0 * size.per_pair * pairs
+        flops += operations.backward(used, _trained_weights(model), size.per_pair, tokens, pairs)
         ACCOUNT.add(tokens_trained=tokens)
     ACCOUNT.add(tokens_processed=tokens, flops=flops)
     ACCOUNT.precision = str(hidden.dtype).removeprefix("torch.")
@@ -59,7 +57,8 @@ def charge_pass(model: Any, attention_mask: Tensor, hidden: Tensor) -> None:
 def charge_head(head: Any, states: Tensor) -> None:
     """The LM head at states [N, H], and the backward pass where one follows."""
     passes = 1 + int(states.requires_grad) + int(head.weight.requires_grad and torch.is_grad_enabled())
-    ACCOUNT.add(flops=2.0 * passes * states.numel() * head.weight.shape[0])
+    hidden = states.shape[-1]
+    ACCOUNT.add(flops=operations.head(passes, states.numel() / hidden, hidden, head.weight.shape[0]))
 
 
 def charge_sampling(model: Any, prompts: Sequence[int], completions: Sequence[int]) -> None:
@@ -69,14 +68,15 @@ def charge_sampling(model: Any, prompts: Sequence[int], completions: Sequence[in
     """
     size, head = sizes_of(model), model.get_output_embeddings().weight
     group_size = len(completions) // len(prompts)
-    pairs = sum(prompt * (prompt + 1) / 2 for prompt in prompts)
+    pairs = sum(map(operations.seen, prompts))
     for row, count in enumerate(completions):
         pairs += (count - 1) * prompts[row // group_size] + (count - 1) * count / 2
     drawn = sum(completions)
     drawn_and_read = drawn - len(completions)
     read, distributions = sum(prompts) + drawn_and_read, len(prompts) + drawn_and_read
     used = size.weights + _adapter_weights(model)
-    flops = 2.0 * used * read + size.per_pair * pairs + 2.0 * model.config.hidden_size * head.shape[0] * distributions
+    flops = operations.forward(used, size.per_pair, read, pairs)
+    flops += operations.head(1, distributions, model.config.hidden_size, head.shape[0])
     ACCOUNT.add(tokens_processed=read, tokens_sampled=drawn, flops=flops)
     ACCOUNT.precision = str(model.dtype).removeprefix("torch.")
 

@@ -124,7 +124,7 @@ def load_model(folder: Path, dtype: torch.dtype = torch.float32, *, trusted: boo
     config = AutoConfig.from_pretrained(folder, local_files_only=True, trust_remote_code=own_code)
     if reason := _unsupported(config):
         raise ValueError(f"{folder.name}/config.json {reason}")
-    _without_dropout(config)
+    without_dropout(config)
     try:
         model, info = AutoModelForCausalLM.from_pretrained(
             folder,
@@ -161,7 +161,8 @@ def _unsupported(config: Any) -> str | None:
     return None
 
 
-def _without_dropout(config: Any) -> None:
+def without_dropout(config: Any) -> None:
+    """Set every rate of dropout to 0."""
     for name, value in config.to_dict().items():
         if ("dropout" in name or name.endswith("pdrop") or name == "layerdrop") and isinstance(value, float):
             setattr(config, name, 0.0)

@@ -46,12 +46,20 @@ def trainable(folder: Path, training: Training, seed: int, label: str, over: Pol
     Raises PreflowError where adapters were trained on a base that is kept otherwise than `training` says.
     """
     if training.method == "full":
-        policy = merged(load_policy(folder))
-        policy.model.to(getattr(torch, training.dtype))
-        if training.gradient_checkpointing:
-            recompute_blocks(policy.model)
-        return policy
-    start = _adapted(folder, training, over)
+        return in_full(merged(load_policy(folder)), training)
+    return with_adapter(_adapted(folder, training, over), training, seed, label)
+
+
+def in_full(policy: Policy, training: Training) -> Policy:
+    """A policy without adapters, whose weights are all trained."""
+    policy.model.to(getattr(torch, training.dtype))
+    if training.gradient_checkpointing:
+        recompute_blocks(policy.model)
+    return policy
+
+
+def with_adapter(start: Policy, training: Training, seed: int, label: str) -> Policy:
+    """A view of a base with a new adapter on those it has, which is trained."""
     base, below = start.model.base, start.model.adapters
     targets = tuple(sorted(training.targets)) or base.linear
     tokens = tuple(sorted(_trained_tokens(start.chat)))
