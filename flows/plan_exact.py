@@ -78,7 +78,8 @@ def _of(plan: Plan, line: Line, stage: Stage, values: Mapping[str, Any], model: 
     except Exception as error:  # a model whose code reads its data, a torch without fake tensors: the formula stays
         said = next(iter(str(error).splitlines()), "")
         return Exact(formula, None, f"{type(error).__name__}: {said}")
-    return Exact(formula, _terms(found.together, found.most, line.need.moments["training"], how))
+    heap = footprint.heap(plan.sizes, how, work)
+    return Exact(formula, _terms(found.together, found.most, line.need.moments["training"], how, heap))
 
 
 def _impossible(how: How) -> str:
@@ -103,13 +104,16 @@ def _beside(module: str, stage: Stage, values: Mapping[str, Any]) -> Iterator[st
                 yield from ["reward"] * values["reward_model"]["ensemble"]
 
 
-def _terms(together: Mapping[str, int], most: Mapping[str, int], said: Terms, how: How) -> Terms:
+def _terms(
+    together: Mapping[str, int], most: Mapping[str, int], said: Terms, how: How, heap: tuple[float, float]
+) -> Terms:
     """On a GPU what was there together. On a processor as the formulas have it: all gradients, and the heap's holes."""
     beside = {"other models": float(together.get("others", 0))}
     if how.cuda:
         kinds = {name: float(together.get(name, 0)) for name in ("weights", "moments", "gradients")}
         return kinds | {"activations": float(together.get("rest", 0))} | beside
-    heap = footprint.HEAP if how.method == "full" else footprint.ADAPTED_HEAP
-    kinds = {name: float(most.get(name, 0)) for name in ("weights", "moments", "gradients")}
+    held_on, late = heap
+    kinds = {name: float(most.get(name, 0)) for name in ("weights", "moments")}
+    kinds |= {"gradients": late * most.get("gradients", 0)}
     activations = max(0.0, most.get("rest", 0) - said["logits"])
-    return kinds | {"activations": heap * activations, "logits": said["logits"]} | beside
+    return kinds | {"activations": held_on * activations, "logits": said["logits"]} | beside

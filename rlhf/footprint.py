@@ -25,10 +25,11 @@ PACKED_BELOW = 0.9
 """`rlhf.models.packing.WORTH`; likewise."""
 NF4 = 0.516
 """Bytes of a weight in 4 bits with double quantisation (2305.14314): 4 bits, and 8.13 bits for each 64 of them."""
-HEAP, ADAPTED_HEAP = 1.25, 2.6
-"""Resident bytes for each byte of activations on a processor, of full training and of adapters, each of whose layers
-makes four results of which one stays: freed ones leave holes of other sizes than what is asked for next. Fitted on the
-measurements of `bench.plan`."""
+NARROW, WIDE, ADAPTED, LATE = 2.13, 0.73, 2.6, 0.86
+"""Resident bytes of a processor's heap for each byte that is kept, as freed ones leave holes which fit what is asked
+for next, or do not: of activations as wide as the residual stream, of those of the inner width, of all of them with
+adapters (each of whose layers makes four results of which one stays), and of gradients, some of which lie where wide
+activations were. Four figures that were fitted on the measurements of `bench.plan`."""
 DRAWING = 20
 """Bytes of one logit while a token is drawn: float32 three times and one cumulative sum in float64."""
 
@@ -205,6 +206,16 @@ def activations(sizes: Sizes, how: How, work: Pass) -> float:
     return ends + sizes.layers * one
 
 
+def heap(sizes: Sizes, how: How, work: Pass) -> tuple[float, float]:
+    """Resident bytes of a processor for each byte of `activations`, and for each of gradients."""
+    if how.method != "full":
+        return ADAPTED, 1.0
+    blocks = 1 if how.gradient_checkpointing else sizes.layers
+    inner = blocks * work.tokens * how.value * ((3 if sizes.gated else 2) + 1) * sizes.intermediate
+    share = inner / activations(sizes, how, work)
+    return WIDE * share + NARROW * (1 - share), 1.0 if work.several else LATE
+
+
 def logits(sizes: Sizes, work: Pass) -> float:
     """Bytes of the logits of a pass, which are float32."""
     return 4.0 * min(work.under_loss * sizes.vocab, LOGITS_AT_ONCE)
@@ -230,7 +241,7 @@ def step(sizes: Sizes, how: How, work: Pass, head: bool = True) -> Terms:
     On a GPU memory that is freed is used again, so the peak is at the end of the forward pass, where all activations
     are there and no new gradient but that of the LM head, or at the end of the backward pass, where all gradients are
     and, of tied embeddings, one of them twice. On a processor the heap has holes by then: gradients, which are made
-    block by block as activations go, lie where these were not, and the peak is all of it.
+    block by block as activations go, lie where these were or elsewhere, and the peak is most of it (`heap`).
     """
     unread = 0 if head or sizes.tied or how.method != "full" else sizes.embedding / held(sizes, how)
     whole = gradients(sizes, how) * (1 - unread)
@@ -241,8 +252,8 @@ def step(sizes: Sizes, how: How, work: Pass, head: bool = True) -> Terms:
     of_blocks, read = activations(sizes, how, work), logits(sizes, work) if head else 0.0
     copies = 4.0 * held(sizes, how) if how.value == 2 and how.method == "full" else 0.0
     if not how.cuda:
-        heap = HEAP if how.method == "full" else ADAPTED_HEAP
-        return kept | {"gradients": whole + copies, "activations": heap * of_blocks, "logits": read}
+        held_on, late = heap(sizes, how, work)
+        return kept | {"gradients": late * whole + copies, "activations": held_on * of_blocks, "logits": read}
     of_head = how.value * sizes.embedding if how.method == "full" and head else 0.0
     through_a_block = work.tokens * how.value * (3.0 * sizes.intermediate + 2.0 * sizes.hidden)
     ends = (

@@ -1,5 +1,6 @@
 """What is said to be kept against what autograd, the optimiser, adapters and the cache really hold."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -177,7 +178,7 @@ def test_worked_by_hand() -> None:
 
 
 def test_the_peak_of_a_step() -> None:
-    """On a GPU the fuller end of the backward pass, on a processor both together."""
+    """On a GPU the fuller end of the backward pass, on a processor most of both together."""
     few, many = Pass(8, 8, 4), Pass(8000, 8000, 4000)
     on_gpu, on_cpu = How(cuda=True), How()
     assert footprint.step(DEEP, on_gpu, few)["activations"] == 0  # many weights, few tokens: all gradients count
@@ -187,13 +188,24 @@ def test_the_peak_of_a_step() -> None:
     several = footprint.step(DEEP, on_gpu, Pass(8000, 8000, 4000, several=True))
     assert several["gradients"] == 4 * (DEEP.parameters + DEEP.embedding)
     both = footprint.step(DEEP, on_cpu, many)
-    assert both["activations"] and both["gradients"] == 4 * DEEP.parameters
+    assert both["activations"] and both["gradients"] == footprint.LATE * 4 * DEEP.parameters
+    tied = footprint.step(PLAIN, on_cpu, Pass(8000, 8000, 4000, several=True))
+    assert tied["gradients"] == 4 * PLAIN.parameters  # those of an earlier pass are there in the last one's forward
+
+
+def test_the_heap_of_a_processor() -> None:
+    """Inner width leaves fewer holes than attention does; adapters leave the most, and all of their gradients count."""
+    wide, narrow = (replace(DEEP, intermediate=width) for width in (16 * DEEP.hidden, DEEP.hidden))
+    work = Pass(800, 800, 400)
+    assert footprint.heap(wide, How(), work)[0] < footprint.heap(narrow, How(), work)[0]
+    assert footprint.heap(narrow, How(), work)[0] < footprint.heap(narrow, How(method="lora"), work)[0]
+    assert footprint.heap(DEEP, How(method="lora"), work)[1] == 1.0
 
 
 def test_an_lm_head_that_is_not_read_has_no_gradient() -> None:
-    read, unread = (footprint.step(DEEP, How(), Pass(8, 8, 4), head=head) for head in (True, False))
+    read, unread = (footprint.step(DEEP, How(), Pass(8, 8, 4, several=True), head=head) for head in (True, False))
     assert read["gradients"] - unread["gradients"] == 4 * DEEP.embedding
     assert read["moments"] - unread["moments"] == 8 * DEEP.embedding
     assert unread["logits"] == 0
-    tied = footprint.step(PLAIN, How(), Pass(8, 8, 4), head=False)
+    tied = footprint.step(PLAIN, How(), Pass(8, 8, 4, several=True), head=False)
     assert tied["gradients"] == 4 * PLAIN.parameters
