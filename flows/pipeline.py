@@ -126,7 +126,7 @@ def _one(work: Work, name: str, slots: threading.Semaphore) -> StageResult:
         logger.info(line)
         work.on_line(name, line)
 
-    pool = work.pools.get(name, "")
+    pool = work.pools.get(name)
     with nullcontext() if pool else slots:
         if work.cancel.is_set():
             return StageResult(name, "skipped", reason="stopped before it began")

@@ -10,6 +10,7 @@ from flows.lease import Lease
 from flows.profiles import Resolved
 from flows.runner import Place
 from flows.workspace import Snapshot
+from tasks.config.pools import Pool
 from tasks.graph import Graph
 
 
@@ -121,9 +122,10 @@ class Run:
         return self.place.tree
 
     @property
-    def pools(self) -> Mapping[str, str]:
+    def pools(self) -> Mapping[str, Pool]:
         """Work pool by stage, of those that workers do."""
-        return self.resolved.values.get("pools") or {}
+        given = self.resolved.values.get("pools") or {}
+        return {stage: Pool.parse(pool, f"pools.{stage}") for stage, pool in given.items()}
 
     @property
     def message(self) -> str:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from flows.runner import SIDE_BY_SIDE, Place
+from tasks.config.pools import Pool
 from tasks.graph import Graph
 from tasks.outcome import StageResult
 
@@ -30,7 +31,7 @@ class Work:
     """Seconds to wait for a stage that another process holds."""
     before: Callable[[str], None] = nothing
     """Called in a stage's turn, before DVC looks at it; its PreflowError fails the stage."""
-    pools: Mapping[str, str] = field(default_factory=dict)
+    pools: Mapping[str, Pool] = field(default_factory=dict)
     """Stages that workers do, with the Prefect work pool of each."""
     commit: str = ""
     """What the run began with; workers begin with it too."""

@@ -3,10 +3,12 @@
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from tasks.outcome import StageResult
 
+Type = Literal["process", "docker", "kubernetes"]
+"""Of Prefect work pools that stages can go to; in the last two each gets a container, which Prefect's worker starts."""
 REFS = "refs/preflow-work"
 """Where the git remote has the commits that stages of pools start from, while they are at work."""
 FLOW = "preflow-stage"

@@ -24,6 +24,7 @@ from flows.runner import AGAIN, STOPPED, tail
 from flows.work import Work
 from flows.workspace import git
 from rlhf.errors import DataRefused, DependencyDown, Preempted, PreflowError
+from tasks.config.pools import Pool
 from tasks.outcome import StageResult
 
 T = TypeVar("T")
@@ -33,7 +34,7 @@ _PATIENCE = 600.0  # seconds in which Prefect or a remote that is away may come 
 _AGAIN = 10.0  # seconds before another try, and twice that before the one after it
 
 
-def run_in_pool(work: Work, name: str, pool: str, flow_run: str, on_line: Callable[[str], None]) -> StageResult:
+def run_in_pool(work: Work, name: str, pool: Pool, flow_run: str, on_line: Callable[[str], None]) -> StageResult:
     """Bring one stage up to date by a worker; as `flows.runner.run_stage`, which does it here.
 
     A worker that dies or is wanted elsewhere is replaced by another, a few times, which goes on from the last
@@ -48,7 +49,7 @@ def run_in_pool(work: Work, name: str, pool: str, flow_run: str, on_line: Callab
 
 
 class _Sender:
-    def __init__(self, work: Work, name: str, pool: str, flow_run: str, on_line: Callable[[str], None]) -> None:
+    def __init__(self, work: Work, name: str, pool: Pool, flow_run: str, on_line: Callable[[str], None]) -> None:
         self._work, self._name, self._pool, self._flow_run, self._say = work, name, pool, flow_run, on_line
         self._place, self._tree = work.place, work.place.tree
         self._exchange = exchange_of(self._place.owner)
@@ -78,7 +79,7 @@ class _Sender:
             if attempt <= AGAIN:
                 self._say(f"{self._name}: sent again, {attempt} of {AGAIN} times")
                 self._work.cancel.wait(_AGAIN * attempt)
-        reason = f"{AGAIN + 1} workers of pool {self._pool} in a row did not end it; their logs say more"
+        reason = f"{AGAIN + 1} workers of pool {self._pool.pool} in a row did not end it; their logs say more"
         return StageResult(self._name, "failed", reason=reason, exit_code=DependencyDown.exit_code)
 
     def _refuse_local_inputs(self) -> None:
@@ -87,7 +88,7 @@ class _Sender:
         brought = [dep for dep in deps if not graph.makers(dep) and not dep.startswith(champion.FOLDER)]
         if brought and (own := git(self._tree, "ls-files", "--others", "--", *brought).splitlines()):
             raise DataRefused(
-                f"{self._name} reads {own[0]}, which only this host has, and so cannot go to pool {self._pool}: leave "
+                f"{self._name} reads {own[0]}, which only this host has, and so cannot go to pool {self._pool.pool}: leave "
                 "it out of `pools`, and it runs here"
             )
 
@@ -141,22 +142,24 @@ class _Sender:
         return replace(answer.result, state="ran")
 
     def _submitted(self, client: SyncPrefectClient, order: Order, attempt: int) -> UUID:
+        pool = self._pool.pool
         try:
-            deployment = client.read_deployment_by_name(f"{workers.FLOW}/{self._pool}").id
+            deployment = client.read_deployment_by_name(f"{workers.FLOW}/{pool}").id
         except ObjectNotFound:
             raise PreflowError(
-                f"no worker has ever served pool {self._pool} at this Prefect server: start one, "
-                f"`preflow worker --pool {self._pool}`, or leave {self._name} out of `pools`"
+                f"no worker has ever served pool {pool} at this Prefect server: start one, "
+                f"`preflow worker --pool {pool}`, or leave {self._name} out of `pools`"
             ) from None
         made = client.create_flow_run_from_deployment(
             deployment,
             parameters={"order": order.as_json()},
             name=f"{order.run}/{order.stage}-{attempt}",
             idempotency_key=order.mail,  # an answer that was lost makes no second one
+            job_variables=self._pool.job_variables,
         )
         with suppress(DependencyDown):
-            if not workers.online(self._pool):
-                self._say(f"{self._name}: waits for a worker of pool {self._pool}; none is up just now")
+            if not workers.online(pool):
+                self._say(f"{self._name}: waits for a worker of pool {pool}; none is up just now")
         return made.id
 
     def _watched(self, watch: Watch, order: Order, inbox: Inbox, log: "_Lines") -> Answer | None:

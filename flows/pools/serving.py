@@ -8,16 +8,18 @@ import platform
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 
 from flows import server
 from flows.pools import workers
 from flows.pools.exchange import exchange_of
-from flows.pools.ready import refuse_unprepared
+from flows.pools.orders import Type
+from flows.pools.ready import refuse_unconnected, refuse_unprepared
 from flows.processes import SAVING, end_group, spawn
 from rlhf.errors import DependencyDown
 from tasks.journal import home
@@ -27,25 +29,42 @@ GRACE = 4 * SAVING
 _AGAIN = 5.0  # seconds before another try
 
 
-def serve(root: Path, pool: str, cancel: threading.Event, say: Callable[[str], None]) -> None:
+def serve(
+    root: Path,
+    pool: str,
+    kind: Type,
+    template: Mapping[str, Any],
+    cancel: threading.Event,
+    say: Callable[[str], None],
+) -> None:
     """Serve until `cancel`; a stage that goes on then is saved, and its run has it done by another worker.
+
+    One in a container is left to go on: it needs its worker for nothing.
+
+    Args:
+        kind: the type of the pool.
+        template: what its containers are like; none for processes.
 
     Raises:
         PreflowError: something that a worker needs is not set up; the message says what to do.
     """
-    refuse_unprepared(root)
+    if kind == "process":
+        refuse_unprepared(root)
+    else:
+        refuse_unconnected()
     here = server.start(root)
     slot = workers.slot_of(os.environ)
     while not cancel.is_set():
         try:
             server.wait(here, root, cancel)
-            workers.register(pool, slot)
+            workers.register(pool, kind, template, slot)
         except DependencyDown as error:
             say(f"{error}; trying again")
             cancel.wait(_AGAIN)
             continue
-        say(f"serving pool {pool} of {here.page} with slot {slot}; exchange: {exchange_of(root).url}")
-        argv = [sys.executable, "-m", "flows.pools.serving", pool]
+        way = f"with slot {slot}; exchange: {exchange_of(root).url}" if kind == "process" else f"by {kind}"
+        say(f"serving pool {pool} of {here.page} {way}")
+        argv = [sys.executable, "-m", "flows.pools.serving", kind, pool]
         worker = spawn(argv, cwd=root, env=_environ(root), output=sys.stdout)
         try:
             while worker.poll() is None and not cancel.wait(1.0):
@@ -71,6 +90,7 @@ def _below(pid: int) -> list[psutil.Process]:
 def _environ(root: Path) -> dict[str, str]:
     own = {
         workers.CHECKOUT: str(root),
+        workers.SLOT: workers.slot_of(os.environ),
         # A slot is one stage's at a time, so no two share a home, nor does one with a run of this very checkout.
         "PREFLOW_HOME": str(home(root) / "worker" / workers.slot_of(os.environ)),
         "PYTHONPATH": os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH", "")])),
@@ -78,14 +98,16 @@ def _environ(root: Path) -> dict[str, str]:
     return {**os.environ, **own, **workers.settings()}
 
 
-def _take(pool: str) -> None:
+def _take(kind: str, pool: str) -> None:
     """In a process of its own: SIGTERM has it take no further stage, and end when the one at work has ended."""
     import asyncio
 
     import httpx
-    from prefect.workers.process import ProcessWorker
+    from prefect.workers.base import BaseWorker
 
-    worker = ProcessWorker(work_pool_name=pool, name=f"{platform.node()}-{os.getpid()}", limit=1)
+    limit = None if kind == "kubernetes" else 1  # there Kubernetes says what begins when
+    made = BaseWorker.get_worker_class_from_type(kind)
+    worker = made(work_pool_name=pool, name=f"{platform.node()}-{os.getpid()}", limit=limit)
     ask, ending = worker.get_and_submit_flow_runs, threading.Event()
 
     def end(*_: object) -> None:
@@ -103,7 +125,7 @@ def _take(pool: str) -> None:
                 return list(await ask())
         except httpx.TransportError:  # after some of them Prefect would end the worker, and the stage below it
             return []
-        if not worker.limiter.borrowed_tokens:
+        if kind != "process" or not worker.limiter.borrowed_tokens:
             os._exit(0)
         return []
 
@@ -112,4 +134,4 @@ def _take(pool: str) -> None:
 
 
 if __name__ == "__main__":
-    _take(sys.argv[1])
+    _take(*sys.argv[1:])

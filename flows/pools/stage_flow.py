@@ -8,7 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -26,7 +26,7 @@ from flows.pools.exchange import Exchange, exchange_of
 from flows.pools.mail import Outbox
 from flows.pools.orders import FLOW, Answer, Order
 from flows.pools.stage_work import Attempt
-from flows.pools.workers import CHECKOUT, slot_of
+from flows.pools.workers import CHECKOUT, SLOT
 from rlhf.errors import DependencyDown, PreflowError
 from tasks.journal import home
 from tasks.outcome import StageResult
@@ -47,11 +47,8 @@ def stage(order: dict[str, Any]) -> State[Any]:
     set_defaults()
     this, root = Order(**order), Path(os.environ[CHECKOUT])
     cancel, own = threading.Event(), str(runtime.flow_run.get_id())
-    slot = concurrency(
-        slot_of(os.environ), occupy=1, lease_duration=_LENT, strict=True, raise_on_lease_renewal_failure=False
-    )
     # Prefect's slot can be seen and waited for; it is lent anew where the server is away, and this lock is not.
-    with _heeding(cancel), slot, guards.held(home(root) / "slot.lock", this.stage, wait=True):
+    with _heeding(cancel), _slot(), guards.held(home(root) / "slot.lock", this.stage, wait=True):
         print(f"{this.stage} of run {this.run}: begins", file=sys.stderr, flush=True)
         exchange = exchange_of(root)
         sources = {"journal": home(root) / "journal" / this.run, "reports": home(root) / "reports" / this.run}
@@ -67,7 +64,7 @@ def stage(order: dict[str, Any]) -> State[Any]:
             answer = Answer(StageResult(this.stage, "failed", 0.0, reason, 1), platform.node())
         if not _goes_on(own):  # one that was frozen or cut off has been given up
             return Crashed(message="somebody else has the stage by now; what this attempt made is not handed over")
-        asked = _is_asked_to_stop(exchange, this)
+        asked = _is_asked_to_stop(exchange, this) or _is_cancelled(own)
         _deliver(post, answer)
         if answer.entry:
             attempt.forget()
@@ -80,6 +77,14 @@ def stage(order: dict[str, Any]) -> State[Any]:
     if result.state == "stopped":
         return (Cancelled if asked else Crashed)(message=result.reason)
     return Failed(message=result.reason)
+
+
+def _slot() -> AbstractContextManager[None]:
+    """That of the devices, where others may want them too."""
+    name = os.environ.get(SLOT)
+    if not name:
+        return nullcontext()
+    return concurrency(name, occupy=1, lease_duration=_LENT, strict=True, raise_on_lease_renewal_failure=False)
 
 
 def _deliver(post: Outbox, answer: Answer) -> None:
@@ -115,7 +120,7 @@ def _courier(
             post.post()
             if _is_asked_to_stop(exchange, order):
                 cancel.set()
-        if count % _ASK == 0 and not (_goes_on(order.flow_run) and _goes_on(own)):
+        if count % _ASK == 0 and (not (_goes_on(order.flow_run) and _goes_on(own)) or _is_cancelled(own)):
             cancel.set()
 
     return now_and_then(_POST, work)
@@ -131,6 +136,12 @@ def _goes_on(flow_run: str) -> bool:
     """As far as Prefect can tell."""
     state = _state(flow_run)
     return state is None or not state.is_final()
+
+
+def _is_cancelled(flow_run: str) -> bool:
+    """By people, on Prefect's page. Its worker for processes ends the stage then; in a container nobody else does."""
+    state = _state(flow_run)
+    return state is not None and state.is_cancelling()
 
 
 def _state(flow_run: str) -> State[Any] | None:

@@ -6,11 +6,13 @@ from uuid import UUID
 
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.exceptions import ObjectNotFound
-from prefect.states import Cancelled, Crashed, State
+from prefect.states import Cancelled, Cancelling, Crashed, State
 
 from flows.pools.serving import GRACE
 
 _BEGUN = 300.0  # seconds in which a worker that has claimed a stage must have begun it
+_WAITS = "InfrastructurePending"
+"""What Prefect calls a stage whose Pod waits: for a GPU, a node, an image, as long as that takes."""
 _LAST = 6.0  # seconds in which the last parcel of a stage that has ended may come
 
 
@@ -30,11 +32,14 @@ class Watch:
         self._stopping = (self._stopping or now) if stopping else None
         try:
             self.state = self._client.read_flow_run(self._flow_run).state or self.state
+            waits = self.state.name == _WAITS
             if self.state.is_final():
                 self._over = self._over or now
             elif stopping and self.state.is_scheduled():
                 self._set(Cancelled())
-            self._claimed = (self._claimed or now) if self.state.is_pending() else None
+            elif stopping and waits:
+                self._set(Cancelling())  # at which Prefect's worker takes its Job away
+            self._claimed = (self._claimed or now) if self.state.is_pending() and not waits else None
             if self._claimed and now - self._claimed > _BEGUN:
                 # It has sent no sign of life yet, without which Prefect waits for none.
                 self._set(Crashed(message=f"claimed by a worker and not begun for {_BEGUN:.0f} s"))

@@ -8,33 +8,34 @@ import platform
 import re
 from collections.abc import Mapping
 from contextlib import suppress
+from typing import Any, get_args
 
-from flows.pools.orders import BEAT, FLOW, WINDOW
+from flows.pools.orders import BEAT, FLOW, WINDOW, Type
+from flows.pools.templates import refuse_unfit
 from flows.prefect_api import ask
 from flows.schedule import connected, make_pool
 from rlhf.errors import DependencyDown, PreflowError
 
 CHECKOUT = "PREFLOW_CHECKOUT"
 """Of the worker, in the environment of what it starts."""
+SLOT = "PREFLOW_SLOT"
+"""Of a process worker, too: the slot that a stage takes. In a container it has none, as nobody else has its devices."""
 ENTRYPOINT = "flows.pools.stage_flow.stage"
 AUTOMATION = f"{FLOW}: dead"
 
 
-def register(pool: str, slot: str) -> None:
+def register(pool: str, kind: Type, template: Mapping[str, Any], slot: str) -> None:
     """Make, or bring up to date, all that a worker of this pool needs at its server.
 
     Raises:
-        PreflowError: there is such a pool, of another type than workers of ours are.
+        PreflowError: there is such a pool, of another type than this worker is.
         DependencyDown: Prefect did not answer.
     """
     from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
     from prefect.exceptions import ObjectAlreadyExists
 
     with connected() as client:
-        make_pool(client, pool)
-        kind = client.read_work_pool(pool).type
-        if kind != "process":
-            raise PreflowError(f"work pool {pool} is of type {kind}: its stages are started by what serves that type")
+        _make(client, pool, kind, template)
         client.create_deployment(
             client.create_flow_from_name(FLOW),
             pool,
@@ -46,6 +47,41 @@ def register(pool: str, slot: str) -> None:
         with suppress(ObjectAlreadyExists):
             client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=slot, limit=1))
         _watch_over_stages(str(client.api_url).rstrip("/"))
+
+
+def _make(client: Any, pool: str, kind: Type, template: Mapping[str, Any]) -> None:
+    """The pool. What its containers are like, whoever serves it says at each start; a limit that people have set stays.
+
+    A Docker host does one stage at a time, as nothing else divides its GPUs: `docker` begins with that limit.
+    """
+    from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
+    from prefect.exceptions import ObjectAlreadyExists
+
+    if kind == "process":
+        make_pool(client, pool)
+    else:
+        limit = 1 if kind == "docker" else None
+        made = WorkPoolCreate(name=pool, type=kind, base_job_template=dict(template), concurrency_limit=limit)
+        with suppress(ObjectAlreadyExists):
+            client.create_work_pool(made)
+    there = client.read_work_pool(pool).type
+    if there not in (types := get_args(Type)):
+        raise PreflowError(f"work pool {pool} is of type {there}; stages go to pools of type {', '.join(types)}")
+    if there != kind:
+        raise PreflowError(
+            f"work pool {pool} is of type {there}, and this worker of type {kind}: "
+            f"`preflow worker --pool {pool} --type {there}`, or another --pool"
+        )
+    if kind != "process":
+        client.update_work_pool(pool, WorkPoolUpdate(base_job_template=dict(template)))
+
+
+def refuse_variables(pool: str, values: Mapping[str, Any]) -> None:
+    """Raises ConfigError where a pool has no such job variables; nothing where there is no such pool yet."""
+    from prefect.exceptions import ObjectNotFound
+
+    with connected() as client, suppress(ObjectNotFound):
+        refuse_unfit(values, client.read_work_pool(pool).base_job_template, f"work pool {pool}")
 
 
 def slot_of(environ: Mapping[str, str]) -> str:

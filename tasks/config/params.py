@@ -27,6 +27,7 @@ from tasks.config.evaluate import Evaluate
 from tasks.config.folds import Folds
 from tasks.config.gate import Gate
 from tasks.config.generation import Generation
+from tasks.config.pools import Pool
 from tasks.config.prepare import Prepare
 from tasks.config.registry import Registry
 from tasks.config.rejection_sampling import RejectionSampling
@@ -73,8 +74,10 @@ class Params(Section):
     threads: int = Field(1, ge=1, description="torch threads of a stage; changes bytes, so it is part of every key")
     registry: Registry = Field(default_factory=Registry, description="where a promoted policy goes")
     sources: tuple[Source, ...] = Field((), description="files brought into data/inbox before a run")
-    pools: dict[str, str] = Field(
-        default_factory=dict, description="Prefect work pool by stage; one that is not named runs where the run does"
+    pools: dict[str, Pool] = Field(
+        default_factory=dict,
+        description="Prefect work pool by stage, `rl: gpu` or `rl: {pool: gpu, job_variables: {gpus: 4}}`; one that is not "
+        "named runs where the run does",
     )
     withdraw: Withdraw = Field(default_factory=Withdraw, description="rows that nothing may be made of any more")
     collect: Collect = Field(default_factory=Collect, description="bring in the data, or make it")

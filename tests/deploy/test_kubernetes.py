@@ -23,7 +23,7 @@ EACH_WORKER = pytest.mark.parametrize("worker", WORKERS.values(), ids=WORKERS)
 @pytest.mark.kubernetes
 @pytest.mark.parametrize("version", ["1.32", "1.37"])
 def test_kubernetes_schema_takes_every_object(version: str) -> None:
-    reason = "absent; pip install -e '.[kubernetes]' -c constraints.txt"
+    reason = "absent; pip install -e '.[kubernetes-validate]' -c constraints.txt"
     schema = pytest.importorskip("kubernetes_validate", reason=reason)
     for found in OBJECTS:
         schema.validate(found, version, strict=True)

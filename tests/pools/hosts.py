@@ -88,9 +88,9 @@ class Hosts:
                 power_off(process)
 
     @contextmanager
-    def worker(self, root: Path, pool: str, **further: str) -> Iterator[subprocess.Popen[bytes]]:
+    def worker(self, root: Path, pool: str, *options: str, **further: str) -> Iterator[subprocess.Popen[bytes]]:
         """A worker that has begun to look for stages."""
-        with self.started(root, "worker", "--pool", pool, **further) as process:
+        with self.started(root, "worker", "--pool", pool, *options, **further) as process:
             until(lambda: "started!" in said(root).read_text(), said(root).read_text)
             yield process
 
