@@ -9,7 +9,7 @@ from flows.pools.orders import Type
 from flows.stopping import stoppable
 from flows.summary import say
 
-HELP = """Take stages off a Prefect work pool and do them, until it is ended: here, one at a time, or each in a container.
+HELP = """Take stages off a Prefect work pool and do them until it is ended: here one at a time, or each in a container.
 
 Start it in a checkout of the project that has a git remote and a default DVC remote, with PREFECT_API_URL set to the
 server that the runs use. `pools:` in params.yaml says which stages go to which pool. A worker that is ended (Ctrl-C,
@@ -30,7 +30,9 @@ starts a container or a Job for each stage, which it may leave alone. docs/worke
 
 def worker(
     pool: Annotated[str, typer.Option(metavar="NAME", show_default=False, help="the work pool; made if there is none")],
-    kind: Annotated[Type, typer.Option("--type", help="of the pool: a stage is a process, a container, a Job")] = "process",
+    kind: Annotated[
+        Type, typer.Option("--type", help="of the pool: a stage is a process, a container, a Job")
+    ] = "process",
     variables: Annotated[
         list[str] | None,
         typer.Option("--job-variable", metavar="NAME=VALUE", show_default=False, help="of the pool's containers"),

@@ -88,8 +88,8 @@ class _Sender:
         brought = [dep for dep in deps if not graph.makers(dep) and not dep.startswith(champion.FOLDER)]
         if brought and (own := git(self._tree, "ls-files", "--others", "--", *brought).splitlines()):
             raise DataRefused(
-                f"{self._name} reads {own[0]}, which only this host has, and so cannot go to pool {self._pool.pool}: leave "
-                "it out of `pools`, and it runs here"
+                f"{self._name} reads {own[0]}, which only this host has, and so cannot go to pool {self._pool.pool}: "
+                "leave it out of `pools`, and it runs here"
             )
 
     def _commit(self) -> str:

@@ -1,4 +1,4 @@
-"""What Prefect starts for a stage of a pool of type docker or kubernetes: base job templates, and their job variables."""
+"""What Prefect starts for a stage of a pool of type docker or kubernetes: base job templates and their variables."""
 
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec

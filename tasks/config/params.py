@@ -76,8 +76,8 @@ class Params(Section):
     sources: tuple[Source, ...] = Field((), description="files brought into data/inbox before a run")
     pools: dict[str, Pool] = Field(
         default_factory=dict,
-        description="Prefect work pool by stage, `rl: gpu` or `rl: {pool: gpu, job_variables: {gpus: 4}}`; one that is not "
-        "named runs where the run does",
+        description="Prefect work pool by stage, `rl: gpu` or `rl: {pool: gpu, job_variables: {gpus: 4}}`; one that is "
+        "not named runs where the run does",
     )
     withdraw: Withdraw = Field(default_factory=Withdraw, description="rows that nothing may be made of any more")
     collect: Collect = Field(default_factory=Collect, description="bring in the data, or make it")

@@ -12,7 +12,8 @@ class Pool(Section):
 
     pool: str = Field(min_length=1, description="its name")
     job_variables: dict[str, Any] = Field(
-        default_factory=dict, description="what this stage's container has other than the pool's, by the pool's own names"
+        default_factory=dict,
+        description="what this stage's container has other than the pool's, by the pool's own names",
     )
 
     @model_validator(mode="before")

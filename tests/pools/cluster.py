@@ -1,4 +1,4 @@
-"""A stand-in for Kubernetes: takes Jobs, and runs their container's command here, with their environment and no other."""
+"""A stand-in for Kubernetes: takes Jobs, and runs their container's command here, with their variables and no other."""
 
 import json
 import subprocess
@@ -47,13 +47,12 @@ class Cluster:
         folder = self.base / f"pod-{len(self.pods)}"
         spec = job["spec"]["template"]["spec"]
         (container,) = spec["containers"]
-        environ = {"PATH": f"{self._image()}:/usr/bin:/bin", "HOME": str(folder / "home")} | self._environ(container)
+        environ = of_image(self.base, folder / "home") | self._environ(container)
         for mount in container["volumeMounts"]:
             path, own = mount["mountPath"], folder / mount["name"]
             own.mkdir(parents=True)
             inside = {name: value for name, value in environ.items() if value.startswith(f"{path}/")}
             environ |= {name: f"{own}{value.removeprefix(path)}" for name, value in inside.items()}
-        (folder / "home").mkdir()
         with (folder / "said").open("wb") as log:
             argv = [*container["command"], *container["args"]]
             process = subprocess.Popen(
@@ -71,14 +70,15 @@ class Cluster:
             found[one["name"]] = self.secrets[reference["name"]][reference["key"]] if reference else one["value"]
         return found
 
-    def _image(self) -> str:
-        """What the image has on its PATH."""
-        programs = self.base / "bin"
-        programs.mkdir(exist_ok=True)
-        entry = programs / "preflow-worker"
-        if not entry.exists():
-            entry.symlink_to(REPO / "deploy" / "worker.sh")
-        return f"{programs}:{Path(sys.executable).parent}"
+
+def of_image(base: Path, home: Path) -> dict[str, str]:
+    """Variables that the image itself brings, and a home that is empty."""
+    entry = base / "bin" / "preflow-worker"
+    if not entry.exists():
+        entry.parent.mkdir()
+        entry.symlink_to(REPO / "deploy" / "worker.sh")
+    home.mkdir(parents=True)
+    return {"PATH": f"{entry.parent}:{Path(sys.executable).parent}:/usr/bin:/bin", "HOME": str(home)}
 
 
 @contextmanager

@@ -1,6 +1,6 @@
 """Stages as Jobs of a cluster: Prefect's own worker posts them, and what their container runs is done here.
 
-The container is a process in an empty folder, with the variables of the Job alone: no checkout, home or setting of ours.
+The container is a process in an empty folder with the variables of the Job alone: no checkout, home or setting of ours.
 """
 
 import json
@@ -40,8 +40,11 @@ def hosts(tmp_path: Path, api: str) -> Hosts:
 
 @pytest.fixture
 def kubernetes(hosts: Hosts) -> Iterator[Cluster]:
-    of_all = {"PREFLOW_REPOSITORY": str(hosts.hub), "PREFECT_AUTH_STRING": PASSWORD}
-    with cluster(hosts.base / "cluster", {"preflow": of_all, "preflow-stage": {"PREFLOW_REMOTE": str(hosts.remote)}}) as made:
+    secrets = {
+        "preflow": {"PREFLOW_REPOSITORY": str(hosts.hub), "PREFECT_AUTH_STRING": PASSWORD},
+        "preflow-stage": {"PREFLOW_REMOTE": str(hosts.remote)},
+    }
+    with cluster(hosts.base / "cluster", secrets) as made:
         yield made
 
 
@@ -96,7 +99,7 @@ def test_what_does_not_fit_says_what_would(hosts: Hosts) -> None:
     for name, kind in (("far", "ecs"), ("near", "process")):
         ask(f"{hosts.api}/work_pools/", {"name": name, "type": kind})
     far = hosts.typed(here, "worker", "--pool", "far", *OPTIONS)
-    assert far.returncode == 1 and "is of type ecs; stages go to pools of type process, docker, kubernetes" in far.stderr
+    assert far.returncode == 1 and "is of type ecs; stages go to pools of type process, docker, kub" in far.stderr
     near = hosts.typed(here, "worker", "--pool", "near", *OPTIONS)
     assert near.returncode == 1 and "`preflow worker --pool near --type process`" in near.stderr
     unheard = hosts.typed(here, "worker", "--pool", "jobs", "--type", "kubernetes", "--job-variable", "gpu=1")

@@ -42,7 +42,8 @@ def job(*assigned: str, **values: Any) -> Object:
 
 def test_a_pod_is_that_of_the_gpu_worker_and_does_one_stage() -> None:
     made = job("image=registry.example.org/worker:1", "gpus=2", cpu="8", memory="64Gi", disk="100Gi")
-    assert (made["metadata"]["namespace"], made["metadata"]["generateName"]) == ("preflow", "20260101-000000-0000-sft-1-")
+    assert made["metadata"]["namespace"] == "preflow"
+    assert made["metadata"]["generateName"] == "20260101-000000-0000-sft-1-"
     assert made["spec"]["backoffLimit"] == 0
     assert made["spec"]["template"]["metadata"]["labels"]["servers"] == "client"
     pod, theirs = dict(made["spec"]["template"]["spec"]), dict(WORKERS["gpu-worker"].pod)
