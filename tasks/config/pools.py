@@ -19,4 +19,8 @@ class Pool(Section):
     @model_validator(mode="before")
     @classmethod
     def _name_alone(cls, value: Any) -> Any:
-        return {"pool": value} if isinstance(value, str) else value
+        if isinstance(value, str):
+            return {"pool": value}
+        if isinstance(value, dict) and (unknown := [key for key in value if key not in cls.model_fields]):
+            raise ValueError(f"unknown key {unknown[0]}; known keys: {', '.join(cls.model_fields)}")
+        return value

@@ -122,6 +122,7 @@ def test_a_secret_is_refused_by_the_name_of_its_key_and_not_shown(root: Path) ->
     [
         ("polit", "", "did you mean `polite`"),
         ("../x", "", "no such profile"),
+        ("", "pools.rl.gpus=4", "pools.rl: Value error, unknown key gpus; known keys: pool, job_variables"),
         ("", "rl.kl_coeff=1", "rl.kl_coeff: unknown key; did you mean `kl_coef`"),
         ("", "rl.kl_coef=much", "rl.kl_coef: "),
         ("", "rl.kl_coef", "expected key.path=value"),
@@ -166,3 +167,12 @@ def test_templates_for_gpus_name_what_they_need_on_the_hub(name: str) -> None:
     derived = {"prompts", "eval"} | ({"demonstrations"} if section.chosen_as_demonstrations else set())
     assert needed <= derived
     assert values["training"]["method"] == {"lora": "lora", "qlora": "qlora"}.get(name.rpartition("-")[2], "full")
+
+
+def test_a_pool_is_a_name_or_a_name_with_job_variables() -> None:
+    root = Path(__file__).parents[2]
+    settings = ["pools.sft=gpu", "pools.rl.pool=jobs", "pools.rl.job_variables.gpus=4"]
+    assert profiles.resolve(root, settings=settings).values["pools"] == {
+        "sft": "gpu",
+        "rl": {"pool": "jobs", "job_variables": {"gpus": 4}},
+    }
