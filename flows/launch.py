@@ -95,7 +95,8 @@ def run(
         with busy(f"run {report.run}: keeping what it was"):
             closing.keep(this, results, say)
             closing.judge(this, results, say)
-            plan_check.remember(this, report.costs, [one.name for one in results.values() if one.state == "ran"])
+            here = {one.name for one in results.values() if one.state == "ran"} - set(this.pools)
+            plan_check.remember(this, report.costs, here)
         report.seconds = round(time.monotonic() - began, 1)
         done_with = bool(resolved.label) and report.exit_code in (0, closing.NOT_PROMOTED) and not wish.keep
         report.worktree = str(place.tree) if resolved.label and not done_with else ""

@@ -51,17 +51,20 @@ def _with(line: Line) -> str:
 
 
 def remember(this: Run, costs: Mapping[str, Mapping[str, float]], ran: Collection[str]) -> None:
-    """After the last stage: what each took beside what was said; no trouble with it is worth any to a run."""
+    """After the last stage: what each of those that ran on this machine took beside what was said.
+
+    No trouble with it is worth any to a run.
+    """
     with suppress(Exception):
         found = _planned(this, ran)
-        measured = {}
+        measured: list[tuple[str, tuple[float, float]]] = []
         for line in found.lines:
             cost = costs.get(line.need.stage, {})
             took = cost.get("peak_cuda_gib" if found.card.gpu else "peak_memory_gib")
             if took:  # torch counts its tensors on a GPU, the system all of a process
                 said = line.need.peak + (0.0 if found.card.gpu else found.card.libraries)
-                measured[line.kind] = (said, took * GIB)
-            measured |= plan_time.measured(line.timed, line.work, cost)
+                measured.append((line.kind, (said, took * GIB)))
+            measured += plan_time.measured(line.timed, line.work, cost).items()
         plan_measured.keep(this.owner, measured)
 
 

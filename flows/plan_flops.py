@@ -1,6 +1,7 @@
 """What a stage computes: the operations of its passes, counted as its cost report counts them, and tokens it samples.
 
-Passes over held-out rows, which are few, are not counted; they lower the rate that is measured.
+Passes over held-out rows, which are few, are not counted; they lower the rate that is measured. Blocks that are
+computed again count, as they take their time; the report leaves them out.
 """
 
 from collections.abc import Mapping
@@ -44,7 +45,8 @@ class _Passes:
         pairs = rows * operations.seen(self.length)
         learns = self._adapter or self.sizes.linear
         found = operations.backward(self._used, learns, self._per_pair, rows * self.length, pairs)
-        return self._forward(rows) + found + (self._head(2 if self._adapter else 3, rows) if head else 0.0)
+        again = self._forward(rows) if self.how.gradient_checkpointing else 0.0
+        return self._forward(rows) + found + again + (self._head(2 if self._adapter else 3, rows) if head else 0.0)
 
     @property
     def _adapter(self) -> int:

@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable
 from pathlib import Path
 from statistics import median
 
@@ -49,10 +49,10 @@ def kept(root: Path) -> dict[str, list[dict[str, float]]]:
         return {}
 
 
-def keep(root: Path, measured: Mapping[str, tuple[float, float]]) -> None:
+def keep(root: Path, measured: Iterable[tuple[str, tuple[float, float]]]) -> None:
     """Add (predicted, measured) bytes by `key`, or (planned, seconds) by rate."""
     found = kept(root)
-    for name, (predicted, took) in measured.items():
+    for name, (predicted, took) in measured:
         found[name] = [*found.get(name, []), {"predicted": predicted, "measured": took}][-KEPT:]
     path = home(root) / "plan.json"
     draft = path.with_name(f"{path.name}.{os.getpid()}.tmp")

@@ -43,9 +43,13 @@ def lines(plan: Plan, seconds: Mapping[str, float], counted: Mapping[str, Exact]
         yield f"disk: {plan.disk / GIB:.1f} GiB are needed and {plan.free / GIB:.1f} are free"
     if plan.assumed:
         yield f"assumed, as this data is not here yet: lengths of {', '.join(plan.assumed)}"
-    if any(line.factor != 1.0 and line.need.stage not in counted for line in plan.lines):
+    if any(line.factor != 1.0 and not _is_counted(counted, line) for line in plan.lines):
         yield "corrected by what such stages took here before"
     yield from _times(plan)
+
+
+def _is_counted(counted: Mapping[str, Exact], line: Line) -> bool:
+    return line.need.stage in counted and counted[line.need.stage].terms is not None
 
 
 def _times(plan: Plan) -> Iterator[str]:
@@ -53,14 +57,16 @@ def _times(plan: Plan) -> Iterator[str]:
     whole = plan_time.total([line.time for line in plan.lines])
     unknown = [line.need.stage for line in plan.lines if line.time.seconds is None]
     if whole.seconds is None:
-        yield "time: no such stages ran here yet; --tflops takes a GPU's rate from its data sheet"
+        hint = "; --tflops takes the GPU's rate from its data sheet" if plan.card.gpu else ""
+        yield f"time: no such stages ran on this machine yet{hint}"
         return
-    without = f"; without {', '.join(unknown)}, which have not run here" if unknown else ""
+    without = f"; without {', '.join(unknown)}, of which too little is known" if unknown else ""
     yield f"in all {plan_time.words(whole)}, one after another{without}"
     if whole.assumed:
-        yield f"~: assumed, {plan_time.ASSUMED:.0%} of {plan.tflops:g} TFLOP/s a GPU, where nothing was measured"
+        share = f"{plan_time.ASSUMED:.0%} of {plan.tflops:g} TFLOP/s a GPU"
+        yield f"~: assumed, {share} where nothing was measured, and all answers at full length"
     if whole.without_sampling:
-        yield "+: sampling comes on top; memory's speed bounds it, and it was not measured"
+        yield "+: and sampling, whose time is not known before it was measured"
 
 
 def as_json(plan: Plan, seconds: Mapping[str, float], counted: Mapping[str, Exact]) -> dict[str, Any]:

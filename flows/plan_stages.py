@@ -168,9 +168,8 @@ def _reward_model(asked: Asked) -> Moments:
 
 
 def _dpo(asked: Asked) -> Moments:
-    return {
-        "training": step(asked.sizes, asked.how, _pairs(asked))
-    }  # the reference answers before, and is the policy itself
+    """The reference answers before, and is the policy itself."""
+    return {"training": step(asked.sizes, asked.how, _pairs(asked))}
 
 
 def _samples(asked: Asked) -> Moments:

@@ -40,8 +40,8 @@ def key(kind: str, how: How, card: Card, threads: int) -> str:
 
 
 def measured(name: str, work: Work | None, cost: Mapping[str, float]) -> dict[str, tuple[float, float]]:
-    """(planned, seconds) by rate, of what a stage's cost report says."""
-    if work is None or "seconds" not in cost or SAMPLING not in cost:
+    """(planned, seconds) by rate, of what a stage's cost report says; of one that was resumed it says too little."""
+    if work is None or "seconds" not in cost or SAMPLING not in cost or "resumed" in cost:
         return {}
     computing, sampling = sum(cost.get(one, 0.0) for one in COMPUTING), cost[SAMPLING]
     found = {

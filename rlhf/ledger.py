@@ -1,7 +1,7 @@
 """Bytes of the tensors that a piece of code keeps, at every moment and at the most; with weights that have no data.
 
-`with Ledger() as ledger:` counts what is made inside, storage by storage, until nothing refers to it any more. With
-`weightless()` first, models are made of fake tensors, which have shapes and no memory (FakeTensorMode of torch): the
+`with Ledger() as ledger:` counts what is made inside, storage by storage, until nothing refers to it any more. A
+`Weightless` one makes models of fake tensors, which have shapes and no memory (FakeTensorMode of torch): the
 same code then runs on a model of any size. Only what touches a fake tensor is one: ids, masks and lengths, which code
 reads, stay real. A figure that code reads of a fake tensor (a loss, a norm) is 1. What a kernel takes for itself while
 it runs is not seen.
@@ -11,6 +11,7 @@ import weakref
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any, Literal
 from unittest.mock import patch
 
@@ -32,13 +33,12 @@ def _fake() -> Any:
     try:
         from torch._subclasses import fake_tensor
 
-        assert fake_tensor.FakeTensorMode and fake_tensor.FakeTensor
-    except (ImportError, AttributeError, AssertionError) as error:
+        return SimpleNamespace(FakeTensorMode=fake_tensor.FakeTensorMode, FakeTensor=fake_tensor.FakeTensor)
+    except (ImportError, AttributeError) as error:
         raise PreflowError(
             f"torch {torch.__version__} has no FakeTensorMode where this preflow looks for it ({error}): plan without "
             "--exact, or install the torch of constraints.txt"
         ) from error
-    return fake_tensor
 
 
 class Ledger(TorchDispatchMode):

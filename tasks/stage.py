@@ -91,6 +91,7 @@ def _run(function: Callable[..., None], arguments: argparse.Namespace) -> int:
         if _forced() and not _began_before(place):
             shutil.rmtree(place.scratch, ignore_errors=True)
             place = replace(place, shared=place.scratch / "shared")
+        resumed = {"resumed": 1.0} if any(path.is_file() for path in place.scratch.rglob("*")) else {}
         for folder in (place.scratch, place.shared):
             folder.mkdir(parents=True, exist_ok=True)
         _start(log, place, inputs, arguments.params)
@@ -105,7 +106,11 @@ def _run(function: Callable[..., None], arguments: argparse.Namespace) -> int:
             log.event("end", status=status, exit_code=code, reason=reason, cost=figures())
             raise
         _show_incidents(place, log, begun)
-        left = {"outs": outputs(root, place.outs), "used": used(), "cost": ranks.added_up(figures(home(root)))}
+        left = {
+            "outs": outputs(root, place.outs),
+            "used": used(),
+            "cost": ranks.added_up(figures(home(root))) | resumed,
+        }
         log.event("end", status="FINISHED", exit_code=0, reason="", **left)
         if not _under_dvc():  # under a flow the scratch stays until the run is closed
             shutil.rmtree(place.scratch)

@@ -214,16 +214,16 @@ def test_no_model_in_a_folder(tmp_path: Path) -> None:
 def test_what_stages_took_corrects_the_next_plan(project: Path) -> None:
     before = by_stage(planned("--gpu", "24GB"))
     name = plan_measured.key("sft", Sizes(300, 128, 2, 4, 4, 32, 384, tied=True), How(cuda=True))
-    plan_measured.keep(project, {name: (2.0 * GIB, 3.0 * GIB)})
+    plan_measured.keep(project, [(name, (2.0 * GIB, 3.0 * GIB))])
     after = by_stage(planned("--gpu", "24GB"))
     assert after["sft"]["peak"] - GIB == pytest.approx(1.5 * (before["sft"]["peak"] - GIB))  # not the context's
     assert after["dpo"]["peak"] == before["dpo"]["peak"]
     assert by_stage(planned("--gpu", "24GB", "--shape", "8B", code=1))["sft"]["factor"] == 1.0  # of another size
     for _ in range(3):
-        plan_measured.keep(project, {name: (2.0 * GIB, 2.4 * GIB)})
+        plan_measured.keep(project, [(name, (2.0 * GIB, 2.4 * GIB))])
     assert by_stage(planned("--gpu", "24GB"))["sft"]["factor"] == pytest.approx(1.2)  # the median
     for _ in range(5):
-        plan_measured.keep(project, {name: (2.0 * GIB, 0.1 * GIB)})  # beyond belief
+        plan_measured.keep(project, [(name, (2.0 * GIB, 0.1 * GIB))])  # beyond belief
     assert by_stage(planned("--gpu", "24GB"))["sft"]["factor"] == 1.0
 
 

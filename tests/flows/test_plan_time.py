@@ -79,6 +79,7 @@ def test_seconds_are_operations_tokens_and_what_is_around_at_their_rates() -> No
     assert larger.seconds == pytest.approx(3 * 64 + 2 * 30 + 6)
     assert plan_time.time_of("dpo", done, rates, CARD, None) == Time()  # of another stage nothing is known
     assert plan_time.measured("sft", done, {"peak_memory_gib": 1.0}) == {}
+    assert plan_time.measured("sft", done, COST | {"resumed": 1.0}) == {}  # it did not do all of the work
 
 
 def test_an_assumed_rate_is_marked_and_says_nothing_of_sampling() -> None:
@@ -107,9 +108,9 @@ def test_times_are_in_the_plan_once_a_run_has_measured_them(project: Path) -> No
     card = Card(first["card"]["name"], first["card"]["size"], gpu=first["card"]["gpu"])
     sizes, how = Sizes(**first["sizes"]), How(**first["how"])
     name = plan_time.key(plan_measured.key("sft", sizes, how), how, card, Params().threads)
-    plan_measured.keep(project, plan_time.measured(name, Work(flops, 32.0 * 2 * 24), COST))
+    plan_measured.keep(project, plan_time.measured(name, Work(flops, 2 * 32.0 * 48), COST).items())
     again = planned()
-    assert by_stage(again)["sft"]["seconds"] == pytest.approx(by_stage(planned())["sft"]["seconds"])
+    assert by_stage(again)["sft"]["seconds"] == pytest.approx(100.0)
     longer = by_stage(planned("--set", "sft.epochs=4"))["sft"]["seconds"] - by_stage(again)["sft"]["seconds"]
     assert longer == pytest.approx(64.0)  # two more passes, as long as the first two
     assert again["seconds"] == by_stage(again)["sft"]["seconds"]  # of the other stages nothing is known
@@ -120,7 +121,15 @@ def test_times_are_in_the_plan_once_a_run_has_measured_them(project: Path) -> No
 def test_what_the_total_stands_on_is_said(project: Path) -> None:
     del project
     told = CliRunner().invoke(app, ["plan", "--gpu", "80GB", "--tflops", "989"]).stdout
-    assert "one after another; without annotate, which have not run here" in told
-    assert "~: assumed, 35% of 989 TFLOP/s" in told and "+: sampling comes on top" in told
-    assert "time: no such stages ran here yet" in CliRunner().invoke(app, ["plan"]).stdout
-    assert json.loads(CliRunner().invoke(app, ["plan", "--json", "--tflops", "1"]).stdout)["tflops"] == 1.0
+    assert "one after another; without annotate, of which too little is known" in told
+    assert "~: assumed, 35% of 989 TFLOP/s" in told and "+: and sampling" in told
+    assert "time: no such stages ran on this machine yet" in CliRunner().invoke(app, ["plan"]).stdout
+    one = CliRunner().invoke(app, ["plan", "--json", "--gpu", "80GB", "--tflops", "1"])
+    assert json.loads(one.stdout)["tflops"] == 1.0
+
+
+@pytest.mark.usefixtures("project")
+@pytest.mark.parametrize("words", [["--tflops", "100"], ["--gpu", "80GB", "--tflops", "inf"]])
+def test_a_rate_is_one_of_a_gpu(words: list[str]) -> None:
+    refused = CliRunner().invoke(app, ["plan", *words])
+    assert refused.exit_code != 0 and "expected the rate of a GPU" in str(refused.exception)

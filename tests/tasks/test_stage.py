@@ -159,6 +159,9 @@ def test_a_stage_typed_again_after_a_kill_goes_on_if_its_inputs_are_the_same(roo
     elif changed == "a shared section":
         (root / "params.yaml").write_text(params.replace("length: 6", "length: 7"))
     assert resumed(root) is (changed == "nothing")
+    newest = max((root / ".preflow/journal/test").glob("toy-*/events.jsonl"), key=lambda path: path.stat().st_mtime_ns)
+    cost = json.loads(newest.read_text().splitlines()[-1])["cost"]
+    assert ("resumed" in cost) is (changed == "nothing")  # its seconds are not those of all of the work
 
 
 def test_what_dvc_runs_keeps_its_scratch_until_the_run_is_closed(root: Path) -> None:
