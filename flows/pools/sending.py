@@ -128,9 +128,9 @@ class _Sender:
         if answer is None or answer.result.state == "stopped":
             if self._work.cancel.is_set():
                 return StageResult(self._name, "stopped", reason=STOPPED, exit_code=Preempted.exit_code)
-            if watch.state.name in ("Cancelling", "Cancelled"):
+            if not watch.lost and watch.state.name in ("Cancelling", "Cancelled"):
                 return StageResult(self._name, "failed", reason="somebody cancelled it in Prefect", exit_code=1)
-            why = "it was asked to end" if answer else watch.state.message or watch.state.name
+            why = "it was asked to end" if answer else watch.lost or watch.state.message or watch.state.name
             self._say(f"{self._name}: the worker was lost: {why}")
             return None
         if answer.result.state not in ("ran", "cached"):
@@ -180,6 +180,8 @@ class _Sender:
                 if stopping and watch.is_over():
                     return None
             watch.look(stopping)
+            if news := watch.news():
+                self._say(f"{self._name}: waits in pool {self._pool.pool}: {news}")
             time.sleep(_LOOK)
 
     def _patiently(self, what: Callable[[], T]) -> T:

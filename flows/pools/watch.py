@@ -12,7 +12,9 @@ from flows.pools.serving import GRACE
 
 _BEGUN = 300.0  # seconds in which a worker that has claimed a stage must have begun it
 _WAITS = "InfrastructurePending"
-"""What Prefect calls a stage whose Pod waits: for a GPU, a node, an image, as long as that takes."""
+"""What Prefect calls a stage whose Pod waits: for a GPU, a node, an image, or for what will never come."""
+_WAITED = 3600.0  # seconds of that after which it is lost
+_TOLD = 300.0  # seconds between two lines about it
 _LAST = 6.0  # seconds in which the last parcel of a stage that has ended may come
 
 
@@ -22,31 +24,46 @@ class Watch:
     def __init__(self, client: SyncPrefectClient, flow_run: UUID) -> None:
         self._client, self._flow_run = client, flow_run
         self.state: State[Any] = Crashed(message="Prefect never told of it")
-        self._claimed: float | None = None
+        self.lost = ""
+        """Why this attempt was ended from here, "" where it was not."""
+        self._pending: tuple[str, float] = ("", 0.0)
+        self._told: float | None = None
         self._stopping: float | None = None
         self._over: float | None = None
 
     def look(self, stopping: bool) -> None:
         """Ask how it is. One that nobody has begun is cancelled where `stopping`, and lost where its worker was."""
         now = time.monotonic()
-        self._stopping = (self._stopping or now) if stopping else None
+        self._stopping = (self._stopping or now) if stopping or self.lost else None
         try:
             self.state = self._client.read_flow_run(self._flow_run).state or self.state
-            waits = self.state.name == _WAITS
+            name = self.state.name or "" if self.state.is_pending() else ""
+            if name != self._pending[0]:
+                self._pending, self._told = (name, now), None
+            waited = now - self._pending[1]
             if self.state.is_final():
                 self._over = self._over or now
             elif stopping and self.state.is_scheduled():
                 self._set(Cancelled())
-            elif stopping and waits:
+            elif name == _WAITS and waited > _WAITED:
+                self._lose(f"its Pod has waited for {_WAITED:.0f} s")
+            elif stopping and name == _WAITS:
                 self._set(Cancelling())  # at which Prefect's worker takes its Job away
-            self._claimed = (self._claimed or now) if self.state.is_pending() and not waits else None
-            if self._claimed and now - self._claimed > _BEGUN:
+            elif name not in ("", _WAITS) and waited > _BEGUN:
                 # It has sent no sign of life yet, without which Prefect waits for none.
                 self._set(Crashed(message=f"claimed by a worker and not begun for {_BEGUN:.0f} s"))
         except ObjectNotFound:
             self.state, self._over = Crashed(message="Prefect does not know it any more"), self._over or now
         except Exception:  # it is away: of whatever kind, the next look may be better
             return
+
+    def news(self) -> str:
+        """What it waits for, at first and every few minutes; else "": a Pod with a typo in its image would be silent."""
+        now = time.monotonic()
+        if self._pending[0] != _WAITS or (self._told is not None and now - self._told < _TOLD):
+            return ""
+        self._told = now
+        return f"{_WAITS}: {self.state.message or 'no more is known'} `kubectl describe pods` says why"
 
     def is_over(self) -> bool:
         """Whether nothing of it is to be expected any more."""
@@ -62,6 +79,11 @@ class Watch:
                 self._set(Cancelled())
             except Exception:  # the worker asks by itself, too
                 return
+
+    def _lose(self, why: str) -> None:
+        """Cancelled, so that Prefect's worker takes its Job away, and yet lost: the run sends it again."""
+        self.lost = why
+        self._set(Cancelling(message=why))
 
     def _set(self, state: State[Any]) -> None:
         self._client.set_flow_run_state(self._flow_run, state, force=True)

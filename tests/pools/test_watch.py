@@ -1,4 +1,4 @@
-"""A stage that is claimed and does not begin is lost, unless it only waits for a place in a cluster."""
+"""A stage that is claimed and does not begin is lost, and one that waits for a place in a cluster says so, for an hour."""
 
 from types import SimpleNamespace
 from uuid import UUID
@@ -23,19 +23,62 @@ class Server:
         self.state = state
 
 
+class Clock:
+    """That of the watch, which stands still but for what a test lets pass."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._now = 1000.0
+        monkeypatch.setattr(watch, "time", SimpleNamespace(monotonic=lambda: self._now))
+
+    def passes(self, minutes: float) -> None:
+        self._now += 60 * minutes
+
+
 @pytest.mark.parametrize(
-    ("state", "stopping", "becomes"),
+    ("state", "minutes", "stopping", "becomes"),
     [
-        (Pending(), False, "Crashed"),
-        (InfrastructurePending(), False, "InfrastructurePending"),
-        (InfrastructurePending(), True, "Cancelling"),
+        (Pending(), 4, False, "Pending"),
+        (Pending(), 6, False, "Crashed"),
+        (InfrastructurePending(), 59, False, "InfrastructurePending"),
+        (InfrastructurePending(), 61, False, "Cancelling"),
+        (InfrastructurePending(), 1, True, "Cancelling"),
     ],
 )
-def test_an_hour_later(monkeypatch: pytest.MonkeyPatch, state: State, stopping: bool, becomes: str) -> None:
-    server = Server(state)
+def test_some_time_later(
+    monkeypatch: pytest.MonkeyPatch, state: State, minutes: int, stopping: bool, becomes: str
+) -> None:
+    server, clock = Server(state), Clock(monkeypatch)
     one = watch.Watch(server, UUID(int=1))  # type: ignore[arg-type]
     one.look(False)
-    before = watch.time.monotonic()
-    monkeypatch.setattr(watch.time, "monotonic", lambda: before + 3600)
+    clock.passes(minutes)
     one.look(stopping)
     assert server.state.name == becomes
+    assert bool(one.lost) == (minutes == 61)
+
+
+def test_what_waits_too_long_is_over_though_nobody_takes_its_job_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(monkeypatch)
+    one = watch.Watch(Server(InfrastructurePending()), UUID(int=1))  # type: ignore[arg-type]
+    for _ in range(2):
+        one.look(False)
+        clock.passes(61)
+    one.look(False)
+    assert not one.is_over() and one.lost == "its Pod has waited for 3600 s"
+    clock.passes(10)
+    one.look(False)
+    assert one.is_over()
+
+
+def test_a_pod_that_waits_is_told_of_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    server, clock = Server(Pending()), Clock(monkeypatch)
+    one = watch.Watch(server, UUID(int=1))  # type: ignore[arg-type]
+    one.look(False)
+    assert one.news() == ""
+    server.state = InfrastructurePending(message="Kubernetes pod is pending.")
+    told = []
+    for _ in range(12):
+        one.look(False)
+        told.append(one.news())
+        clock.passes(1)
+    said = [text for text in told if text]
+    assert told[0] and 2 <= len(said) <= 3 and "InfrastructurePending: Kubernetes pod is pending." in said[-1]
