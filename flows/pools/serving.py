@@ -20,12 +20,14 @@ from flows.pools import workers
 from flows.pools.exchange import exchange_of
 from flows.pools.orders import Type
 from flows.pools.ready import refuse_unconnected, refuse_unprepared
+from flows.pools.templates import namespace_of
 from flows.processes import SAVING, end_group, spawn
 from rlhf.errors import DependencyDown
 from tasks.journal import home
 
 GRACE = 4 * SAVING
 """Seconds that a stage gets when its worker is ended: to save its step, and to send that off."""
+OBSERVED = "PREFECT_INTEGRATIONS_KUBERNETES_OBSERVER_NAMESPACES"
 _AGAIN = 5.0  # seconds before another try
 
 
@@ -57,7 +59,7 @@ def serve(
     while not cancel.is_set():
         try:
             server.wait(here, root, cancel)
-            workers.register(pool, kind, template, slot)
+            workers.register(pool, kind, template, slot if kind == "process" else "")
         except DependencyDown as error:
             say(f"{error}; trying again")
             cancel.wait(_AGAIN)
@@ -65,7 +67,7 @@ def serve(
         way = f"with slot {slot}; exchange: {exchange_of(root).url}" if kind == "process" else f"by {kind}"
         say(f"serving pool {pool} of {here.page} {way}")
         argv = [sys.executable, "-m", "flows.pools.serving", kind, pool]
-        worker = spawn(argv, cwd=root, env=_environ(root), output=sys.stdout)
+        worker = spawn(argv, cwd=root, env=_environ(root, kind, template), output=sys.stdout)
         try:
             while worker.poll() is None and not cancel.wait(1.0):
                 pass
@@ -87,7 +89,7 @@ def _below(pid: int) -> list[psutil.Process]:
         return []
 
 
-def _environ(root: Path) -> dict[str, str]:
+def _environ(root: Path, kind: Type, template: Mapping[str, Any]) -> dict[str, str]:
     own = {
         workers.CHECKOUT: str(root),
         workers.SLOT: workers.slot_of(os.environ),
@@ -95,7 +97,9 @@ def _environ(root: Path) -> dict[str, str]:
         "PREFLOW_HOME": str(home(root) / "worker" / workers.slot_of(os.environ)),
         "PYTHONPATH": os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH", "")])),
     }
-    return {**os.environ, **own, **workers.settings()}
+    # Whoever looks on at Jobs for Prefect needs the rights for that in one namespace, and not in the whole cluster.
+    watched = {OBSERVED: where} if kind == "kubernetes" and (where := namespace_of(template)) else {}
+    return {**watched, **os.environ, **own, **workers.settings()}
 
 
 def _take(kind: str, pool: str) -> None:

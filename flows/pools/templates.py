@@ -28,7 +28,7 @@ def template(kind: Type, file: Path | None, assigned: Sequence[str]) -> dict[str
     made = read_yaml(path)
     if not all(isinstance(made.get(part), Mapping) for part in ("variables", "job_configuration")):
         raise ConfigError(f"{path}: expected a base job template of Prefect: `variables` and `job_configuration`")
-    known = made["variables"].get("properties", {})
+    known = _variables(made, str(path))
     values = dict(_assigned(one, known) for one in assigned)
     refuse_unfit(values, made, str(path))
     for name, value in values.items():
@@ -40,12 +40,31 @@ def refuse_unfit(values: Mapping[str, Any], template: Mapping[str, Any], whose: 
     """Raises ConfigError where a base job template has no such job variables, or not with such values."""
     from prefect.utilities.schema_tools import validate
 
-    known = template.get("variables", {}).get("properties", {})
+    known = _variables(template, whose)
     for name, value in values.items():
         if name not in known:
             raise ConfigError(f"{whose} has no job variable {name}; it has {', '.join(known) or 'none'}")
         if errors := validate({name: value}, {"properties": {name: known[name]}}):
-            raise ConfigError(f"{whose}: job variable {name}: {errors[0].message}")
+            told = known[name].get("description")
+            raise ConfigError(f"{whose}: job variable {name}: {errors[0].message}{f'; it is: {told}' if told else ''}")
+
+
+def namespace_of(template: Mapping[str, Any]) -> str:
+    """Of Kubernetes, where a pool's Jobs are made; "" where the template leaves that to the worker's own."""
+    from prefect.utilities.templating import apply_values
+
+    variables = _variables(template, "the template")
+    defaults = {name: one["default"] for name, one in variables.items() if "default" in one}
+    found = apply_values(template["job_configuration"].get("namespace"), defaults)
+    return found if isinstance(found, str) else ""
+
+
+def _variables(template: Mapping[str, Any], whose: str) -> dict[str, Any]:
+    """The schema of each job variable."""
+    found = (template.get("variables") or {}).get("properties", {})
+    if not isinstance(found, dict) or not all(isinstance(one, dict) for one in found.values()):
+        raise ConfigError(f"{whose}: expected `variables: {{properties: {{NAME: {{type: …, default: …}}}}}}`")
+    return found
 
 
 def _assigned(text: str, known: Mapping[str, Any]) -> tuple[str, Any]:

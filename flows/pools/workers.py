@@ -25,7 +25,7 @@ AUTOMATION = f"{FLOW}: dead"
 
 
 def register(pool: str, kind: Type, template: Mapping[str, Any], slot: str) -> None:
-    """Make, or bring up to date, all that a worker of this pool needs at its server.
+    """Make, or bring up to date, all that a worker of this pool needs at its server; `slot` is "" where stages take none.
 
     Raises:
         PreflowError: there is such a pool, of another type than this worker is.
@@ -44,8 +44,9 @@ def register(pool: str, kind: Type, template: Mapping[str, Any], slot: str) -> N
             entrypoint=ENTRYPOINT,
             enforce_parameter_schema=False,
         )
-        with suppress(ObjectAlreadyExists):
-            client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=slot, limit=1))
+        if slot:
+            with suppress(ObjectAlreadyExists):
+                client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=slot, limit=1))
         _watch_over_stages(str(client.api_url).rstrip("/"))
 
 

@@ -41,4 +41,5 @@ def test_a_stage_is_done_in_a_container_with_passwords_from_a_file(tmp_path: Pat
         assert (devices["Driver"], devices["Count"]) == ("nvidia", -1)
         (pool,) = ask(f"{api}/work_pools/filter", {"work_pools": {"name": {"any_": ["box"]}}})
         assert pool["concurrency_limit"] == 1
+        assert ask(f"{api}/v2/concurrency_limits/filter", {}) == [], "stages in containers take no slot"
         assert "sesame" not in json.dumps([pool, asked, flow_runs(api, "/rl-")])

@@ -7,8 +7,10 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
+from flows.pools.serving import OBSERVED
 from flows.prefect_api import ask
 from flows.workspace import git as plumbing
 from tests.flows.toy import PARAMS, PROGRAM, REPO, git, make_toy
@@ -55,8 +57,10 @@ def container(job: Object) -> Object:
 
 def test_the_lock_is_that_of_one_machine_and_no_password_is_told(hosts: Hosts, kubernetes: Cluster) -> None:
     here, there = hosts.host("here"), hosts.host("there")
-    with hosts.worker(there, "jobs", *OPTIONS, **variables(kubernetes)):
+    with hosts.worker(there, "jobs", *OPTIONS, **variables(kubernetes)) as worker:
         done = hosts.typed(here, "run")
+        below = psutil.Process(worker.pid).children(recursive=True)
+        assert {one.environ().get(OBSERVED) for one in below} == {"preflow"}, "not the whole cluster"
         assert done.returncode == 0, done.stderr + "".join(pod.said for pod in kubernetes.pods)
     assert "sft works" in done.stderr, "what a stage prints there is said here"
     assert [container(pod.job)["resources"]["limits"]["nvidia.com/gpu"] for pod in kubernetes.pods] == [1, 4]

@@ -9,7 +9,7 @@ import pytest
 
 from flows.pools.orders import BEAT
 from flows.pools.serving import GRACE
-from flows.pools.templates import template
+from flows.pools.templates import namespace_of, refuse_unfit, template
 from tasks.config import ConfigError
 from tests.deploy.composed import SECRETS, compose
 from tests.deploy.manifests import WORKERS, Object
@@ -126,3 +126,51 @@ def test_a_template_of_ones_own_takes_the_place_of_ours(kind: str, tmp_path: Pat
     own.write_text("job_manifest: {}\n")
     with pytest.raises(ConfigError, match="expected a base job template of Prefect"):
         template(kind, own, [])
+
+
+@pytest.mark.parametrize("properties", ["[a, b]", "null", "{size: 3}"])
+def test_a_template_whose_variables_are_none_says_what_is_expected(properties: str, tmp_path: Path) -> None:
+    pytest.importorskip("prefect_kubernetes", reason=ABSENT.format("kubernetes"))
+    own = tmp_path / "own.yaml"
+    own.write_text(f"variables: {{properties: {properties}}}\njob_configuration: {{}}\n")
+    with pytest.raises(ConfigError, match=r"own\.yaml: expected `variables: \{properties: \{NAME: "):
+        template("kubernetes", own, ["size=3"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "good", "bad"),
+    [
+        ("kubernetes", "cpu", [4, "4", "500m", "0.5"], ["many", "", 0, None]),
+        ("kubernetes", "memory", ["128Gi", "1.5G"], ["lots", "", "32 Gi", "32g"]),
+        ("kubernetes", "disk", ["50Gi"], ["50GB"]),
+        ("kubernetes", "image", ["a"], [""]),
+        ("docker", "memory", ["64g", "512m", "1024"], ["lots", "", "64Gi"]),
+        ("docker", "image", ["a"], [""]),
+    ],
+)
+def test_values_that_its_host_would_refuse_are_refused_before(
+    kind: str, name: str, good: list[Any], bad: list[Any]
+) -> None:
+    pytest.importorskip(f"prefect_{kind}", reason=ABSENT.format(kind))
+    ours = template(kind, None, [])
+    for value in good:
+        refuse_unfit({name: value}, ours, "pool")
+    for value in bad:
+        with pytest.raises(ConfigError, match=f"pool: job variable {name}: .+; it is: "):
+            refuse_unfit({name: value}, ours, "pool")
+
+
+def test_processors_are_a_number_or_a_text() -> None:
+    asked = [job("cpu=6"), job(cpu=6), job("cpu=500m"), job(cpu="500m")]
+    (a, b, c, d) = (one["spec"]["template"]["spec"]["containers"][0]["resources"]["requests"]["cpu"] for one in asked)
+    assert (a, b, c, d) == (6, 6, "500m", "500m")
+
+
+def test_a_namespace_is_a_variable_or_the_templates_own(tmp_path: Path) -> None:
+    pytest.importorskip("prefect_kubernetes", reason=ABSENT.format("kubernetes"))
+    assert namespace_of(template("kubernetes", None, ["namespace=team"])) == "team"
+    own = tmp_path / "own.yaml"
+    own.write_text("variables: {}\njob_configuration: {namespace: theirs}\n")
+    assert namespace_of(template("kubernetes", own, [])) == "theirs"
+    own.write_text("variables: {}\njob_configuration: {}\n")
+    assert namespace_of(template("kubernetes", own, [])) == ""
