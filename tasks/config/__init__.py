@@ -64,7 +64,10 @@ def _explain(cls: type[BaseModel], where: str, item: Any) -> str:
     path = [where, *map(str, item["loc"])] if where else list(map(str, item["loc"]))
     name = ".".join(path)
     if item["type"] != "extra_forbidden":
-        return f"{name}: {item['msg']} (got {item['input']!r})"
+        said = item["msg"].removeprefix("Value error, ")
+        # With a whole section what is wrong is in the words; its values are long, and may be nobody's to read.
+        whole = item["type"] in ("value_error", "missing") and isinstance(item["input"], Mapping)
+        return f"{name}: {said}" if whole else f"{name}: {said} (got {item['input']!r})"
     model: Any = cls
     for key in item["loc"][:-1]:
         field = getattr(model, "model_fields", {}).get(key)
