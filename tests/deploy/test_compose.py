@@ -1,5 +1,6 @@
 """deploy/ holds together: names lead somewhere, ports are loopback's, nothing starts without passwords."""
 
+import json
 import os
 import re
 import subprocess
@@ -80,13 +81,15 @@ def test_versions_are_those_that_are_tested() -> None:
     assert drivers == {"psycopg2-binary", "asyncpg", "flask-wtf"} and drivers <= pinned
 
 
-def worker(tmp_path: Path, repository: str, *command: str) -> subprocess.CompletedProcess[str]:
+def worker(
+    tmp_path: Path, repository: str, *command: str, **further: str
+) -> subprocess.CompletedProcess[str]:
     from flows.dvc import environ
 
     own = {"PREFLOW_CLONE": str(tmp_path / "work"), "PREFLOW_REMOTE": str(tmp_path / "remote")}
     own["PREFLOW_REPOSITORY"] = repository
     argv = [str(DEPLOY / "worker.sh"), *command]
-    return subprocess.run(argv, env=environ() | own, cwd=tmp_path, capture_output=True, text=True, check=False)
+    return subprocess.run(argv, env=environ() | own | further, cwd=tmp_path, capture_output=True, text=True, check=False)
 
 
 def test_a_worker_clones_once_and_knows_the_shared_remote(tmp_path: Path) -> None:
@@ -103,6 +106,20 @@ def test_a_worker_clones_once_and_knows_the_shared_remote(tmp_path: Path) -> Non
     # The remote is in DVC's local configuration, which git ignores.
     assert git(tmp_path / "work", "status", "--porcelain") == ""
     assert worker(tmp_path, str(toy), "bash", "-c", "exit 3").returncode == 3
+
+
+def test_a_file_of_secrets_is_taken_as_it_stands_and_no_piece_of_it_is_said(tmp_path: Path) -> None:
+    toy = make_toy(tmp_path / "origin")
+    values = {"A": "open sesame", "B": "a$HOME`id`$(id)", "C": "it's \"so\"; exit 9 # x=y", "D": " \\n ", "E": "", "F": "*"}
+    secrets = tmp_path / "stage.env"
+    secrets.write_text("# of the worker\n\n" + "\n".join(f"OWN_{name}={value}" for name, value in values.items()))
+    ask = "import json, os; print(json.dumps({n[4:]: v for n, v in os.environ.items() if n.startswith('OWN_')}))"
+    done = worker(tmp_path, str(toy), "python", "-c", ask, PREFLOW_SECRETS=str(secrets))
+    assert done.returncode == 0 and json.loads(done.stdout) == values, done.stderr
+    secrets.write_text("OWN_A=1\nopen sesame\n")
+    refused = worker(tmp_path, str(toy), "true", PREFLOW_SECRETS=str(secrets))
+    assert refused.returncode == 2 and "line 2 of the file with secrets: expected VARIABLE=value" in refused.stderr
+    assert "sesame" not in refused.stdout + refused.stderr
 
 
 def test_what_a_shell_runs_can_be_run() -> None:

@@ -26,7 +26,7 @@ def test_a_stage_is_done_in_a_container_with_passwords_from_a_file(tmp_path: Pat
         secrets = tmp_path / "stage.env"
         told = {"REPOSITORY": hosts.hub, "REMOTE": hosts.remote}
         lines = [f"PREFLOW_{name}={value}\n" for name, value in told.items()]
-        secrets.write_text("".join([*lines, f"PREFECT_API_AUTH_STRING='{password}'\n"]))
+        secrets.write_text("".join([*lines, f"PREFECT_API_AUTH_STRING={password}\n"]))
         own = {"api_url": api, "remote": hosts.remote, "secrets": secrets}
         variables = [word for name, value in own.items() for word in ("--job-variable", f"{name}={value}")]
         here, there = hosts.host("here"), hosts.host("there")
