@@ -25,7 +25,7 @@ AUTOMATION = f"{FLOW}: dead"
 
 
 def register(pool: str, kind: Type, template: Mapping[str, Any], slot: str) -> None:
-    """Make, or bring up to date, all that a worker of this pool needs at its server; `slot` is "" where stages take none.
+    """Make, or bring up to date, all that a worker of a pool needs at its server; `slot` is "" where none is taken.
 
     Raises:
         PreflowError: there is such a pool, of another type than this worker is.

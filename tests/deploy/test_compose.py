@@ -81,15 +81,15 @@ def test_versions_are_those_that_are_tested() -> None:
     assert drivers == {"psycopg2-binary", "asyncpg", "flask-wtf"} and drivers <= pinned
 
 
-def worker(
-    tmp_path: Path, repository: str, *command: str, **further: str
-) -> subprocess.CompletedProcess[str]:
+def worker(tmp_path: Path, repository: str, *command: str, **further: str) -> subprocess.CompletedProcess[str]:
     from flows.dvc import environ
 
     own = {"PREFLOW_CLONE": str(tmp_path / "work"), "PREFLOW_REMOTE": str(tmp_path / "remote")}
     own["PREFLOW_REPOSITORY"] = repository
     argv = [str(DEPLOY / "worker.sh"), *command]
-    return subprocess.run(argv, env=environ() | own | further, cwd=tmp_path, capture_output=True, text=True, check=False)
+    return subprocess.run(
+        argv, env=environ() | own | further, cwd=tmp_path, capture_output=True, text=True, check=False
+    )
 
 
 def test_a_worker_clones_once_and_knows_the_shared_remote(tmp_path: Path) -> None:
@@ -110,7 +110,14 @@ def test_a_worker_clones_once_and_knows_the_shared_remote(tmp_path: Path) -> Non
 
 def test_a_file_of_secrets_is_taken_as_it_stands_and_no_piece_of_it_is_said(tmp_path: Path) -> None:
     toy = make_toy(tmp_path / "origin")
-    values = {"A": "open sesame", "B": "a$HOME`id`$(id)", "C": "it's \"so\"; exit 9 # x=y", "D": " \\n ", "E": "", "F": "*"}
+    values = {
+        "A": "open sesame",
+        "B": "a$HOME`id`$(id)",
+        "C": 'it\'s "so"; exit 9 # x=y',
+        "D": " \\n ",
+        "E": "",
+        "F": "*",
+    }
     secrets = tmp_path / "stage.env"
     secrets.write_text("# of the worker\n\n" + "\n".join(f"OWN_{name}={value}" for name, value in values.items()))
     ask = "import json, os; print(json.dumps({n[4:]: v for n, v in os.environ.items() if n.startswith('OWN_')}))"

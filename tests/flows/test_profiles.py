@@ -125,7 +125,7 @@ def test_a_secret_is_refused_by_the_name_of_its_key_and_not_shown(root: Path) ->
         ("", "pools.rl.gpus=4", "^pools.rl: unknown key gpus; known keys: pool, job_variables"),
         ("", "pools.rl=3", r"^pools\.rl: expected a pool's name, or \{pool: NAME, job_variables: .* \(got 3\)$"),
         ("", "pools.rl=[a]", r"^pools\.rl: expected a pool's name, or \{pool: NAME, job_variables: "),
-        ("", "pools.rl={pool: a, job_variables: {command: x}}", r"^pools\.rl\.job_variables: `command` is not for a st"),
+        ("", "pools.rl={pool: a, job_variables: {command: x}}", "job_variables: `command` is not for a stage"),
         ("", "rl.kl_coeff=1", "rl.kl_coeff: unknown key; did you mean `kl_coef`"),
         ("", "rl.kl_coef=much", "rl.kl_coef: "),
         ("", "rl.kl_coef", "expected key.path=value"),
@@ -185,7 +185,7 @@ def test_a_password_among_job_variables_is_refused_and_not_shown() -> None:
     root, password = Path(__file__).parents[2], "wJalrXUtnFEMI"
     for pool in ("pool: gpu, ", ""):
         setting = f"pools.rl={{{pool}job_variables: {{env: {{AWS_SECRET_ACCESS_KEY: {password}}}}}}}"
-        with pytest.raises(ConfigError, match="`env` is not for a stage.*give passwords by Secrets") as refused:
+        with pytest.raises(ConfigError, match=r"`env` is not for a stage.*give passwords by Secrets") as refused:
             profiles.resolve(root, settings=[setting])
         assert password not in str(refused.value)
     with pytest.raises(ConfigError, match="looks like a password in a URL"):

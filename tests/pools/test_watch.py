@@ -1,4 +1,4 @@
-"""A stage that is claimed and does not begin is lost, and one that waits for a place in a cluster says so, for an hour."""
+"""A stage that is claimed and does not begin is lost; one that waits for a place in a cluster says so, for an hour."""
 
 from types import SimpleNamespace
 from uuid import UUID
