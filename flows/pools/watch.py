@@ -58,7 +58,7 @@ class Watch:
             return
 
     def news(self) -> str:
-        """What it waits for, first and every few minutes, "" between: an image with a typo has nobody else to tell."""
+        """What it waits for, at first and every few minutes, else "": what never comes would be waited for unseen."""
         now = time.monotonic()
         if self._pending[0] != _WAITS or (self._told is not None and now - self._told < _TOLD):
             return ""

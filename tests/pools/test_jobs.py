@@ -98,6 +98,23 @@ def test_a_pod_that_is_evicted_hands_its_stage_on_and_one_that_is_cancelled_ends
     assert [one["state"]["type"] for one in flow_runs(hosts.api, "/rl-")[-2:]] == ["CRASHED", "CANCELLED"]
 
 
+def test_a_pod_that_waits_is_told_of(hosts: Hosts, kubernetes: Cluster) -> None:
+    """With a worker that has been there, and Prefect's observer, which says of a Pod that it waits, played here."""
+    here, before = hosts.host("here"), len(flow_runs(hosts.api, "/sft-"))
+    with hosts.worker(hosts.host("there"), "jobs", *OPTIONS, **variables(kubernetes)):
+        pass
+    with hosts.started(here, "run") as run:
+        until(lambda: len(flow_runs(hosts.api, "/sft-")) > before, said(here).read_text)
+        url = f"{hosts.api}/flow_runs/{flow_runs(hosts.api, '/sft-')[-1]['id']}/set_state"
+        waits = {"type": "PENDING", "name": "InfrastructurePending", "message": "Kubernetes pod is pending."}
+        ask(url, {"state": waits, "force": True})
+        line = "sft: waits in pool jobs: InfrastructurePending: Kubernetes pod is pending."
+        until(lambda: line in said(here).read_text(), said(here).read_text)
+        ask(url, {"state": {"type": "CANCELLED", "name": "Cancelled"}, "force": True})
+        assert run.wait() == 1, said(here).read_text()
+    assert said(here).read_text().count(line) == 1
+
+
 def test_what_does_not_fit_says_what_would(hosts: Hosts) -> None:
     here = hosts.host("here")
     for name, kind in (("far", "ecs"), ("near", "process")):

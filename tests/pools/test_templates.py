@@ -77,7 +77,7 @@ def test_a_pod_has_passwords_from_secrets_alone() -> None:
 @pytest.mark.parametrize("version", ["1.32", "1.37"])
 def test_kubernetes_schema_takes_a_job(version: str) -> None:
     schema = pytest.importorskip("kubernetes_validate", reason=ABSENT.format("kubernetes-validate"))
-    made = job("gpus=1")
+    made = job("gpus=1", "cpu=4")
     for foreign in ("parallelism", "completions"):  # which Prefect wants where Kubernetes knows no such thing
         del made["spec"]["template"]["spec"][foreign]
     schema.validate(made, version, strict=True)
