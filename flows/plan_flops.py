@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from flows.plan_data import Facts
+from flows.plan_stages import reads_head
 from rlhf import operations
 from rlhf.footprint import How, Sizes
 from tasks.graph import Stage
@@ -97,9 +98,9 @@ def work_of(
         case "dpo":  # the reference answers once, before
             return Work(given.scored(2 * rows) + given.trained(2 * rows * section["epochs"]), 0.0)
         case "reward_model":
-            head = reads or bool(section["lm_coef"])
             passes = given.trained if section["lr"] else given.scored
-            return Work(passes(2 * rows * section["epochs"] * members, head), float(NUM_SAMPLES * new))
+            flops = passes(2 * rows * section["epochs"] * members, reads_head(section))
+            return Work(flops, float(NUM_SAMPLES * new))
     completions = rows * section["samples_per_prompt" if module == "evaluate" else "group_size"]
     judges = sum(f"--{name} " in stage.cmd for name in ("reward-model", "policy-rm", "held-out-rm"))
     flops = members * judges * drawn.scored(completions, reads)

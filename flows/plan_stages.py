@@ -153,18 +153,18 @@ def _answers(asked: Asked, rows: int, alike: int = 1) -> Moments:
 
 def _pairs(asked: Asked) -> Rows:
     section = asked.section
-    return asked.largest(asked.lengths, section["batch_size"], _reads_head(section), together=True)
+    return asked.largest(asked.lengths, section["batch_size"], reads_head(section), together=True)
 
 
-def _reads_head(section: Mapping[str, Any]) -> bool:
+def reads_head(section: Mapping[str, Any]) -> bool:
     """Whether a pass over pairs reads the LM head, as all do but a plain reward model's."""
     return section.get("reads", "tokens") == "tokens" or bool(section["lm_coef"])
 
 
 def _reward_model(asked: Asked) -> Moments:
-    reads_head, work = _reads_head(asked.section), _pairs(asked)
+    head, work = reads_head(asked.section), _pairs(asked)
     beside = 2 * asked.model()  # the SFT policy, and the first of the two models while the second is trained
-    return {"training": step(asked.sizes, asked.how, work, head=reads_head) | {"other models": beside}}
+    return {"training": step(asked.sizes, asked.how, work, head=head) | {"other models": beside}}
 
 
 def _dpo(asked: Asked) -> Moments:

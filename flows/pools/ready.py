@@ -25,9 +25,9 @@ def refuse_unready(root: Path, pools: Mapping[str, Pool], graph: Graph, todo: Co
         raise ConfigError(f"pools names {unknown[0]}, and there is no such stage; there are {', '.join(graph.stages)}")
     if sent := [pools[name] for name in todo if name in pools]:
         refuse_unprepared(root)
-    for one in sent:
-        if one.job_variables:
-            server.start(root)
+    if varied := [one for one in sent if one.job_variables]:
+        server.start(root)
+        for one in varied:
             workers.refuse_variables(one.pool, one.job_variables)
 
 

@@ -90,11 +90,12 @@ def _below(pid: int) -> list[psutil.Process]:
 
 
 def _environ(root: Path, kind: Type, template: Mapping[str, Any]) -> dict[str, str]:
+    slot = workers.slot_of(os.environ)
     own = {
         workers.CHECKOUT: str(root),
-        workers.SLOT: workers.slot_of(os.environ),
+        workers.SLOT: slot,
         # A slot is one stage's at a time, so no two share a home, nor does one with a run of this very checkout.
-        "PREFLOW_HOME": str(home(root) / "worker" / workers.slot_of(os.environ)),
+        "PREFLOW_HOME": str(home(root) / "worker" / slot),
         "PYTHONPATH": os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH", "")])),
     }
     # Whoever looks on at Jobs for Prefect needs the rights for that in one namespace, and not in the whole cluster.

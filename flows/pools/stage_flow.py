@@ -62,9 +62,10 @@ def stage(order: dict[str, Any]) -> State[Any]:
         except Exception as error:  # a bug of ours: sent again, it would be met again
             reason = f"{type(error).__name__}: {error}"
             answer = Answer(StageResult(this.stage, "failed", 0.0, reason, 1), platform.node())
-        if not _goes_on(own):  # one that was frozen or cut off has been given up
+        state = _state(own)
+        if _is_over(state):  # one that was frozen or cut off has been given up
             return Crashed(message="somebody else has the stage by now; what this attempt made is not handed over")
-        asked = _is_asked_to_stop(exchange, this) or _is_cancelled(own)
+        asked = _is_asked_to_stop(exchange, this) or _is_cancelled(state)
         _deliver(post, answer)
         if answer.entry:
             attempt.forget()
@@ -120,8 +121,10 @@ def _courier(
             post.post()
             if _is_asked_to_stop(exchange, order):
                 cancel.set()
-        if count % _ASK == 0 and (not (_goes_on(order.flow_run) and _goes_on(own)) or _is_cancelled(own)):
-            cancel.set()
+        if count % _ASK == 0:
+            state = _state(own)
+            if _is_over(state) or _is_cancelled(state) or _is_over(_state(order.flow_run)):
+                cancel.set()
 
     return now_and_then(_POST, work)
 
@@ -132,15 +135,13 @@ def _is_asked_to_stop(exchange: Exchange, order: Order) -> bool:
     return False
 
 
-def _goes_on(flow_run: str) -> bool:
+def _is_over(state: State[Any] | None) -> bool:
     """As far as Prefect can tell."""
-    state = _state(flow_run)
-    return state is None or not state.is_final()
+    return state is not None and state.is_final()
 
 
-def _is_cancelled(flow_run: str) -> bool:
+def _is_cancelled(state: State[Any] | None) -> bool:
     """By people, on Prefect's page. Its worker for processes ends the stage then; in a container nobody else does."""
-    state = _state(flow_run)
     return state is not None and state.is_cancelling()
 
 

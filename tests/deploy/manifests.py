@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+import pytest
 from ruamel.yaml import YAML
 
 from tests.deploy.composed import DEPLOY
@@ -25,6 +26,12 @@ def read(path: str) -> list[Object]:
 
 (KUSTOMIZATION,) = read("kustomization.yaml")
 OBJECTS = [found for path in KUSTOMIZATION["resources"] for found in read(path)]
+
+
+def schema() -> Any:
+    """Validates objects as the API of a version would; the test is skipped where it is not installed."""
+    reason = "absent; pip install -e '.[kubernetes-validate]' -c constraints.txt"
+    return pytest.importorskip("kubernetes_validate", reason=reason)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import psutil
 
 from flows import dvc
 from flows.prefect_api import ask
-from tests.flows.toy import git
+from tests.flows.toy import PARAMS, PROGRAM, REPO, git, make_toy
 from tests.ports import free_ports
 
 
@@ -47,6 +47,16 @@ class Hosts:
     def publish(self, project: Path) -> None:
         """Make a repository the one that all hosts clone."""
         git(self.base, "clone", "-q", "--bare", str(project), str(self.hub))
+
+    @staticmethod
+    def of_toy(base: Path, api: str, pools: str, **variables: str) -> "Hosts":
+        """Those of a toy with these `pools`, published; no host has it yet."""
+        hosts = Hosts(base, api, {"PYTHONPATH": str(REPO)} | variables, ("-c", PROGRAM))
+        project = make_toy(base / "origin")
+        (project / "params.yaml").write_text(PARAMS + pools)
+        git(project, "commit", "-qam", "pools")
+        hosts.publish(project)
+        return hosts
 
     def host(self, name: str) -> Path:
         """A checkout on a host of its own; its home is beside it."""

@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 
 from flows.prefect_api import ask
-from tests.flows.toy import PARAMS, PROGRAM, REPO, git, make_toy
 from tests.pools.daemon import daemon
 from tests.pools.hosts import Hosts, flow_runs, prefect
 
@@ -18,11 +17,8 @@ GPUS = "device_requests=[{driver: nvidia, count: -1, capabilities: [[gpu]]}]"
 def test_a_stage_is_done_in_a_container_with_passwords_from_a_file(tmp_path: Path) -> None:
     password = "nobody:open sesame"
     with prefect(tmp_path) as api, daemon(tmp_path / "docker") as docker:
-        hosts = Hosts(tmp_path, api, {"PYTHONPATH": str(REPO), "PREFECT_API_AUTH_STRING": password}, ("-c", PROGRAM))
-        project = make_toy(tmp_path / "origin")
-        (project / "params.yaml").write_text(PARAMS + "pools: {rl: {pool: box, job_variables: {memory: 64g}}}\n")
-        git(project, "commit", "-qam", "pools")
-        hosts.publish(project)
+        pools = "pools: {rl: {pool: box, job_variables: {memory: 64g}}}\n"
+        hosts = Hosts.of_toy(tmp_path, api, pools, PREFECT_API_AUTH_STRING=password)
         secrets = tmp_path / "stage.env"
         told = {"REPOSITORY": hosts.hub, "REMOTE": hosts.remote}
         lines = [f"PREFLOW_{name}={value}\n" for name, value in told.items()]

@@ -13,9 +13,9 @@ import pytest
 from flows.pools.serving import OBSERVED
 from flows.prefect_api import ask
 from flows.workspace import git as plumbing
-from tests.flows.toy import PARAMS, PROGRAM, REPO, git, make_toy
+from tests.flows.toy import PARAMS
 from tests.pools.cluster import Cluster, Object, cluster, variables
-from tests.pools.hosts import Hosts, flow_runs, prefect, said, until
+from tests.pools.hosts import Hosts, flow_runs, said, until
 
 pytest.importorskip("prefect_kubernetes", reason="absent; pip install -e '.[kubernetes]' -c constraints.txt")
 
@@ -24,20 +24,9 @@ PASSWORD = "nobody:open sesame"
 OPTIONS = ("--type", "kubernetes", "--job-variable", "gpus=1", "--job-variable", "image=registry.example.org/toy:1")
 
 
-@pytest.fixture(scope="module")
-def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with prefect(tmp_path_factory.mktemp("prefect")) as url:
-        yield url
-
-
 @pytest.fixture
 def hosts(tmp_path: Path, api: str) -> Hosts:
-    hosts = Hosts(tmp_path, api, {"PYTHONPATH": str(REPO), "PREFECT_API_AUTH_STRING": PASSWORD}, ("-c", PROGRAM))
-    project = make_toy(tmp_path / "origin")
-    (project / "params.yaml").write_text(PARAMS + POOLS)
-    git(project, "commit", "-qam", "pools")
-    hosts.publish(project)
-    return hosts
+    return Hosts.of_toy(tmp_path, api, POOLS, PREFECT_API_AUTH_STRING=PASSWORD)
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """Stages of a toy on workers of other hosts: the run is what it would be here, and nothing is left lying about."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,27 +9,16 @@ import pytest
 
 from flows.prefect_api import ask
 from flows.workspace import git as plumbing
-from tests.flows.toy import PARAMS, PROGRAM, REPO, git, make_toy
-from tests.pools.hosts import Hosts, flow_runs, power_off, prefect, said, until
+from tests.flows.toy import PARAMS, git
+from tests.pools.hosts import Hosts, flow_runs, power_off, said, until
 
 POOLS = "pools: {sft: gpu, rl: gpu}\n"
-
-
-@pytest.fixture(scope="module")
-def api(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with prefect(tmp_path_factory.mktemp("prefect")) as url:
-        yield url
 
 
 @pytest.fixture
 def hosts(tmp_path: Path, api: str) -> Hosts:
     """A toy whose `sft` and `rl` go to pool `gpu`, published; no host has it yet."""
-    hosts = Hosts(tmp_path, api, {"PYTHONPATH": str(REPO)}, ("-c", PROGRAM))
-    project = make_toy(tmp_path / "origin")
-    (project / "params.yaml").write_text(PARAMS + POOLS)
-    git(project, "commit", "-qam", "pools")
-    hosts.publish(project)
-    return hosts
+    return Hosts.of_toy(tmp_path, api, POOLS)
 
 
 def _is_stage(process: psutil.Process, name: str) -> bool:
