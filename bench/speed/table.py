@@ -9,25 +9,21 @@ from bench.speed.cell import Cell
 from bench.speed.store import Record
 
 HEADER = [
-    "stage", "setting", "ours, tokens/s", "TRL, tokens/s", "ours ÷ TRL, median (least–most)", "by processor time",
-    "ours ÷ TRL as it comes",
-    "pairs",
-    "peak memory, MB: ours", "peak memory, MB: TRL", "peak memory: ours ÷ TRL",
-    "share of matmul rate: ours", "share of matmul rate: TRL",
-    "share of memory bandwidth: ours",
+    "stage", "setting", "ours, tokens/s", "TRL, tokens/s", "ours ÷ TRL, median (least–most)", "ours ÷ TRL as it comes",
+    "peak memory: ours ÷ TRL", "share of matmul rate: ours", "share of matmul rate: TRL",
 ]  # fmt: skip
 BUSY = 0.2
 """Cores busy with something else, on average over a side's run, above which a cell is marked."""
 
 
-def rate(side: Mapping[str, Any], by: str = "seconds") -> float:
-    """Tokens a second by the clock, or of processor time, which other load changes less."""
-    return float(side["tokens"] / side[by])
+def rate(side: Mapping[str, Any]) -> float:
+    """Tokens a second by the clock."""
+    return float(side["tokens"] / side["seconds"])
 
 
-def ratios(record: Record, by: str = "seconds", beside: str = "theirs") -> list[float]:
+def ratios(record: Record, beside: str = "theirs") -> list[float]:
     """Ours over TRL's tokens a second, of each round by itself: what slows the machine down slows both."""
-    return [rate(pair["ours"], by) / rate(pair[beside], by) for pair in record["pairs"]]
+    return [rate(pair["ours"]) / rate(pair[beside]) for pair in record["pairs"]]
 
 
 def of(record: Record, side: str, name: str) -> float:
@@ -39,12 +35,6 @@ def shares(record: Record, side: str) -> float:
     """Of the matmul rate measured in the same pair."""
     return median(
         record["flops"] / pair[side]["seconds"] / pair["ours"]["machine"]["matmul"] for pair in record["pairs"]
-    )
-
-
-def share_of_bandwidth(record: Record) -> float:
-    return median(
-        record["bytes"] / pair["ours"]["seconds"] / pair["ours"]["machine"]["bandwidth"] for pair in record["pairs"]
     )
 
 
@@ -69,20 +59,15 @@ def line(cell: Cell, record: Record | None, fresh: bool = True) -> list[str]:
     if not record["pairs"]:
         return line(cell, None)
     found = ratios(record)
-    memory = [of(record, side, "peak_net") for side in ("ours", "theirs")]
     marks = ("" if fresh else " ‡") + (" †" if loaded(record) else "")
     return [
         cell.stage,
         cell.setting + marks,
         *(f"{median(rate(pair[side]) for pair in record['pairs']):,.0f}" for side in ("ours", "theirs")),
         f"**{median(found):.2f}** ({min(found):.2f}–{max(found):.2f})",
-        f"{median(ratios(record, 'processor_seconds')):.2f}",
         f"{median(ratios(record, beside='as_it_comes')):.2f}",
-        str(len(found)),
-        *(f"{value:,.0f}" for value in memory),
-        f"{memory[0] / memory[1]:.2f}",
+        f"{of(record, 'ours', 'peak_net') / of(record, 'theirs', 'peak_net'):.2f}",
         *(f"{100 * shares(record, side):.0f}%" for side in ("ours", "theirs")),
-        f"{100 * share_of_bandwidth(record):.0f}%",
     ]
 
 
@@ -112,9 +97,11 @@ def _rates(records: Sequence[Record]) -> str:
     matmul, bandwidth = ([pair[name] / 1e9 for pair in pairs] for name in ("matmul", "bandwidth"))
     trl = sorted({pair["theirs"]["versions"]["trl"] for record in records for pair in record["pairs"]})
     commits = sorted({record["commit"] for record in records})
+    counts = sorted({len(record["pairs"]) for record in records})
     return (
         f"Matmul {min(matmul):.0f}–{max(matmul):.0f} GFLOP/s by the sizes of the shape, memory "
-        f"{min(bandwidth):.1f}–{max(bandwidth):.1f} GB/s. TRL {' and '.join(trl)}. Commits {', '.join(commits)}."
+        f"{min(bandwidth):.1f}–{max(bandwidth):.1f} GB/s. TRL {' and '.join(trl)}. Pairs a cell: "
+        f"{', '.join(map(str, counts))}. Commits {', '.join(commits)}."
     )
 
 
