@@ -48,7 +48,8 @@ def test_every_file_is_applied() -> None:
 
 def service_of(workload: Workload) -> Object:
     """The service of compose.yaml that it is; of workers there are as many as pools."""
-    found: Object = NAMED["gpu-worker" if workload.name in WORKERS else workload.name]
+    theirs = dict.fromkeys(WORKERS, "gpu-worker") | {"runner": "worker"}
+    found: Object = NAMED[theirs.get(workload.name, workload.name)]
     return found
 
 
@@ -59,6 +60,8 @@ def test_it_runs_what_compose_runs(workload: Workload) -> None:
     theirs = [*service.get("entrypoint", []), *service.get("command", [])]
     if workload.name in WORKERS:
         assert theirs.pop() == "gpu" and told.pop() == workload.name.removesuffix("-worker")
+    if workload.name == "runner":  # Compose starts one for a run; this one stays, for schedules and for runs by hand
+        assert (theirs.pop(), told.pop(), told.pop()) == ("run", "serve", "schedule")
     assert told == theirs
     assert main["image"] == NAMED.get(workload.name, NAMED["worker"])["image"]
     assert all(one["image"] == NAMED["postgres"]["image"] for one in workload.pod.get("initContainers", []))
@@ -74,7 +77,7 @@ def test_images_have_the_version_of_the_project() -> None:
 def test_it_has_the_variables_of_compose_and_passwords_from_the_secret(workload: Workload) -> None:
     # Which GPU, the device plugin says; where the things of this container lie in its volume, the manifest does.
     of_worker = {"CUDA_VISIBLE_DEVICES", "PREFLOW_CLONE"}
-    own = dict.fromkeys(WORKERS, of_worker) | {"postgres": {"PGDATA"}}
+    own = dict.fromkeys(WORKERS, of_worker) | {"postgres": {"PGDATA"}, "runner": {"PREFLOW_CLONE"}}
     theirs = dict(service_of(workload)["environment"])
     ours = {one["name"]: from_secret(one) for one in workload.main["env"]}
     for name in own.get(workload.name, ()):
@@ -140,6 +143,18 @@ def test_upgrades_are_tried_once() -> None:
     assert {(one.spec["backoffLimit"], one.pod["restartPolicy"]) for one in jobs.values()} == {(0, "Never")}
 
 
+def test_runs_begin_where_mlflow_is_reached_and_on_a_disk_that_outlives_the_pod() -> None:
+    """Else the registry, the champion and all curves would be a file in a Pod, gone with it."""
+    runner = WORKLOADS["runner"]
+    assert [name for name, one in WORKLOADS.items() if "mlflow" in addressed(one)] == ["runner"]
+    work = {one["name"]: one for one in runner.pod["volumes"]}["work"]
+    assert "persistentVolumeClaim" in work
+    assert (runner.spec["replicas"], runner.spec["strategy"]) == (1, {"type": "Recreate"})
+    page = (DEPLOY / "README.md").read_text(encoding="utf-8")
+    begun = re.findall(r"exec deployment/(\S+) -- preflow-worker preflow run", page)
+    assert begun and set(begun) == {"runner"}
+
+
 @EACH_WORKER
 def test_a_worker_has_the_time_to_save_twice(worker: Workload) -> None:
     composed = seconds(NAMED["gpu-worker"]["stop_grace_period"])
@@ -152,7 +167,9 @@ def seconds(period: str) -> int:
     return int(period[:-1]) * {"s": 1, "m": 60}[period[-1]]
 
 
-@pytest.mark.parametrize(("name", "variable"), [("postgres", "PGDATA"), *((one, "PREFLOW_CLONE") for one in WORKERS)])
+@pytest.mark.parametrize(
+    ("name", "variable"), [("postgres", "PGDATA"), *((one, "PREFLOW_CLONE") for one in ("runner", *WORKERS))]
+)
 def test_what_must_be_its_own_is_a_folder_in_the_volume(name: str, variable: str) -> None:
     """A volume belongs to root, and a new disk is not empty: git trusts no such folder, initdb takes none."""
     main = WORKLOADS[name].main
