@@ -45,7 +45,7 @@ def test_a_pod_is_that_of_the_gpu_worker_and_does_one_stage() -> None:
     assert made["metadata"]["namespace"] == "preflow"
     assert made["metadata"]["generateName"] == "20260101-000000-0000-sft-1-"
     assert made["spec"]["backoffLimit"] == 0
-    # Prefect calls a Job with a failed Pod crashed, and Kubernetes a Pod that is only being ended failed, unless told this.
+    # Prefect calls a Job with a failed Pod crashed, and Kubernetes one that is being ended failed, unless told this.
     assert made["spec"]["podReplacementPolicy"] == "Failed"
     assert made["spec"]["template"]["metadata"]["labels"]["servers"] == "client"
     pod, theirs = dict(made["spec"]["template"]["spec"]), dict(WORKERS["gpu-worker"].pod)
