@@ -24,6 +24,7 @@ def serve(root: Path, limit: int, cancel: threading.Event, say: Callable[[str], 
         limit: firings side by side; further ones wait.
     """
     log = home(root) / "prefect" / "worker.log"
+    log.parent.mkdir(parents=True, exist_ok=True)  # only a server of our own makes it
     while not cancel.is_set():
         here = server.start(root)
         try:
