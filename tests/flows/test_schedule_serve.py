@@ -18,7 +18,7 @@ def test_a_worker_of_a_server_that_others_keep_has_a_log_in_a_fresh_clone(
     monkeypatch.setattr("flows.server.wait", lambda *told: None)
 
     def started(argv: list[str], **how: object) -> object:
-        worker = spawn(["echo", *argv[-2:]], **how)  # type: ignore[arg-type]
+        worker = spawn(["/bin/echo", *argv[-2:]], **how)  # type: ignore[arg-type]
         worker.wait()
         cancel.set()
         return worker
