@@ -9,6 +9,7 @@ from typing import Any
 from flows.guards import is_held
 from flows.progress import Progress
 from flows.runner import last_event
+from tasks import locks
 from tasks.journal import home
 
 _ATTEMPT = re.compile(r"(.+)-\d+")
@@ -45,9 +46,9 @@ def going_on(root: Path) -> list[Going]:
 
 
 def _going(root: Path, lock: Path, in_checkout: bool) -> Going:
-    what = lock.read_text(encoding="utf-8").strip() or lock.stem
-    run = what.removeprefix("run ").partition(",")[0]
-    return Going(what, in_checkout, tuple(_at(home(root) / "journal" / run)))
+    holder = locks.holder(lock)
+    run = holder.who.removeprefix("run ") if holder else lock.stem
+    return Going(holder.name if holder else run, in_checkout, tuple(_at(home(root) / "journal" / run)))
 
 
 def _at(journals: Path) -> Iterator[At]:

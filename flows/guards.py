@@ -1,14 +1,12 @@
 """What must hold before a run starts, and what may be cleared after it."""
 
 import fcntl
-import os
 import shutil
-import socket
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-from rlhf.errors import Busy, PreflowError
+from rlhf.errors import PreflowError
+from tasks import locks
 from tasks.journal import home
 
 FREE_BYTES = 2 * 1024**3
@@ -29,30 +27,9 @@ def check_disk(root: Path, needed: int = FREE_BYTES) -> None:
         )
 
 
-@contextmanager
-def held(path: Path, who: str, wait: bool = False, shared: bool = False) -> Iterator[None]:
-    """One run a tree: an advisory lock that the kernel drops when the process dies, however it dies.
-
-    Args:
-        wait: for the one that has it.
-        shared: with others that have it so, and with nobody else.
-
-    Raises:
-        Busy: another has it, and this one is not to `wait`; the message names who, process and machine.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as file:
-        try:
-            fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            file.seek(0)
-            holder = file.read().strip() or "another process"
-            raise Busy(f"this workspace is in use by {holder}; wait for it, or end it with Ctrl-C there") from None
-        file.seek(0)
-        file.truncate()
-        file.write(f"{who}, process {os.getpid()} on {socket.gethostname()}")
-        file.flush()
-        yield
+def held(path: Path, who: str, wait: bool = False, shared: bool = False) -> AbstractContextManager[None]:
+    """One run a tree: see `tasks.locks.held`."""
+    return locks.held(path, who, "this workspace", wait=wait, shared=shared)
 
 
 def is_held(lock: Path) -> bool:

@@ -8,8 +8,6 @@ publishes nothing.
 """
 
 import json
-import os
-import platform
 import re
 import threading
 import time
@@ -18,11 +16,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import psutil
-
 from flows.releases_refs import QUIET, last_line, remote_of
 from flows.workspace import git
 from rlhf.errors import Busy, DependencyDown, PreflowError
+from tasks import owners
 from tasks.journal import alive
 
 REFS = "refs/preflow-leases"
@@ -68,7 +65,7 @@ class Record:
     @property
     def dead(self) -> bool:
         """Whether it was a process of this machine that is gone."""
-        return bool(self.machine) and self.machine == _machine() and not alive(self.pid, self.started)
+        return bool(self.machine) and self.machine == owners.machine() and not alive(self.pid, self.started)
 
 
 _FORM = Record("", 0, 0.0)
@@ -164,7 +161,7 @@ def _taken(
     root: Path, remote: str, key: str, digest: str, cancel: threading.Event, say: Callable[[str], None], times: Times
 ) -> Lease:
     ref = f"{REFS}/{key}"
-    me = Record(platform.node(), os.getpid(), psutil.Process().create_time(), _machine())
+    me = Record(**owners.this_process())
     seen, since = "", time.monotonic()
     while True:
         try:
@@ -190,15 +187,6 @@ def _taken(
                 return Lease(root, remote, key, me, mine)
         elif cancel.wait(times.beat / 4):
             raise Busy(f"stopped while looking whether {holder} is alive")
-
-
-def _machine() -> str:
-    """Name of where this process's number means something; "" where the system does not say."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
-        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
-    except OSError:
-        return ""
 
 
 def _beat(

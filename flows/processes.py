@@ -11,6 +11,8 @@ from typing import IO, Any
 
 import psutil
 
+from rlhf import interruption
+
 # Runs between fork and exec of the program proper, in a child of its own: a hook in this process would be unsafe beside
 # its other threads. -I and -S keep the detour at some 15 ms.
 _LEASH = """
@@ -41,8 +43,7 @@ def spawn(argv: Sequence[str | Path], *, cwd: Path, env: Mapping[str, str], outp
     )
 
 
-SAVING = 30.0
-"""Seconds in which a training that is asked to stop may end its step and save it: what clusters give, too."""
+SAVING = interruption.SAVING
 
 
 def end_group(process: subprocess.Popen[bytes], patience: float = 3.0) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 
 from rlhf.errors import Preempted
 from rlhf.interruption import PARENT_GONE
+from tasks.orphans import LAUNCHER
 
 GRACE = 30.0
 """Seconds that the others have to end by themselves, saving what they do, once one of the processes has failed."""
@@ -81,6 +82,7 @@ def _environments(count: int, folder: Path) -> list[dict[str, str]]:
     common = {"OMP_NUM_THREADS": "1"} | ({"GLOO_SOCKET_IFNAME": "lo"} if sys.platform == "linux" else {})
     common |= os.environ
     common |= {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), "PREFLOW_RENDEZVOUS": f"file://{folder}/group"}
+    common |= {LAUNCHER: str(os.getpid())}
     return [common | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)]
 
 

@@ -6,16 +6,12 @@ functions know none of this.
 """
 
 import argparse
-import ctypes
-import fcntl
 import hashlib
 import inspect
 import json
 import os
-import select
 import shutil
 import sys
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, suppress
@@ -26,11 +22,11 @@ from typing import Any
 
 import psutil
 
-from rlhf.errors import Busy, Preempted, PreflowError
+from rlhf.errors import Preempted, PreflowError
 from rlhf.incidents import FOLDER as INCIDENTS
-from rlhf.interruption import PARENT_GONE, STOP, Stopped
+from rlhf.interruption import STOP, Stopped
 from rlhf.spending import spent
-from tasks import environment, ranks
+from tasks import environment, locks, orphans, ranks
 from tasks.arguments import inputs_of, parser
 from tasks.config import Section, read_yaml
 from tasks.graph import digest, load_graph, stage_key
@@ -38,8 +34,6 @@ from tasks.journal import Log, home, new_folder
 from tasks.limits import memory_named, refuse_read_only
 from tasks.spending import figures
 from tasks.witness import by_hand, follow, origin, outputs, used
-
-_PR_SET_PDEATHSIG = 1
 
 
 @dataclass(frozen=True)
@@ -61,7 +55,8 @@ class Place:
 def main(function: Callable[..., None]) -> None:
     """Run `function` as a program: the bottom line of every stage module. Ends the process with the exit code."""
     STOP.heed()
-    _die_with_parent()
+    if not orphans.is_started_for_us():  # else it does so since its first moment
+        orphans.end_with_starter()
     name = function.__name__
     arguments = parser(function).parse_args()
     try:
@@ -86,7 +81,7 @@ def _run(function: Callable[..., None], arguments: argparse.Namespace) -> int:
     if _under_dvc():
         _refuse_unversioned(inputs["config"], arguments, place)
     log = Log(place.journal, place.stage)
-    with _held(place.scratch):
+    with _alone(place, Path(arguments.out)):
         begun = time.time()
         if _forced() and not _began_before(place):
             shutil.rmtree(place.scratch, ignore_errors=True)
@@ -232,38 +227,12 @@ def _start(log: Log, place: Place, inputs: Mapping[str, Any], section: str) -> N
 
 
 @contextmanager
-def _held(scratch: Path) -> Iterator[None]:
-    """One writer a stage key: an advisory lock that the kernel drops when the process dies, however it dies."""
-    with scratch.with_suffix(".lock").open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            file.seek(0)
-            raise Busy(f"{scratch.name} is already being run by process {file.read() or 'unknown'}") from None
-        file.seek(0)
-        file.truncate()
-        file.write(str(os.getpid()))
-        file.flush()
+def _alone(place: Place, out: Path) -> Iterator[None]:
+    """One writer a stage key, and one an output folder: stages of other keys and trees write there too."""
+    who, key = f"stage {place.stage}", place.scratch.with_suffix(".lock")
+    beside = out.parent / f".tmp-{out.name}.lock"
+    with locks.held(key, who, place.scratch.name), locks.held(beside, who, str(out), fleeting=True):
         yield
-
-
-def _die_with_parent() -> None:
-    """A killed `dvc` must not leave a trainer behind, which would hold the machine and race its successor."""
-    if sys.platform != "linux":
-        return
-    parent = os.getppid()
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, PARENT_GONE)
-    if os.getppid() != parent:
-        sys.exit(1)
-    starter = origin()["owner"]["pid"]
-    if starter not in (os.getpid(), parent):  # a shell stands between us and dvc, and would outlive it
-        threading.Thread(target=_end_with, args=[starter], daemon=True).start()
-
-
-def _end_with(pid: int) -> None:
-    with suppress(ProcessLookupError):
-        select.select([os.pidfd_open(pid)], [], [])
-    os.kill(os.getpid(), PARENT_GONE)
 
 
 def _began_before(place: Place) -> bool:

@@ -7,7 +7,6 @@ import fcntl
 import hashlib
 import json
 import os
-import platform
 import resource
 import shlex
 import subprocess
@@ -19,6 +18,7 @@ from typing import Any
 
 import psutil
 
+from tasks import orphans, owners
 from tasks.journal import home
 
 LARGEST_HASHED = 500_000_000  # bytes; DVC hashes everything a moment later, and more than a second twice is too much
@@ -38,11 +38,11 @@ def by_hand(root: Path) -> str:
 
 def origin() -> dict[str, Any]:
     """This process, and the one whose end is the end of a run by hand."""
-    process, starter = psutil.Process(), _starter()
+    this, starter = owners.this_process(), _starter()
     return {
-        "pid": process.pid,
-        "process_started": process.create_time(),
-        "owner": {"host": platform.node(), "pid": starter.pid, "started": starter.create_time()},
+        "pid": this["pid"],
+        "process_started": this["started"],
+        "owner": this | {"pid": starter.pid, "started": starter.create_time()},
         "command": shlex.join(_without_paths(starter.cmdline())),
     }
 
@@ -124,6 +124,7 @@ def follow(root: Path, run: Path) -> None:
         subprocess.Popen(
             [sys.executable, "-m", "tasks.tracking", "follow", run.name],
             cwd=root,
+            env=orphans.without_starter(),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -133,11 +134,7 @@ def follow(root: Path, run: Path) -> None:
 
 def _starter() -> psutil.Process:
     """The dvc process above us, else this process."""
-    process = psutil.Process()
-    for parent in process.parents():
-        if any(Path(part).name in ("dvc", "dvc.exe") for part in parent.cmdline()[:3]):
-            return parent
-    return process
+    return (orphans.below_dvc() or [psutil.Process()])[-1]
 
 
 def _without_paths(words: list[str]) -> list[str]:

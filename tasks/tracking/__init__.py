@@ -15,10 +15,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from tasks import owners
 from tasks.outcome import StageResult
 from tasks.tracking import comparisons
 from tasks.tracking.boundary import guarded, say, sentence
-from tasks.tracking.runs import RunRecord, begin, owner_of_this_process, runs_of
+from tasks.tracking.runs import RunRecord, begin, runs_of
 
 __all__ = [
     *("announce", "attach", "begin_comparison", "begin_run", "bytes_of", "champion", "crown", "finish_comparison"),
@@ -36,7 +37,7 @@ def announce(root: Path, run_id: str, info: Mapping[str, Any]) -> None:
     `flow_run_id` (Prefect), `params` (the resolved configuration; default `tree`/params.yaml), `registry` (name of the
     registered model, default "policy"; it names the experiment too), `tags` (anything else).
     """
-    begin(root, run_id, info, owner_of_this_process())
+    begin(root, run_id, info, owners.this_process())
 
 
 def begin_run(root: Path, run_id: str, info: Mapping[str, Any]) -> None:

@@ -62,6 +62,7 @@ def follow(root: Path, run_id: str) -> None:
         except BlockingIOError:
             return
         while run.folder.exists() and not run.is_over():
+            os.utime(lock.fileno())  # other machines see by it that this run goes on
             tracking.replay(root, run_id)
             time.sleep(EVERY)
 

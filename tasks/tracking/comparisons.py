@@ -6,16 +6,16 @@ As with runs, what is to be told is written down first, in `<home>/compare/runs/
 
 import fcntl
 import json
-import platform
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from tasks.journal import alive, home
+from tasks import owners
+from tasks.journal import home
 from tasks.tracking import describe
-from tasks.tracking.runs import RunRecord, owner_of_this_process, write_json_atomically
+from tasks.tracking.runs import RunRecord, is_gone, write_json_atomically
 from tasks.tracking.store import Store, connect, name_of
 from tasks.tracking.values import chunks, text
 
@@ -39,7 +39,7 @@ def begin(root: Path, key: str, about: Facts) -> None:
     """
     folder = place(root, key)
     folder.mkdir(parents=True, exist_ok=True)
-    facts = {"about": dict(about), "begun": time.time(), "owner": owner_of_this_process()}
+    facts = {"about": dict(about), "begun": time.time(), "owner": owners.this_process()}
     write_json_atomically(folder / "comparison.json", facts)
     for name in ("finish.json", "shipped"):
         (folder / name).unlink(missing_ok=True)
@@ -68,8 +68,8 @@ def waiting(root: Path) -> list[str]:
         if not (path.parent / "shipped").exists():
             with suppress(KeyError, TypeError, ValueError):  # a record that a full disk has torn is nobody's
                 owner = (_read(path) or {})["owner"]
-                gone = owner["host"] == platform.node() and not alive(owner["pid"], owner["started"])
-                if gone or (path.parent / "finish.json").exists():
+                signs = [*path.parent.iterdir(), home(root) / "compare" / "compare.lock"]
+                if (path.parent / "finish.json").exists() or is_gone(owner, signs):
                     found.append(path.parent.name)
     return found
 

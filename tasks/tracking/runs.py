@@ -7,17 +7,18 @@ Files beside the journals of a run, in `<home>/journal/<run>/`: `run.json` (writ
 import fcntl
 import json
 import os
-import platform
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-import psutil
+from tasks import locks, owners
+from tasks.journal import home
 
-from tasks.journal import alive, home
+SILENCE = 600.0
+"""Seconds after which a run of another machine is over; its locks and followers are touched all the time."""
 
 Events = list[dict[str, Any]]
 
@@ -103,11 +104,16 @@ class RunRecord:
         write_json_atomically(self.folder / "finish.json", facts | {"time": time.time()})
 
     def is_over(self) -> bool:
-        """Finished, or its process is gone. A run of another machine is for that machine to judge."""
-        if (self.folder / "finish.json").exists():
-            return True
-        owner = self.facts["owner"]
-        return bool(owner["host"] == platform.node() and not alive(owner["pid"], owner["started"]))
+        """Finished, or its process is gone: one of another machine is when nothing is heard of it any more."""
+        return (self.folder / "finish.json").exists() or is_gone(self.facts["owner"], self._signs_of_life())
+
+    def _signs_of_life(self) -> Iterator[Path]:
+        """What its processes write or touch: journals, what is told of them, and the lock of its tree."""
+        yield from self.folder.glob("*")
+        yield from self.folder.glob("*/events.jsonl")
+        for lock in (home(self.root) / "run.lock", home(self.root) / "worktrees" / f"{self.run_id}.lock"):
+            if (holder := locks.holder(lock)) and holder.who == f"run {self.run_id}":
+                yield lock
 
     def state(self) -> dict[str, Any]:
         """Ids and cursors in MLflow, `{}` before the first shipment."""
@@ -138,9 +144,10 @@ def begin(root: Path, run_id: str, info: Mapping[str, Any], owner: Mapping[str, 
         write_json_atomically(path, facts)
 
 
-def owner_of_this_process() -> dict[str, Any]:
-    """Who must be alive for a run to be going on: this very process."""
-    return {"host": platform.node(), "pid": os.getpid(), "started": psutil.Process().create_time()}
+def is_gone(owner: Mapping[str, Any], signs: Iterable[Path]) -> bool:
+    """Whether the process that must be alive for a run to go on is not. Asked of files where it was elsewhere."""
+    alive = owners.is_alive(owner)
+    return owners.silence(signs) > SILENCE if alive is None else not alive
 
 
 def runs_of(root: Path) -> list[RunRecord]:

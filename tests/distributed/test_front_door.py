@@ -140,7 +140,7 @@ def test_a_stage_that_runs_is_not_run_twice(tmp_path: Path) -> None:
         threading.Event().wait(0.02)
     second = start(root)
     _, said = second.communicate(timeout=120)
-    assert second.returncode == 75 and f"is already being run by process {alone.pid}" in said
+    assert second.returncode == 75 and f"is in use by stage sft, process {alone.pid} on " in said
     begun = time.monotonic()
     alone.terminate()
     assert alone.wait() == 85 and time.monotonic() - begun < 20

@@ -19,6 +19,7 @@ from flows.lease import GIVEN_UP, Answered, Record, Times, held
 from flows.request import Report, Wish
 from flows.workspace import git
 from rlhf.errors import Busy, PreflowError
+from tasks import owners
 from tests.flows import small
 from tests.flows.toy import REPO
 
@@ -100,7 +101,7 @@ def test_a_holder_of_this_machine_that_is_gone_holds_nothing(clones: tuple[Path,
     first, second = clones
     child = subprocess.Popen([sys.executable, "-c", ""])
     child.wait()
-    put(first, Record("here", child.pid, 1.0, lease._machine()))
+    put(first, Record("here", child.pid, 1.0, owners.machine()))
     with taken(second, times=Times(beat=0.02, window=3600.0)):
         pass
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -13,6 +14,8 @@ REPO = Path(__file__).parents[2]
 TOY = '''
 """A toy stage."""
 import os, sys, time
+from collections import deque
+from itertools import repeat
 from pathlib import Path
 from types import SimpleNamespace
 from pydantic import Field
@@ -54,6 +57,9 @@ def toy(
         (scratch / "here").write_text(str(os.getpid()))
         print("ready", flush=True)
         time.sleep(600)
+    if config.mode == "deaf":
+        print("ready", flush=True)
+        deque(repeat(0), maxlen=0)  # for ever, with the interpreter's lock held: no handler of Python's runs
     if config.mode == "kept":
         (out / "looks").mkdir()
     log({"toy/loss": 0.5}, step=1)
@@ -72,6 +78,7 @@ def toy(
 if __name__ == "__main__":
     main(toy)
 '''
+DVC = "import subprocess, sys; raise SystemExit(subprocess.run(sys.argv[1:]).returncode)"
 GRAPH = """
 stages:
   toy:
@@ -85,6 +92,7 @@ stages:
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     (tmp_path / "toy.py").write_text(TOY)
+    (tmp_path / "dvc").write_text(DVC)
     (tmp_path / "dvc.yaml").write_text(GRAPH)
     (tmp_path / "params.yaml").write_text("seed: 7\ntoy:\n  lr: 5e-6\ncommon: {length: 6}\n")
     (tmp_path / "rows.jsonl").write_text("rows")
@@ -99,6 +107,13 @@ def command(*extra: str) -> list[str]:
 
 def environ() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(REPO), "PREFLOW_RUN": "test"}
+
+
+def under_dvc(root: Path, stage: str = "toy", *extra: str) -> subprocess.CompletedProcess[str]:
+    """As dvc starts it, which is above its stages and tells them which one they are."""
+    argv = [sys.executable, "dvc", *command(*extra)]
+    env = environ() | {"DVC_STAGE": stage}
+    return subprocess.run(argv, cwd=root, env=env, text=True, capture_output=True, check=False)
 
 
 def run(root: Path, *extra: str) -> subprocess.CompletedProcess[str]:
@@ -165,24 +180,18 @@ def test_a_stage_typed_again_after_a_kill_goes_on_if_its_inputs_are_the_same(roo
 
 
 def test_what_dvc_runs_keeps_its_scratch_until_the_run_is_closed(root: Path) -> None:
-    done = subprocess.run(command(), cwd=root, env=environ() | {"DVC_STAGE": "toy"}, check=False)
-    assert done.returncode == 0
+    assert under_dvc(root).returncode == 0
     assert len(list((root / ".preflow/scratch").glob("toy-*/progress"))) == 1
 
 
 def test_under_dvc_a_setting_that_writes_more_must_find_it_among_the_outs(root: Path) -> None:
     (root / "params.yaml").write_text("seed: 7\ntoy: {mode: kept}\n")
-
-    def ask(**further: str) -> subprocess.CompletedProcess[str]:
-        env = environ() | further
-        return subprocess.run(command(), cwd=root, env=env, text=True, capture_output=True, check=False)
-
-    refused = ask(DVC_STAGE="toy")
+    refused = under_dvc(root)
     assert refused.returncode == 1
     assert "toy.mode writes data/toy/looks, which is not among the outs of stage `toy`" in refused.stderr
-    assert ask().returncode == 0  # by hand nothing is versioned
+    assert run(root).returncode == 0  # by hand nothing is versioned
     (root / "dvc.yaml").write_text(GRAPH.replace("[data/toy/model]", "[data/toy/model, data/toy/looks]"))
-    assert ask(DVC_STAGE="toy").returncode == 0
+    assert under_dvc(root).returncode == 0
 
 
 @pytest.mark.parametrize(
@@ -205,10 +214,7 @@ def test_two_stages_of_one_module_share_neither_scratch_nor_journal(root: Path) 
     (root / "dvc.yaml").write_text(
         GRAPH + again.replace("data/toy", "data/again").replace("[seed, toy]", "[toy_again]")
     )
-    env = {**environ(), "DVC_STAGE": "toy_again"}
-    done = subprocess.run(
-        command("--params", "toy_again"), cwd=root, env=env, text=True, capture_output=True, check=False
-    )
+    done = under_dvc(root, "toy_again", "--params", "toy_again")
     assert done.returncode == 0, done.stderr
     assert (root / "data/toy/model/weights").read_text() == "rows 0 2.0 5"
     assert (root / "data/toy/model/scratch").read_text() == "toy_again"
@@ -251,10 +257,10 @@ def test_an_unknown_key_names_the_nearest_one(root: Path) -> None:
 
 @pytest.mark.faults(
     7,
-    injected="a stage started twice, then kill -9 of the first one's parent alone",
-    happens="the second start is refused with 75, naming the first; the first ends with its parent",
+    injected="a stage started twice, and with other parameters, then kill -9 of the first one's parent alone",
+    happens="the others are refused with 75: one holds key and output folder; it ends with its parent",
 )
-def test_the_second_writer_of_one_key_is_refused_and_a_dead_parent_ends_the_first(root: Path) -> None:
+def test_a_second_writer_is_refused_and_a_dead_parent_ends_the_first(root: Path) -> None:
     (root / "params.yaml").write_text("seed: 7\ntoy: {mode: hang}\n")
     wrapper = f"import subprocess; subprocess.run({command()!r})"
     with subprocess.Popen(
@@ -263,8 +269,15 @@ def test_the_second_writer_of_one_key_is_refused_and_a_dead_parent_ends_the_firs
         assert parent.stdout is not None
         assert parent.stdout.readline() == "ready\n"
         second = run(root)
-        assert second.returncode == 75
-        assert "already being run by process" in second.stderr
+        (root / "params.yaml").write_text("seed: 8\ntoy: {mode: ok}\n")
+        other = run(root)
         parent.send_signal(signal.SIGKILL)
         # The pipe closes only when the orphan is gone too: it holds the writing end.
         assert parent.stdout.read() == ""
+    (here,) = (root / ".preflow/scratch").glob("toy-*/here")
+    holder = f"is in use by stage toy, process {here.read_text()} on {platform.node()}"
+    assert second.returncode == other.returncode == 75
+    assert f"{here.parent.name} {holder}" in second.stderr
+    assert f"data/toy {holder}" in other.stderr
+    assert run(root).returncode == 0
+    assert not list((root / "data").glob(".tmp-*"))

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from tasks import tracking
+from tasks import locks, tracking
 from tasks.journal import home
 from tasks.outcome import StageResult
 from tasks.tracking import boundary, shipping, store
@@ -191,14 +191,16 @@ def test_a_run_whose_worktree_is_gone_has_its_numbers_told(root: Path) -> None:
 @pytest.mark.faults(
     30,
     injected="a run left RUNNING by a dead process, and one of another machine",
-    happens="the next command closes the first as KILLED; the other stays RUNNING",
+    happens="the next command closes the first as KILLED; the other stays RUNNING while anything is heard of it",
 )
 def test_a_run_whose_process_is_gone_is_closed_by_the_next_command(root: Path) -> None:
     tracking.begin_run(root, "r1", {})
     toy.start(root, "r1", "sft")
     path = home(root) / "journal/r1/run.json"
     facts = json.loads(path.read_text())
-    path.write_text(json.dumps(facts | {"owner": facts["owner"] | {"host": "another machine", "pid": 1}}))
+    path.write_text(
+        json.dumps(facts | {"owner": facts["owner"] | {"host": "another machine", "machine": "", "pid": 1}})
+    )
     tracking.reconcile(root)
     assert {run.info.status for run in runs(root)} == {"RUNNING"}  # that machine may know better
     path.write_text(json.dumps(facts | {"owner": facts["owner"] | {"started": 1.0}}))
@@ -206,6 +208,43 @@ def test_a_run_whose_process_is_gone_is_closed_by_the_next_command(root: Path) -
     assert {run.info.status for run in runs(root)} == {"KILLED"}
     tracking.reconcile(root)
     assert len(runs(root)) == 2
+
+
+@pytest.mark.faults(
+    30,
+    injected="a run left RUNNING by another host: a container that was replaced, a machine that has another name now",
+    happens="closed as KILLED once neither journals nor its lock were touched for ten minutes",
+)
+def test_a_run_of_another_host_is_closed_when_nothing_is_heard_of_it(root: Path) -> None:
+    tracking.begin_run(root, "r1", {})
+    toy.start(root, "r1", "sft")
+    folder = home(root) / "journal/r1"
+    facts = json.loads((folder / "run.json").read_text())
+    elsewhere = {"host": "another machine", "machine": "another boot", "pid": 1}
+    (folder / "run.json").write_text(json.dumps(facts | {"owner": facts["owner"] | elsewhere}))
+    run = RunRecord.read(root, "r1")
+    with locks.held(home(root) / "run.lock", "run r1", "this workspace"):
+        for path in folder.rglob("*"):
+            os.utime(path, (0, 0))
+        assert not run.is_over()
+    assert run.is_over()
+    with locks.held(home(root) / "run.lock", "run r2", "this workspace"):
+        assert run.is_over()
+    (folder / "sft-1/events.jsonl").touch()
+    assert not run.is_over()
+    os.utime(folder / "sft-1/events.jsonl", (0, 0))
+    tracking.reconcile(root)
+    assert {run.info.status for run in runs(root)} == {"KILLED"}
+
+
+def test_a_run_of_this_machine_is_known_by_its_boot_whatever_the_host_is_called(root: Path) -> None:
+    tracking.begin_run(root, "r1", {})
+    path = home(root) / "journal/r1/run.json"
+    facts = json.loads(path.read_text())
+    path.write_text(json.dumps(facts | {"owner": facts["owner"] | {"host": "its name before"}}))
+    assert not RunRecord.read(root, "r1").is_over()
+    path.write_text(json.dumps(facts | {"owner": facts["owner"] | {"host": "its name before", "started": 1.0}}))
+    assert RunRecord.read(root, "r1").is_over()
 
 
 def test_cached_stages_are_light_runs_with_full_lineage(root: Path) -> None:

@@ -1,0 +1,139 @@
+"""One writer at a time: a lock on a file that the kernel drops with its holder, and in the file who that is.
+
+Over a network file system the kernel's lock may not hold. So the holder touches the file now and then, and one of
+another machine counts as alive as long as it does.
+"""
+
+import fcntl
+import json
+import os
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TextIO
+
+from rlhf.errors import Busy
+from tasks import owners
+
+BEAT = 20.0
+"""Seconds between two touches."""
+WINDOW = 90.0
+"""Without one, after which what a process of another machine held is anybody's: several beats, as it may be slow."""
+_LOOK = 1.0  # seconds between two looks at a holder that the kernel does not know
+
+
+@dataclass(frozen=True)
+class Holder:
+    """What the file of a lock says."""
+
+    who: str
+    since: float
+    host: str
+    machine: str
+    pid: int
+    started: float
+    shared: bool = False
+
+    @property
+    def name(self) -> str:
+        """ "run r1, process 7 on host"."""
+        return f"{self.who}, process {self.pid} on {self.host}"
+
+
+def holder(path: Path) -> Holder | None:
+    """Who holds a lock or was killed while holding it; None where the file says nothing."""
+    with suppress(OSError, ValueError, TypeError):
+        return Holder(**json.loads(path.read_text(encoding="utf-8")))
+    return None
+
+
+@contextmanager
+def held(
+    path: Path, who: str, what: str, *, wait: bool = False, shared: bool = False, fleeting: bool = False
+) -> Iterator[None]:
+    """Hold the lock on `path` while inside.
+
+    Args:
+        who: holds it.
+        what: is locked by it.
+        wait: for the one that has it.
+        shared: with others that have it so, and with nobody else; here the kernel's lock alone counts.
+        fleeting: have no file left behind.
+
+    Raises:
+        Busy: another has it, and this one is not to `wait`; the message names it.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    mine = Holder(who, time.time(), **owners.this_process(), shared=shared)
+    with _locked(path, what, wait, shared) as file:
+        file.seek(0)
+        file.truncate()
+        file.write(json.dumps(asdict(mine)))
+        file.flush()
+        over = threading.Event()
+        if not shared:
+            threading.Thread(target=_beat, args=(path, file.fileno(), mine, over), daemon=True).start()
+        try:
+            yield
+        finally:
+            over.set()
+            if fleeting:
+                path.unlink(missing_ok=True)
+            elif not shared:
+                file.truncate(0)
+
+
+@contextmanager
+def _locked(path: Path, what: str, wait: bool, shared: bool) -> Iterator[TextIO]:
+    while True:
+        with path.open("a+", encoding="utf-8") as file:
+            try:
+                fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                raise Busy(_told(path, what)) from None
+            if not _is_at(file, path):  # its last holder has removed it meanwhile
+                continue
+            if shared or not _lives(path):
+                yield file
+                return
+        if not wait:
+            raise Busy(_told(path, what))
+        time.sleep(_LOOK)
+
+
+def _is_at(file: TextIO, path: Path) -> bool:
+    with suppress(FileNotFoundError):
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    return False
+
+
+def _lives(path: Path) -> bool:
+    """Whether the holder that the file names is there, although the kernel gave us the lock."""
+    other = holder(path)
+    if other is None or other.shared:
+        return False
+    alive = owners.is_alive(asdict(other))
+    return owners.silence([path]) < WINDOW if alive is None else alive
+
+
+def _told(path: Path, what: str) -> str:
+    other = holder(path)
+    if other is None:
+        return f"{what} is in use by another process; wait for it, or end it with Ctrl-C there"
+    since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(other.since))
+    boot = f" (boot {other.machine[:8]})" if other.machine else ""
+    heard = "" if other.shared else f", last heard of {max(0.0, owners.silence([path])):.0f} s ago"
+    return f"{what} is in use by {other.name}{boot} since {since}{heard}; wait for it, or end it with Ctrl-C there"
+
+
+def _beat(path: Path, file: int, mine: Holder, over: threading.Event) -> None:
+    """Touch the file; end this process where it stood still for so long that another has taken its place."""
+    while not over.wait(BEAT):
+        if (other := holder(path)) not in (None, mine):
+            os.write(2, f"{path.name} was taken over by {other.name}, as nothing was heard of this process\n".encode())
+            os._exit(Busy.exit_code)
+        with suppress(OSError):
+            os.utime(file)

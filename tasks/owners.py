@@ -1,0 +1,56 @@
+"""Which process something belongs to, and whether that is still there: asked of the kernel on its own machine.
+
+Elsewhere nobody can ask; there what it writes or touches counts, by the clock that stamps the files.
+"""
+
+import os
+import platform
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any
+
+import psutil
+
+from tasks.journal import alive
+
+
+def this_process() -> dict[str, Any]:
+    """Name of this process among those of all machines and boots."""
+    started = psutil.Process().create_time()
+    return {"host": platform.node(), "machine": machine(), "pid": os.getpid(), "started": started}
+
+
+def machine() -> str:
+    """Where this process's number means something: the boot of a machine and the namespace of a container.
+
+    "" where the system does not say.
+    """
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+        return f"{boot} {os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return ""
+
+
+def is_alive(owner: Mapping[str, Any]) -> bool | None:
+    """None where it is a process of elsewhere: its files alone can tell."""
+    same_host = owner["host"] == platform.node()
+    here, there = machine(), str(owner.get("machine", ""))
+    if there == here if there and here else same_host:  # a host may have got another name since
+        return alive(owner["pid"], owner["started"])
+    rebooted = same_host and there.partition(" ")[0] != here.partition(" ")[0]
+    return False if rebooted else None
+
+
+def silence(files: Iterable[Path]) -> float:
+    """Seconds since the newest of these files was written or touched; infinite where there is none.
+
+    Their server's clock may differ from ours, so a file written there now says what time it is.
+    """
+    stamps = [(path.stat().st_mtime, path.parent) for path in files if path.is_file()]
+    if not stamps:
+        return float("inf")
+    newest, folder = max(stamps)
+    with TemporaryFile(dir=folder) as probe:
+        return os.fstat(probe.fileno()).st_mtime - newest
