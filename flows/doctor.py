@@ -18,6 +18,7 @@ from packaging.specifiers import SpecifierSet
 
 from flows import dvc, guards, objects, server, worktrees
 from rlhf.errors import Busy, PreflowError
+from rlhf.manifests import problem
 from tasks import environment, tracking
 from tasks.config import read_yaml
 from tasks.graph import load_graph
@@ -117,11 +118,19 @@ def drafts(root: Path) -> Iterator[Ailment]:
         objects.refuse_if_busy(root)
     except Busy:
         return
-    broken = [path for name in (".tmp-*", ".old-*", "broken-*") for path in scratch.glob(f"*/**/{name}")]
-    if broken:
-        names = _some([path.relative_to(scratch).as_posix() for path in broken])
+    halves = [path for name in (".tmp-*", ".old-*") for path in scratch.glob(f"*/**/{name}")]
+    aside = list(scratch.glob("*/**/broken-*"))
+    maybe = [path for path in aside if _may_be_whole(path)]
+    useless = [*halves, *(path for path in aside if path not in maybe)]
+    if useless:
+        names = _some([path.relative_to(scratch).as_posix() for path in useless])
         yield Ailment(
-            f"{len(broken)} checkpoints that nothing will read: {names}", "remove them", partial(_clear, root, broken)
+            f"{len(useless)} checkpoints that nothing will read: {names}", "remove them", partial(_clear, root, useless)
+        )
+    for path in maybe:
+        yield Ailment(
+            f"{path.relative_to(scratch)} was set aside, and no damage is found in it now (reason.txt says what was)",
+            f"name it {path.name.removeprefix('broken-')} again to have it gone on with, or remove it",
         )
 
 
@@ -185,6 +194,14 @@ def _answers(uri: str) -> bool:
         return error.code in (401, 403)  # it is there, and wants to know who asks
     except (OSError, ValueError):
         return False
+
+
+def _may_be_whole(checkpoint: Path) -> bool:
+    """Also where it cannot be read just now."""
+    try:
+        return problem(checkpoint) is None
+    except OSError:
+        return True
 
 
 def _unlock(root: Path) -> None:

@@ -1,5 +1,6 @@
 """A run beside its plan: refused before its first stage where it cannot fit, measured after its last."""
 
+import shutil
 from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 
@@ -7,22 +8,26 @@ from flows import plan_measured, plan_time, profiles
 from flows.plan import Line, Plan, plan
 from flows.plan_card import GIB, card_of
 from flows.plan_stages import module_of
+from flows.plan_work import KEPT
 from flows.request import Run
 from rlhf.errors import PreflowError
 from tasks.config import ConfigError
+from tasks.journal import home
 
 SURE = ("weights", "moments", "gradients", "other models")
 """Terms that no length of a row has a part in."""
 
 
 def refuse_hopeless(this: Run, todo: Collection[str], say: Callable[[str], None]) -> None:
-    """Before the first stage: what is beyond all the memory that there is, whatever the rows are.
+    """Before the first stage: what is beyond all the memory or disk that there is, whatever the rows are.
 
-    All else, which hangs on how long rows are and what is on the disk by then, is a line. No trouble with planning is
-    worth any to a run: of a checkpoint that nobody can read the stage itself says what is the matter.
+    All else, which hangs on how long rows are and what is on the disk by then, is a line; of the disk each training
+    looks again before its first step. No trouble with planning is worth any to a run: of a checkpoint that nobody can
+    read the stage itself says what is the matter.
 
     Raises:
-        PreflowError: a stage takes more than all of the memory; it names the cheapest change.
+        PreflowError: a stage takes more than all of the memory, and it names the cheapest change; or one checkpoint of
+            it is larger than what is free.
     """
     try:
         found = _planned(this, todo)
@@ -36,6 +41,14 @@ def refuse_hopeless(this: Run, todo: Collection[str], say: Callable[[str], None]
                 f"{found.card.name} is all there is; {_with(line)}. `preflow plan` has all stages, --no-plan begins "
                 "anyway"
             )
+    room = _room(this)
+    for line in found.lines:
+        if (least := line.disk / (KEPT + 1)) > room:
+            raise PreflowError(
+                f"{line.need.stage} takes {least / GIB:.1f} GiB of disk for one checkpoint alone, and {room / GIB:.1f} "
+                "are free: make room; `preflow prune --older-than 30d --dry-run` says what old runs hold, --no-plan "
+                "begins anyway"
+            )
     for line in found.lines:
         if not line.fits:
             say(f"{line.need.stage} may take {line.peak / GIB:.1f} GiB of {found.card.name}; {_with(line)}")
@@ -44,6 +57,11 @@ def refuse_hopeless(this: Run, todo: Collection[str], say: Callable[[str], None]
             f"checkpoints and models may take {found.disk / GIB:.1f} GiB and {found.free / GIB:.1f} are free: "
             "`preflow prune --older-than 30d --dry-run` says what old runs hold"
         )
+
+
+def _room(this: Run) -> float:
+    """Free where checkpoints and outputs are written, which may be two disks: then the larger room."""
+    return max(float(shutil.disk_usage(place).free) for place in (this.tree, home(this.owner)))
 
 
 def _with(line: Line) -> str:

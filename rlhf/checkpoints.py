@@ -8,11 +8,12 @@ that is loaded can run code: the files are safetensors and JSON only.
 
 import errno
 import json
+import math
 import os
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,8 @@ from rlhf.spending import spent
 
 _REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
 """Of a file system that has no room or may not be written to; of other errors nobody here knows what to do."""
+SPARE = 1.2
+"""How much more room there must be than is foreseen: others write there too."""
 
 
 Further = Callable[[Path], dict[str, dict[str, Any]]]
@@ -57,38 +60,60 @@ class Checkpoints:
     unit: int = 1
     """Steps that only make sense together, such as the inner steps on one batch of rollouts: none is saved halfway."""
     of: Mapping[str, str] = field(default_factory=dict)
-    """What the trainer cannot see and a checkpoint must share with who goes on from it: the vocabulary."""
+    """What the trainer cannot see and a checkpoint must share with who goes on from it: the vocabulary, and digests of
+    data and loss. Stages have the latter in `made_of.json` beside the folder, which counts as well."""
 
     def __post_init__(self) -> None:
         if self.every < 1 or self.keep < 1:
             raise ValueError(f"every={self.every} and keep={self.keep}: expected both at least 1")
 
-    def prepare(self, size: int) -> None:
-        """Before the first step: remove what a kill left half done.
+    def prepare(self, size: int, saves: int, output: int) -> None:
+        """Before the first step: remove what a kill left half done, and make sure of room until the end.
+
+        Args:
+            size: bytes of a checkpoint.
+            saves: how many are still to be written; of them and those that are there `keep` stay, and one more while
+                it is written.
+            output: bytes of the model that is made of them.
 
         Raises:
-            PreflowError: a checkpoint of `size` bytes could not be written.
+            PreflowError: there is not room enough, or nothing may be written there.
         """
-        with self._explained("the first checkpoint", size):
+        with self._explained("what is trained", f"{size:,} bytes"):
             self.folder.mkdir(parents=True, exist_ok=True)
             for half in (*self.folder.glob(".tmp-*"), *self.folder.glob(".old-*")):
                 shutil.rmtree(half)
             probe = self.folder / ".tmp-probe"
             probe.mkdir()
             probe.rmdir()
-            self._refuse_without_room(size)
+        more = max(1, min(saves, self.keep + 1 - len(self._there())))
+        needed = math.ceil(SPARE * (more * size + output))
+        parts = f"checkpoints: {more} of {size:,}; the model: {output:,}; a fifth more"
+        with self._explained("what is trained", f"{needed:,} bytes ({parts})"):
+            self._refuse_without_room(needed)
 
     def newest(self) -> Checkpoint | None:
-        """The newest checkpoint that verifies; None where there is none. Broken ones are set aside on the way."""
-        for path in sorted(self.folder.glob("step-*"), reverse=True):
-            why = problem(path)
-            if why is None:
-                try:
-                    return _read(path)
-                except (SafetensorError, ValueError, KeyError) as error:  # no accident, as the manifest agrees
-                    why = f"its files are none of ours: {type(error).__name__}: {error}"
-            aside = set_aside(path, why)
-            print(f"checkpoint {path.name} cannot be used ({why}): now {aside}", file=sys.stderr, flush=True)
+        """The newest checkpoint that verifies; None where there is none. Broken ones are set aside on the way.
+
+        Raises:
+            PreflowError: they cannot be read just now; all are left as they are.
+        """
+        broken = 0
+        try:
+            for path in self._there():
+                found = _checked(path)
+                if isinstance(found, Checkpoint):
+                    return found
+                aside = set_aside(path, found)
+                broken += 1
+                print(f"checkpoint {path.name} cannot be used ({found}): now {aside}", file=sys.stderr, flush=True)
+        except OSError as error:
+            raise PreflowError(
+                f"the checkpoints in {self.folder} cannot be read: {type(error).__name__}: {error}; they are left as "
+                "they are: the same command goes on from them once they can be read"
+            ) from error
+        if broken:
+            print(f"none of {broken} checkpoints can be used: begun anew at step 0", file=sys.stderr, flush=True)
         return None
 
     @spent("save")
@@ -106,9 +131,9 @@ class Checkpoints:
         bad = [name for name, tensor in tensors.items() if not bool(torch.isfinite(tensor).all())]
         if bad:
             raise NumericsError(f"step {step}: {len(bad)} tensors are not finite (first: {bad[0]}); not saved")
-        text = json.dumps({"step": step, "state": state}, sort_keys=True, allow_nan=False)
+        text = json.dumps({"step": step, "finite": True, "state": state}, sort_keys=True, allow_nan=False)
         size = sum(tensor.nbytes for tensor in tensors.values()) + len(text)
-        with self._explained(f"the checkpoint of step {step}", size):
+        with self._explained(f"the checkpoint of step {step}", f"{size:,} bytes"):
             self.folder.mkdir(parents=True, exist_ok=True)
             self._refuse_without_room(size)
             self._write(step, tensors, text, further)
@@ -140,7 +165,7 @@ class Checkpoints:
             raise OSError(errno.ENOSPC, "no space left")
 
     @contextmanager
-    def _explained(self, what: str, size: int) -> Iterator[None]:
+    def _explained(self, what: str, needed: str) -> Iterator[None]:
         try:
             yield
         except (OSError, SafetensorError) as error:
@@ -149,17 +174,40 @@ class Checkpoints:
             there = next(folder for folder in (self.folder, *self.folder.parents) if folder.exists())
             free = shutil.disk_usage(there).free
             raise PreflowError(
-                f"{what} cannot be written to {self.folder}: {_short(error)}; it needs {size:,} bytes and {free:,} are "
+                f"{what} cannot be written to {self.folder}: {_short(error)}; it needs {needed} and {free:,} are "
                 "free there: make room, or let it be written to; the same command then goes on from the one before"
             ) from error
 
     def _retain(self) -> None:
         valid = 0
-        for path in sorted(self.folder.glob("step-*"), reverse=True):
-            if valid >= self.keep:
-                _remove(path)
-            elif problem(path) is None:
-                valid += 1
+        with suppress(OSError):  # what cannot be read now may be good: nothing older goes before the next save
+            for path in self._there():
+                if valid >= self.keep:
+                    _remove(path)
+                elif problem(path) is None:
+                    valid += 1
+
+    def _there(self) -> list[Path]:
+        """All that were finished, the newest first. A folder that cannot be read is no empty one, as it is to `glob`.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        try:
+            names = os.listdir(self.folder)
+        except FileNotFoundError:
+            return []
+        return [self.folder / name for name in sorted(names, reverse=True) if name.startswith("step-")]
+
+
+def _checked(path: Path) -> Checkpoint | str:
+    """What was saved there, or why it cannot be used."""
+    if why := problem(path):
+        return why
+    try:
+        return _read(path)
+    except (SafetensorError, ValueError, KeyError) as error:  # no accident, as the manifest agrees
+        return f"its files are none of ours: {type(error).__name__}: {error}"
 
 
 def _read(path: Path) -> Checkpoint:

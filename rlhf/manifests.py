@@ -9,10 +9,16 @@ from typing import Any
 TENSORS, STATE = "tensors.safetensors", "state.json"
 MANIFEST = "manifest.json"
 """Written last, with size and SHA-256 of the other two: a checkpoint without one was never finished."""
+MADE_OF = "made_of.json"
+"""Beside a folder of checkpoints, where the caller has one: what else the trainings there depend on (`made_of`)."""
 
 
 def problem(folder: Path) -> str | None:
-    """Why what lies in `folder` cannot be used, in a line; None where every file has the size and SHA-256 it should."""
+    """Why what lies in `folder` cannot be used, in a line; None where every file has the size and SHA-256 it should.
+
+    Raises:
+        OSError: it cannot be read just now, which says nothing of what is in it.
+    """
     try:
         manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         for name, said in sorted(manifest.items()):
@@ -20,7 +26,7 @@ def problem(folder: Path) -> str | None:
                 return f"{MANIFEST} names {name!r}, which is not in this folder"
             if (seen := fingerprint(folder / name)) != said:
                 return f"{name}: found {seen}, the manifest says {said}"
-    except (OSError, ValueError, AttributeError) as error:
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError, ValueError, AttributeError) as error:
         return f"unreadable: {type(error).__name__}: {error}"
     if not manifest:
         return f"{MANIFEST} names no files"
@@ -35,6 +41,15 @@ def set_aside(folder: Path, why: str) -> Path:
     folder.rename(target)
     (target / "reason.txt").write_text(why + "\n", encoding="utf-8")
     return target
+
+
+def made_of(checkpoints: Path) -> dict[str, str]:
+    """Of a folder of checkpoints what its caller has written beside it: code, data, settings and versions, by name."""
+    try:
+        told: dict[str, Any] = json.loads((checkpoints.parent / MADE_OF).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    return dict(told["made_of"])
 
 
 def fingerprint(path: Path) -> dict[str, Any]:

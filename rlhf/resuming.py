@@ -29,10 +29,14 @@ def identity(
     weights: Mapping[str, Tensor],
     of: Mapping[str, str],
 ) -> dict[str, str]:
-    """What two trainings must have in common for one to go on where the other was."""
+    """What two trainings must have in common for one to go on where the other was.
+
+    Data and loss come as functions, of which nobody can tell whether they are the same: it is for the caller to say of
+    what they are made, by digests in `of`. Stages say so for all code, settings, inputs and versions (`made_of.json`).
+    """
     settings = {f"optimizer.{key}": value for key, value in asdict(optimizer).items()}
     shapes = {f"weight {key}": f"{list(weight.shape)} {weight.dtype}" for key, weight in weights.items()}
-    known = {"name": name, "seed": seed, "steps": steps} | settings | dict(of) | shapes
+    known = {**of, "name": name, "seed": seed, "steps": steps} | settings | shapes
     return {key: str(value) for key, value in known.items()}
 
 
@@ -47,13 +51,13 @@ def state_of(modules: Mapping[str, nn.Module], copies: Copies) -> dict[str, Tens
     return tensors
 
 
-def about_bytes(modules: Mapping[str, nn.Module], copies: Copies, optimizer: OptimizerSettings) -> int:
-    """Size of a checkpoint before the optimiser has any moments: two of them a trained weight."""
-    weights = state_of(modules, copies)
+def about_bytes(modules: Mapping[str, nn.Module], copies: Copies, optimizer: OptimizerSettings) -> tuple[int, int]:
+    """Size of a checkpoint before the optimiser has any moments, two of them a trained weight; and of its weights."""
+    weights = sum(weight.nbytes for weight in state_of(modules, copies).values())
     moment = 4 if optimizer.kind == "adamw" else 1
     parameters = [weight for module in modules.values() for weight in module.parameters()]
     trained = sum(weight.numel() for weight in parameters if weight.requires_grad)
-    return sum(weight.nbytes for weight in weights.values()) + 2 * moment * trained
+    return weights + 2 * moment * trained, weights
 
 
 def save(
@@ -105,7 +109,7 @@ def resume(
     saved = _for_all(group, checkpoints)
     if saved is None:
         return 0, [], [group.size]
-    _refuse_strangers(checkpoints, saved, own)
+    _refuse_strangers(checkpoints, saved, group.told(lambda: dict(own)))  # only the first knows all of it
     tensors = shards.Joined(saved, modules, group)
     for name, weight in state_of(modules, copies).items():
         with torch.no_grad():

@@ -5,9 +5,10 @@ What differs between supervised, reward, preference and reinforcement training i
 step are divided by ONE denominator of the whole step, so that the result does not depend on how the step was cut.
 Training ends after `steps`, or earlier where `batch_at` has no more work.
 
-Resuming is calling `fit` again with the same arguments. All randomness is derived from (seed, step), so weights,
-optimiser moments, the step and the caller's `extra` are the whole state, and a run that was killed ends in the same
-bytes as one that was not.
+Resuming is calling `fit` again with the same arguments; with others it is refused, as far as they can be compared
+(`rlhf.resuming.identity` says which can, and what of data and loss is for the caller to say). All randomness is derived
+from (seed, step), so weights, optimiser moments, the step and the caller's `extra` are the whole state, and a run that
+was killed ends in the same bytes as one that was not.
 
 Several processes that were started as one training (`rlhf.distributed`) divide the micro-batches of every step. What is
 logged is of all of them, and the first one writes the checkpoints.
@@ -25,6 +26,7 @@ from rlhf import distributed, resuming, sharding
 from rlhf.checkpoints import Checkpoints
 from rlhf.incidents import incident
 from rlhf.interruption import STOP
+from rlhf.manifests import made_of
 from rlhf.optimizer import OptimizerSettings, clip, float32_copies, lr_factor, set_lr
 from rlhf.optimizer import adamw as make_adamw
 from rlhf.optimizer import step as update
@@ -112,10 +114,14 @@ def fit(
     adamw = make_adamw(modules, optimizer, copies)
     start, skipped, sizes, own = 0, list[int](), [group.size], dict[str, str]()
     if checkpoints:
-        own = resuming.identity(name, seed, steps, optimizer, resuming.state_of(modules, {}), checkpoints.of)
+        of = made_of(checkpoints.folder) | dict(checkpoints.of)
+        own = resuming.identity(name, seed, steps, optimizer, resuming.state_of(modules, {}), of)
         start, skipped, sizes = resuming.resume(checkpoints, modules, adamw, copies, extra, own)
         if start < steps and group.rank == 0:
-            checkpoints.prepare(resuming.about_bytes(modules, copies, optimizer))
+            size, output = resuming.about_bytes(modules, copies, optimizer)
+            checkpoints.prepare(size, math.ceil((steps - start) / checkpoints.every), output)
+    if log and start:  # an attempt before has told of steps up to its end, which may be later
+        log({f"{name}/resumed_from": float(start)}, start)
     if log and len(sizes) > 1:
         log({f"{name}/resharded": float(len(sizes) - 1)}, start)
     averages: dict[str, float] = {}

@@ -151,13 +151,22 @@ def stage_key(stage: Stage, root: Path) -> str:
 
     It names the scratch folder that survives a kill: another key never resumes from it.
     """
+    return key_of(parts_of(stage, root))
+
+
+def parts_of(stage: Stage, root: Path) -> dict[str, Any]:
+    """Everything a stage's result depends on: what its key is a digest of."""
     params = read_yaml(root / "params.yaml")
-    parts = {
+    return {
         "cmd": stage.cmd,
         "params": {name: lookup(params, name) for name in stage.params},
         "deps": {path: digest(root / path) for path in stage.deps},
         "outs": stage.outs,
     }
+
+
+def key_of(parts: Mapping[str, Any]) -> str:
+    """The digest of the parts of a stage."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 

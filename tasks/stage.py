@@ -6,10 +6,9 @@ functions know none of this.
 """
 
 import argparse
-import hashlib
 import inspect
-import json
 import os
+import shlex
 import shutil
 import sys
 import time
@@ -26,10 +25,10 @@ from rlhf.errors import Preempted, PreflowError
 from rlhf.incidents import FOLDER as INCIDENTS
 from rlhf.interruption import STOP, Stopped
 from rlhf.spending import spent
-from tasks import environment, locks, orphans, ranks
+from tasks import environment, locks, orphans, ranks, scratch
 from tasks.arguments import inputs_of, parser
 from tasks.config import Section, read_yaml
-from tasks.graph import digest, load_graph, stage_key
+from tasks.graph import digest, key_of, load_graph, parts_of
 from tasks.journal import Log, home, new_folder
 from tasks.limits import memory_named, refuse_read_only
 from tasks.spending import figures
@@ -44,6 +43,8 @@ class Place:
     stage: str
     """Its name in dvc.yaml: one module may serve several stages."""
     key: str
+    made_of: Mapping[str, str]
+    """What the key is a digest of, by name."""
     scratch: Path
     """Of this key alone; survives a kill, not the end of the stage."""
     shared: Path
@@ -86,9 +87,8 @@ def _run(function: Callable[..., None], arguments: argparse.Namespace) -> int:
         if _forced() and not _began_before(place):
             shutil.rmtree(place.scratch, ignore_errors=True)
             place = replace(place, shared=place.scratch / "shared")
-        resumed = {"resumed": 1.0} if any(path.is_file() for path in place.scratch.rglob("*")) else {}
-        for folder in (place.scratch, place.shared):
-            folder.mkdir(parents=True, exist_ok=True)
+        resumed = {"resumed": 1.0} if scratch.take(place.scratch, place.stage, place.made_of) else {}
+        place.shared.mkdir(parents=True, exist_ok=True)
         _start(log, place, inputs, arguments.params)
         try:
             with memory_named(arguments.params, inputs["config"]):
@@ -107,6 +107,7 @@ def _run(function: Callable[..., None], arguments: argparse.Namespace) -> int:
             "cost": ranks.added_up(figures(home(root))) | resumed,
         }
         log.event("end", status="FINISHED", exit_code=0, reason="", **left)
+        scratch.finished(place.scratch)
         if not _under_dvc():  # under a flow the scratch stays until the run is closed
             shutil.rmtree(place.scratch)
     return 0
@@ -135,7 +136,7 @@ def _beside(function: Callable[..., None], inputs: dict[str, Any], section: str)
     """What every process but the first does: the same work, of which nothing is kept and little is said."""
     with TemporaryDirectory(prefix="preflow-") as name, open(os.devnull, "w") as nowhere, redirect_stderr(nowhere):
         folder = Path(name)
-        place = Place(folder, function.__name__, "", folder / "scratch", folder / "shared", folder, ())
+        place = Place(folder, function.__name__, "", {}, folder / "scratch", folder / "shared", folder, ())
         for own in (place.scratch, place.shared):
             own.mkdir()
         with memory_named(section, inputs["config"]):
@@ -172,13 +173,17 @@ def _refuse_unversioned(config: Any, arguments: argparse.Namespace, place: Place
             )
 
 
-def _content(value: Any) -> Any:
-    """An input as what it holds, not as what it is called."""
-    if isinstance(value, Path):
-        return digest(value)
-    if isinstance(value, Section):
-        return value.model_dump(mode="json")
-    return {name: _content(path) for name, path in value.items()} if isinstance(value, Mapping) else value
+def _typed(parts: Mapping[str, Any], section: str, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The parts of a stage that is typed by hand: it must not share checkpoints with what DVC runs."""
+    params, deps = dict(parts.get("params", {})), dict(parts.get("deps", {}))
+    for name, value in inputs.items():
+        if isinstance(value, Path | Mapping):
+            paths = value.values() if isinstance(value, Mapping) else [value]
+            deps |= {path.as_posix(): digest(path) for path in paths}
+        else:
+            plain = value.model_dump(mode="json") if isinstance(value, Section) else value
+            params[section if name == "config" else name] = plain
+    return {"cmd": shlex.join(sys.argv), "params": params, "deps": deps, "outs": parts.get("outs", ())}
 
 
 def _place(root: Path, name: str, section: str, inputs: Mapping[str, Any]) -> Place:
@@ -186,20 +191,20 @@ def _place(root: Path, name: str, section: str, inputs: Mapping[str, Any]) -> Pl
     graph = load_graph(root)
     stage = os.environ.get("DVC_STAGE", section if section in graph.stages else name).split(":")[-1]
     node = graph.stages.get(stage)
-    key = stage_key(node, root) if node else ""
-    if not _under_dvc():
-        # Typed by hand, with arguments of its own: it must not share checkpoints with what DVC runs.
-        typed = json.dumps([key, sys.argv, _content(inputs)], sort_keys=True)
-        key = hashlib.sha256(typed.encode()).hexdigest()
-    scratch = home(root) / "scratch" / f"{stage}-{key[:16]}"
-    scratch.parent.mkdir(parents=True, exist_ok=True)
+    parts = parts_of(node, root) if node else {}
+    if not (parts and _under_dvc()):
+        parts = _typed(parts, section, inputs)
+    key = key_of(parts)
+    folder = home(root) / "scratch" / f"{stage}-{key[:16]}"
+    folder.parent.mkdir(parents=True, exist_ok=True)
     run = os.environ.get("PREFLOW_RUN") or by_hand(root)
     journal = new_folder(root, run, stage)
     return Place(
         root=root,
         stage=stage,
         key=key,
-        scratch=scratch,
+        made_of=scratch.made_of(parts, root),
+        scratch=folder,
         shared=home(root) / "shared" / name,
         journal=journal,
         outs=node.outs if node else (),

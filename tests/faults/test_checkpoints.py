@@ -145,6 +145,53 @@ def test_a_damaged_one_is_set_aside_and_said(
 
 
 @pytest.mark.faults(
+    13, injected="every checkpoint cut short", happens="all are set aside, and it is said that step 0 comes next"
+)
+def test_where_all_are_damaged_it_says_that_it_begins_anew(
+    tmp_path: Path, unbroken: list[bytes], capfd: pytest.CaptureFixture[str]
+) -> None:
+    killed(tmp_path, "rlhf.checkpoints.fingerprint", 7)
+    for name in ("step-000006", "step-000009"):
+        halved(tmp_path / name / "tensors.safetensors")
+    assert train(tmp_path) == (unbroken, 0)
+    assert "none of 2 checkpoints can be used: begun anew at step 0" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EMFILE, errno.ESTALE, errno.EACCES])
+@pytest.mark.parametrize("place", ["rlhf.manifests.fingerprint", "rlhf.checkpoints.load_file", "os.listdir"])
+@pytest.mark.faults(
+    14, injected="checkpoints that cannot be read for a while: no file handle, an I/O error, a stale mount",
+    happens="the training does not begin, all are left as they are; later it goes on from the newest",
+)  # fmt: skip
+def test_what_cannot_be_read_just_now_is_left_as_it_is(
+    place: str, number: int, tmp_path: Path, unbroken: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def failing(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    killed(tmp_path, "rlhf.checkpoints.fingerprint", 7)
+    monkeypatch.setattr(place, failing)
+    with pytest.raises(PreflowError, match=rf"cannot be read: .*{os.strerror(number)}; they are left as they are"):
+        train(tmp_path)
+    monkeypatch.undo()
+    assert valid(tmp_path) == ["step-000006", "step-000009"]
+    assert train(tmp_path) == (unbroken, 9)
+
+
+def test_what_cannot_be_read_while_training_goes_on_is_not_removed(
+    tmp_path: Path, unbroken: list[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody knows then which two are good."""
+
+    def failing(_: Path) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(module, "problem", failing)
+    assert train(tmp_path) == (unbroken, 0)
+    assert valid(tmp_path) == [f"step-{step:06d}" for step in (3, 6, 9, 12)]
+
+
+@pytest.mark.faults(
     19, injected="modification times of checkpoints in the wrong order", happens="the highest step counts"
 )
 def test_scrambled_times_do_not_matter(tmp_path: Path, unbroken: list[bytes]) -> None:
@@ -206,7 +253,7 @@ def test_a_full_disk_at_a_save(small_disk: Path, unbroken: list[bytes]) -> None:
     with pytest.raises(PreflowError, match=r"of step 9 cannot be written .*needs [\d,]+ bytes and 0 are free"):
         train(folder, spoil=filled)
     assert valid(folder) == ["step-000003", "step-000006"] and only_checkpoints(folder)
-    with pytest.raises(PreflowError, match="the first checkpoint cannot be written"):
+    with pytest.raises(PreflowError, match="what is trained cannot be written"):
         train(folder)  # still full: said before another step is trained
     (small_disk / "ballast").unlink()
     assert train(folder) == (unbroken, 6)
@@ -238,6 +285,24 @@ def test_a_disk_that_is_full_in_the_middle_of_a_save(
     assert train(tmp_path) == (unbroken, 6)
 
 
-def test_a_save_that_cannot_be_foreseen_to_fit_is_refused_with_its_size(tmp_path: Path) -> None:
-    with pytest.raises(PreflowError, match=r"it needs 1,152,921,504,606,846,976 bytes"):
-        Checkpoints(tmp_path, every=1).prepare(2**60)
+@pytest.mark.faults(
+    10, injected="room for one checkpoint where there will be three and a model",
+    happens="ends before the first step with the bytes that are needed and free",
+)  # fmt: skip
+def test_what_will_not_fit_until_the_end_is_refused_before_the_first_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A checkpoint of 21 weights and two moments of each is 252 bytes: two stay, and one more is being written."""
+    killed(tmp_path / "later", "rlhf.checkpoints.fingerprint", 5)  # two are there, and two are to come
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=300))
+    trained = make_module()
+    before = weights(trained)
+    first = r"needs 1,008 bytes \(checkpoints: 3 of 252; the model: 84; a fifth more\) and 300 are free"
+    with pytest.raises(PreflowError, match=first):
+        run(trained, Checkpoints(tmp_path / "first", every=3))
+    with pytest.raises(PreflowError, match=r"needs 404 bytes \(checkpoints: 1 of 252; the model: 84;"):
+        train(tmp_path / "later")
+    with pytest.raises(PreflowError, match=r"needs 404 bytes \(checkpoints: 1 of 252; the model: 84;"):
+        run(trained, Checkpoints(tmp_path / "once", every=100))  # saved at its end alone
+    assert weights(trained) == before

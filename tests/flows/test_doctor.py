@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from flows import doctor, dvc, guards, workspace
 from flows.cli import app
+from rlhf import manifests
 from tasks import environment, tracking
 from tasks.journal import home
 from tests.flows.toy import make_toy
@@ -165,6 +166,31 @@ def test_checkpoints_that_nothing_reads(toy: Path) -> None:
     one("checkpoints", "2 checkpoints", "broken-step-000005")
     mended("checkpoints")
     assert [path.name for path in folder.iterdir()] == ["step-000007"]
+
+
+@pytest.mark.faults(
+    14, injected="`doctor --fix` where a checkpoint that was set aside is whole, or cannot be read just now",
+    happens="it is left, and doctor says how to have it gone on with",
+)  # fmt: skip
+@pytest.mark.parametrize("unreadable", [False, True])
+def test_a_checkpoint_set_aside_that_may_be_good_is_left(
+    unreadable: bool, toy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = home(toy) / "scratch/rl-0123/checkpoints/broken-step-000005"
+    folder.mkdir(parents=True)
+    for name in (manifests.TENSORS, manifests.STATE):
+        (folder / name).write_text("whole")
+    named = {name: manifests.fingerprint(folder / name) for name in (manifests.TENSORS, manifests.STATE)}
+    (folder / manifests.MANIFEST).write_text(json.dumps(named))
+
+    def failing(_: Path) -> None:
+        raise OSError(5, "Input/output error")
+
+    if unreadable:
+        monkeypatch.setattr(manifests, "fingerprint", failing)
+    one("checkpoints", "broken-step-000005 was set aside", "name it step-000005 again")
+    assert [found["mended"] for found in said("--fix", code=1)] == [False]
+    assert folder.exists()
 
 
 @pytest.mark.parametrize(

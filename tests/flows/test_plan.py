@@ -233,12 +233,13 @@ def test_a_torn_record_corrects_nothing(project: Path, tmp_path: Path) -> None:
 
 
 @pytest.fixture
-def planned_toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[float], Path]:
+def planned_toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
     """A toy project whose stage `rl` is planned as the product's, on a machine of so many bytes."""
 
-    def made(size: float) -> Path:
+    def made(size: float, **base: int) -> Path:
         root = make_toy(tmp_path / "toy")
         values = profiles.whole(profiles.resolve(REPO))
+        values["base"] |= base
         monkeypatch.setattr(profiles, "whole", lambda _: values)
         module = ("rl", "rl")
         for place in ("flows.plan", "flows.plan_check", "flows.plan_stages"):
@@ -249,7 +250,7 @@ def planned_toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[fl
     return made
 
 
-def test_a_run_that_cannot_fit_does_not_begin(run: Callable[..., Report], planned_toy: Callable[[float], Path]) -> None:
+def test_a_run_that_cannot_fit_does_not_begin(run: Callable[..., Report], planned_toy: Callable[..., Path]) -> None:
     root = planned_toy(1e6)
     with pytest.raises(PreflowError, match=r"rl takes .* for weights, gradients and moments alone.*--no-plan"):
         run(root)
@@ -257,8 +258,22 @@ def test_a_run_that_cannot_fit_does_not_begin(run: Callable[..., Report], planne
     assert run(root, planned=False).exit_code == 0
 
 
+@pytest.mark.faults(
+    10, injected="a run with a stage of which one checkpoint is larger than all that is free",
+    happens="refused before its first stage, with what is needed and free",
+)  # fmt: skip
+def test_a_run_whose_checkpoint_no_disk_here_holds_does_not_begin(
+    run: Callable[..., Report], planned_toy: Callable[..., Path]
+) -> None:
+    root = planned_toy(1e18, hidden_size=2**20, intermediate_size=2**21)
+    with pytest.raises(PreflowError, match=r"rl takes [\d.]+ GiB of disk for one checkpoint alone, and .* free"):
+        run(root)
+    assert not (root / "data" / "collect").exists()
+    assert run(root, planned=False).exit_code == 0
+
+
 def test_a_run_that_may_be_tight_begins_with_a_line(
-    run: Callable[..., Report], planned_toy: Callable[[float], Path], capsys: pytest.CaptureFixture[str]
+    run: Callable[..., Report], planned_toy: Callable[..., Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Its weights fit; whether its rows do, nobody knows before they are there."""
     assert run(planned_toy(0.3 * GIB)).exit_code == 0
@@ -266,7 +281,7 @@ def test_a_run_that_may_be_tight_begins_with_a_line(
 
 
 def test_trouble_in_planning_ends_no_run(
-    run: Callable[..., Report], planned_toy: Callable[[float], Path], monkeypatch: pytest.MonkeyPatch
+    run: Callable[..., Report], planned_toy: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def trouble(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError
@@ -308,7 +323,7 @@ def test_a_build_without_cuda_has_no_gpu(monkeypatch: pytest.MonkeyPatch, tmp_pa
 
 
 def test_a_run_that_fits_remembers_what_it_took(
-    run: Callable[..., Report], planned_toy: Callable[[float], Path], monkeypatch: pytest.MonkeyPatch
+    run: Callable[..., Report], planned_toy: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = planned_toy(64.0 * GIB)
     monkeypatch.setattr("flows.closing.costs_of", lambda *_: {"rl": {"peak_memory_gib": 0.75}})

@@ -3,6 +3,8 @@
 import json
 import os
 import platform
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -109,10 +111,10 @@ def environ() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(REPO), "PREFLOW_RUN": "test"}
 
 
-def under_dvc(root: Path, stage: str = "toy", *extra: str) -> subprocess.CompletedProcess[str]:
-    """As dvc starts it, which is above its stages and tells them which one they are."""
+def under_dvc(root: Path, stage: str = "toy", *extra: str, **further: str) -> subprocess.CompletedProcess[str]:
+    """As dvc starts it, which is above its stages and tells them which one they are; with `further` variables."""
     argv = [sys.executable, "dvc", *command(*extra)]
-    env = environ() | {"DVC_STAGE": stage}
+    env = environ() | {"DVC_STAGE": stage} | further
     return subprocess.run(argv, cwd=root, env=env, text=True, capture_output=True, check=False)
 
 
@@ -156,7 +158,21 @@ def test_a_stage_typed_again_after_its_end_starts_anew(root: Path) -> None:
     assert not resumed(root)
 
 
-@pytest.mark.parametrize("changed", ["nothing", "a file", "a file in a folder", "its section", "a shared section"])
+DIGEST = "[0-9a-f]{12}"
+CHANGED = {
+    "nothing": None,
+    "a file": f"rows.jsonl {DIGEST} → {DIGEST}$",
+    "a file in a folder": f"data/a {DIGEST} → {DIGEST}$",
+    "its section": "toy.lr 5e-06 → 6e-06$",
+    "a shared section": "common.length 6 → 7$",
+}
+
+
+@pytest.mark.parametrize("changed", CHANGED)
+@pytest.mark.faults(
+    17, injected="a file, a folder or a setting of a stage changed after it was killed",
+    happens="begins anew, and says how far the other attempt had come, what changed, old and new, and the way back",
+)  # fmt: skip
 def test_a_stage_typed_again_after_a_kill_goes_on_if_its_inputs_are_the_same(root: Path, changed: str) -> None:
     """The command line is the same each time: it holds names of files, not what is in them."""
     (root / "data/a").mkdir(parents=True)
@@ -173,7 +189,10 @@ def test_a_stage_typed_again_after_a_kill_goes_on_if_its_inputs_are_the_same(roo
         (root / "params.yaml").write_text(params.replace("5e-6", "6e-6"))
     elif changed == "a shared section":
         (root / "params.yaml").write_text(params.replace("length: 6", "length: 7"))
-    assert resumed(root) is (changed == "nothing")
+    done = run(root)
+    assert (root / "data/toy/model/resumed").read_text() == str(changed == "nothing")
+    anew = r"^toy: begins anew: an attempt that did not end had come to no checkpoint yet \(.*\), and since then: "
+    assert bool(re.search(anew + (CHANGED[changed] or ""), done.stderr, re.MULTILINE)) is (changed != "nothing")
     newest = max((root / ".preflow/journal/test").glob("toy-*/events.jsonl"), key=lambda path: path.stat().st_mtime_ns)
     cost = json.loads(newest.read_text().splitlines()[-1])["cost"]
     assert ("resumed" in cost) is (changed == "nothing")  # its seconds are not those of all of the work
@@ -182,6 +201,53 @@ def test_a_stage_typed_again_after_a_kill_goes_on_if_its_inputs_are_the_same(roo
 def test_what_dvc_runs_keeps_its_scratch_until_the_run_is_closed(root: Path) -> None:
     assert under_dvc(root).returncode == 0
     assert len(list((root / ".preflow/scratch").glob("toy-*/progress"))) == 1
+
+
+def test_of_an_attempt_that_ended_or_is_at_work_nothing_is_said_when_another_begins(root: Path) -> None:
+    assert under_dvc(root).returncode == 0
+    (root / "params.yaml").write_text("seed: 7\ntoy: {mode: hang}\n")
+    argv, env = [sys.executable, "dvc", *command()], environ() | {"DVC_STAGE": "toy"}
+    with subprocess.Popen(argv, cwd=root, env=env, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "ready\n"
+        (root / "params.yaml").write_text("seed: 7\ntoy: {lr: 1}\n")
+        said = under_dvc(root).stderr
+        (at_work,) = (root / ".preflow/scratch").glob("toy-*/here")
+        os.kill(int(at_work.read_text()), signal.SIGKILL)
+    assert "anew" not in said
+    (root / "params.yaml").write_text("seed: 7\ntoy: {lr: 2}\n")
+    assert "toy.mode hang → absent" in under_dvc(root).stderr
+
+
+def test_under_dvc_it_says_which_code_changed_and_goes_on_when_that_is_put_back(root: Path) -> None:
+    (root / "dvc.yaml").write_text(GRAPH.replace("[rows.jsonl]", "[rows.jsonl, toy.py, environment.json]"))
+    assert under_dvc(root, DIE="1").returncode == 9
+    (root / "toy.py").write_text(TOY + "# a comment\n")
+    said = under_dvc(root, DIE="1").stderr
+    assert re.search(f"since then: toy.py {DIGEST} → {DIGEST}$", said, re.MULTILINE)
+    assert "with that put back, the same command goes on from there" in said
+    (root / "toy.py").write_text(TOY)
+    assert under_dvc(root).returncode == 0
+    assert (root / "data/toy/model/resumed").read_text() == "True"
+
+
+@pytest.mark.faults(
+    17, injected="the scratch folder of a stage under the name of another", happens="refused by what it is made of"
+)
+def test_what_is_of_another_attempt_is_refused_under_any_name(root: Path) -> None:
+    assert under_dvc(root, DIE="1").returncode == 9
+    (folder,) = (root / ".preflow/scratch").glob("toy-*/")
+    kept = root / "kept"
+    folder.rename(kept)
+    (root / "params.yaml").write_text("seed: 8\ntoy:\n  lr: 5e-6\n")
+    assert under_dvc(root, DIE="1").returncode == 9
+    (other,) = (root / ".preflow/scratch").glob("toy-*/")
+    shutil.rmtree(other)
+    kept.rename(other)
+    refused = under_dvc(root)
+    assert refused.returncode == 1
+    assert f"toy: what lies in {other} is of another toy (seed 7 → 8): remove the folder" in refused.stderr
+    assert (other / "progress").exists()
 
 
 def test_under_dvc_a_setting_that_writes_more_must_find_it_among_the_outs(root: Path) -> None:
