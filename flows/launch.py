@@ -84,8 +84,8 @@ def run(
             ready.refuse_unready(root, this.pools, this.graph, todo)
             if todo:
                 guards.check_disk(root)
-                if wish.planned:  # of this machine, whose memory is known
-                    plan_check.refuse_hopeless(this, todo - set(this.pools), say)
+                if wish.planned:  # of this machine, whose memory is known; workers plan what they do
+                    plan_check.refuse_hopeless(_site(this), todo - set(this.pools), say)
                 prefect = _prefect(root)
             if prefect and not (todo or wish.retrain):
                 prefect = prefect if _hears(prefect, root, cancel, say) else None
@@ -96,7 +96,7 @@ def run(
             closing.keep(this, results, say)
             closing.judge(this, results, say)
             here = {one.name for one in results.values() if one.state == "ran"} - set(this.pools)
-            plan_check.remember(this, report.costs, here)
+            plan_check.remember(_site(this), report.costs, here)
         report.seconds = round(time.monotonic() - began, 1)
         done_with = bool(resolved.label) and report.exit_code in (0, closing.NOT_PROMOTED) and not wish.keep
         report.worktree = str(place.tree) if resolved.label and not done_with else ""
@@ -124,6 +124,11 @@ def _as_begun(start: Start) -> profiles.Resolved:
         label=start.label,
         own_sources=start.own_sources,
     )
+
+
+def _site(this: Run) -> plan_check.Site:
+    """What is planned, where it runs."""
+    return plan_check.Site(this.owner, this.tree, this.graph, lambda: profiles.whole(this.resolved))
 
 
 def _surely_runs(root: Path, wish: Wish, resolved: profiles.Resolved) -> bool:

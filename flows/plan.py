@@ -5,34 +5,28 @@ stages took beside what was said of them corrects the next plan (`flows.plan_mea
 """
 
 import shutil
-from collections.abc import Callable, Collection, Iterator, Mapping
-from copy import deepcopy
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from flows import plan_measured, plan_time
+from flows import plan_change, plan_measured, plan_time
 from flows.plan_card import Card
 from flows.plan_data import Facts, facts
 from flows.plan_flops import Work, work_of
+from flows.plan_measured import Learnt
 from flows.plan_sizes import sizes_of
 from flows.plan_stages import Need, module_of, need
 from flows.plan_time import Time
-from flows.plan_work import disk_of, tokens_of
-from rlhf.footprint import How, Sizes, Terms, total
+from flows.plan_work import checkpoint_of, disk_of, tokens_of
+from rlhf.footprint import Terms, total
+from rlhf.sizes import How, Sizes
+from tasks.config.training import Training
 from tasks.graph import Graph, Stage
 
 KINDS = {"base": "corpus", "sft": "demonstrations", "rejection_sampling": "demonstrations"}
 """The data that a module's rows are as long as; of the others the preferences, or the prompts."""
-CHANGES: list[tuple[str, Any, str]] = [
-    ("training.gradient_checkpointing", True, "a third more time"),
-    ("training.optimizer", "adamw_8bit", "moments in 8 bits"),
-    ("training.dtype", "bfloat16", "half precision"),
-    ("training.method", "lora", "an adapter on frozen weights"),
-    ("training.method", "qlora", "the frozen weights in 4 bits"),
-]
-"""In the order of what they cost: first what changes nothing but time."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +41,8 @@ class Line:
     """The cheapest change with which it fits; empty where it does, or where nothing helps."""
     disk: float
     """Bytes."""
+    checkpoint: float
+    """Bytes of one."""
     tokens: float
     """That the stage trains on or samples; 0: not known."""
     factor: float
@@ -58,6 +54,8 @@ class Line:
     time: Time
     timed: str
     """What it is timed together with."""
+    processes: int
+    """That it trains in, whose memory its cost report adds up."""
 
 
 @dataclass(frozen=True)
@@ -91,8 +89,7 @@ class _Situation:
     card: Card
     data: Mapping[str, Facts]
     """By kind."""
-    ratios: Mapping[str, float]
-    rates: Mapping[str, float]
+    learnt: Learnt
     tflops: float | None
     counted: Mapping[str, Terms]
 
@@ -137,15 +134,15 @@ def plan(
         ConfigError: the model's sizes are not known here.
     """
     if shape:
-        values = _changed(values, "base.source", "checkpoint")
+        values = plan_change.changed(values, "base.source", "checkpoint")
     stages = [
         (stage, *named)
         for name, stage in graph.stages.items()
         if (named := module_of(stage)) and (not only or name in only)
     ]
     data = {kind: facts(root, kind, values) for kind in {_kind(module) for _, module, _ in stages}}
-    ratios, rates = plan_measured.ratios(owner or root), plan_measured.rates(owner or root)
-    about = _Situation(values, sizes_of(root, values["base"], shape), card, data, ratios, rates, tflops, counted)
+    learnt = plan_measured.learnt(owner or root)
+    about = _Situation(values, sizes_of(root, values["base"], shape), card, data, learnt, tflops, counted)
     lines = list(_lines(about, stages))
     assumed = sorted(kind for kind, found in data.items() if not found.measured)
     free = float(shutil.disk_usage(root).free) if here else None
@@ -159,7 +156,7 @@ def _lines(about: _Situation, stages: Collection[tuple[Stage, str, str]]) -> Ite
     for stage, module, section in stages:
         data = about.data[_kind(module)]
         kind = plan_measured.key(module, about.sizes, how)
-        factor = about.ratios.get(kind, 1.0)
+        factor = about.learnt.ratios.get(kind, 1.0)
         found = need(stage, about.values, about.sizes, how, data.lengths)
         peak = _peak(about, found, factor)
         if (terms := about.counted.get(stage.name)) is not None:  # what no formula says needs no correction
@@ -167,13 +164,15 @@ def _lines(about: _Situation, stages: Collection[tuple[Stage, str, str]]) -> Ite
             found = found.with_training(terms)
             peak = about.card.libraries + found.peak
         fits = peak <= about.card.room
-        change = "" if fits else _cheapest(about, stage, section, data, factor)
+        change = "" if fits else _change(about, stage, section, data, factor)
         tokens = tokens_of(stage, module, about.values[section], about.values, data)
-        disk = disk_of(module, about.sizes, how)
+        disk = disk_of(module, about.values[section], about.values, about.sizes, how)
+        one = checkpoint_of(module, about.values[section], about.sizes, how)
         work = work_of(stage, module, about.values[section], about.values, data, about.sizes, how)
         timed = plan_time.key(kind, how, about.card, about.values["threads"])
-        time = plan_time.time_of(timed, work, about.rates, about.card, about.tflops)
-        yield Line(found, peak, fits, change, disk, tokens, factor, kind, work, time, timed)
+        time = plan_time.time_of(timed, work, about.learnt.rates, about.card, about.tflops)
+        processes = about.card.count if found.work and module != "base" else 1
+        yield Line(found, peak, fits, change, disk, one, tokens, factor, kind, work, time, timed, processes)
 
 
 def _kind(module: str) -> str:
@@ -184,78 +183,15 @@ def _peak(about: _Situation, found: Need, factor: float) -> float:
     return about.card.libraries * (1 if about.card.gpu else factor) + found.peak * factor
 
 
-def _cheapest(about: _Situation, stage: Stage, section: str, data: Facts, factor: float) -> str:
-    """Settings with which the stage fits: one alone if one does, else the first ones together; empty where none do."""
+def _change(about: _Situation, stage: Stage, section: str, data: Facts, factor: float) -> str:
+    """The cheapest with which the stage fits."""
 
     def fits(values: Mapping[str, Any]) -> bool:
+        try:
+            Training.model_validate(values["training"])
+        except ValueError:  # settings that exclude each other
+            return False
         found = need(stage, values, about.sizes, how_of(values, about.card), data.lengths)
         return _peak(about, found, factor) <= about.card.room
 
-    smaller = list(_smaller(about.values, section, data))
-    for key, value, why in [*smaller, *CHANGES]:
-        if fits(_changed(about.values, key, value)):
-            return f"{key}={_word(value)} ({why})"
-    taken: list[tuple[str, Any]] = []
-    values = about.values
-    least = {key: (key, value, why) for key, value, why in smaller}  # the last of each
-    for key, value, _ in [*least.values(), *CHANGES]:
-        values = _changed(values, key, value)
-        taken = [one for one in taken if one[0] != key] + [(key, value)]
-        if fits(values):
-            return ", ".join(_needed(about.values, values, taken, fits))
-    return _more_processes(about.values, fits) if about.card.gpu else ""
-
-
-def _needed(
-    before: Mapping[str, Any],
-    after: Mapping[str, Any],
-    taken: list[tuple[str, Any]],
-    fits: Callable[[Mapping[str, Any]], bool],
-) -> list[str]:
-    """The changes without those that it fits without, or that change nothing."""
-    kept = []
-    for key, value in taken:
-        section, _, name = key.partition(".")
-        without = _changed(after, key, before[section][name])
-        if fits(without):
-            after = without
-        else:
-            kept.append(f"{key}={_word(value)}")
-    return kept
-
-
-def _more_processes(values: Mapping[str, Any], fits: Callable[[Mapping[str, Any]], bool]) -> str:
-    """How many GPUs it takes where their processes divide the blocks; "" where that does not help."""
-    for count in (2**power for power in range(1, 9)):
-        if fits(spread(values, count)):
-            return f"training.nproc={count}, training.shard=true (on {count} GPUs)"
-    return ""
-
-
-def spread(values: Mapping[str, Any], count: int) -> dict[str, Any]:
-    """The settings for so many GPUs: all weights divided, adapters as copies."""
-    shard = values["training"]["method"] == "full" and count > 1
-    return _changed(_changed(values, "training.nproc", count), "training.shard", shard)
-
-
-def _smaller(values: Mapping[str, Any], section: str, data: Facts) -> Iterator[tuple[str, int, str]]:
-    """Fewer completions at a time, down to one, and smaller passes, down to one row: halves."""
-    size, limit = values["generation"]["batch_size"], values[section].get("max_batch_tokens", 0)
-    while size > 1:
-        size //= 2
-        yield "generation.batch_size", size, "fewer completions at a time, same result but for rounding"
-    row = data.lengths.longest + values["generation"]["max_new_tokens"]
-    while limit // 2 >= 2 * row:
-        limit //= 2
-        yield f"{section}.max_batch_tokens", limit, "smaller passes, same result but for rounding"
-
-
-def _changed(values: Mapping[str, Any], key: str, value: Any) -> dict[str, Any]:
-    changed = deepcopy(dict(values))
-    section, _, name = key.partition(".")
-    changed[section][name] = value
-    return changed
-
-
-def _word(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return plan_change.cheapest(about.values, section, data.lengths.longest, fits, about.card.gpu)

@@ -1,15 +1,17 @@
 """`preflow plan --exact`: what training keeps, counted by running its own first step on weights that have no data."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from flows.plan import Line, Plan
+from flows.plan_asked import beside
 from flows.plan_sizes import folder_of
 from flows.plan_stages import module_of
 from rlhf import footprint
-from rlhf.footprint import How, Sizes, Terms, total
+from rlhf.footprint import Terms, total
+from rlhf.sizes import How, Sizes
 from tasks.graph import Stage
 
 
@@ -71,7 +73,7 @@ def _of(plan: Plan, line: Line, stage: Stage, values: Mapping[str, Any], model: 
     work = line.need.work
     asked = Asked(
         *named, Params.model_validate(values), model, plan.card.gpu, work.rows, work.several,
-        tuple(_beside(named[0], stage, values)),
+        beside(named[0], stage, values),
     )  # fmt: skip
     try:
         found = kept(asked)
@@ -90,18 +92,6 @@ def _impossible(how: How) -> str:
     if how.shards > 1:
         return f"training.shard: {how.shards} processes divide the blocks, and this is one"
     return ""
-
-
-def _beside(module: str, stage: Stage, values: Mapping[str, Any]) -> Iterator[str]:
-    """Models in memory that are not trained: as `flows.plan_stages` has them."""
-    if module == "reward_model":
-        yield from ("policy", "reward")
-    if module == "rl":
-        if values["training"]["method"] == "full":
-            yield "policy"
-        for option in ("reward-model", "held-out"):
-            if f"--{option} " in stage.cmd:
-                yield from ["reward"] * values["reward_model"]["ensemble"]
 
 
 def _terms(

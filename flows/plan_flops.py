@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from flows.plan_asked import reads_head
 from flows.plan_data import Facts
-from flows.plan_stages import reads_head
 from rlhf import operations
-from rlhf.footprint import How, Sizes
+from rlhf.sizes import How, Sizes
 from tasks.graph import Stage
 
 NUM_SAMPLES = 256

@@ -2,12 +2,13 @@
 
 import json
 import math
-import os
-from collections.abc import Iterable
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from rlhf.footprint import How, Sizes
+from flows.guards import held
+from rlhf.sizes import How, Sizes
 from tasks.journal import home
 
 KEPT = 5
@@ -16,6 +17,8 @@ TRUSTED = (0.5, 2.0)
 """A ratio beyond these says that something else was measured than was planned; it is kept and not gone by."""
 TIME = "time: "
 """What the names of rates begin with: seconds by planned operations, sampled tokens, or stages (`flows.plan_time`)."""
+Measured = tuple[str, tuple[float, float]]
+"""`key`, and bytes that were predicted and measured; or a rate's name, and what was planned and seconds."""
 
 
 def key(module: str, sizes: Sizes, how: How) -> str:
@@ -24,20 +27,26 @@ def key(module: str, sizes: Sizes, how: How) -> str:
     return f"{module}, {'gpu' if how.cuda else 'cpu'}, {how.method}, {how.dtype}, about {about:.0e} weights"
 
 
-def ratios(root: Path) -> dict[str, float]:
-    """Measured over predicted by `key`, the median of the newest that are to be trusted."""
-    found = {
-        name: [ratio for one in some if TRUSTED[0] <= (ratio := one["measured"] / one["predicted"]) <= TRUSTED[1]]
-        for name, some in kept(root).items()
-        if not name.startswith(TIME)
-    }
-    return {name: median(some) for name, some in found.items() if some}
+@dataclass(frozen=True)
+class Learnt:
+    """What corrects the next plan."""
 
-
-def rates(root: Path) -> dict[str, float]:
+    ratios: Mapping[str, float]
+    """Measured over predicted bytes by `key`, the median of the newest that are to be trusted."""
+    rates: Mapping[str, float]
     """Seconds for each unit of what was planned, the median of the newest."""
-    found = {name: some for name, some in kept(root).items() if name.startswith(TIME) and some}
-    return {name: median(one["measured"] / one["predicted"] for one in some) for name, some in found.items()}
+
+
+def learnt(root: Path) -> Learnt:
+    """Of all that the project keeps."""
+    ratios, rates = {}, {}
+    for name, some in kept(root).items():
+        found = [one["measured"] / one["predicted"] for one in some]
+        if name.startswith(TIME):
+            rates[name] = found
+        else:
+            ratios[name] = [ratio for ratio in found if TRUSTED[0] <= ratio <= TRUSTED[1]]
+    return Learnt(*({name: median(some) for name, some in one.items() if some} for one in (ratios, rates)))
 
 
 def kept(root: Path) -> dict[str, list[dict[str, float]]]:
@@ -49,12 +58,15 @@ def kept(root: Path) -> dict[str, list[dict[str, float]]]:
         return {}
 
 
-def keep(root: Path, measured: Iterable[tuple[str, tuple[float, float]]]) -> None:
-    """Add (predicted, measured) bytes by `key`, or (planned, seconds) by rate."""
-    found = kept(root)
-    for name, (predicted, took) in measured:
-        found[name] = [*found.get(name, []), {"predicted": predicted, "measured": took}][-KEPT:]
+def keep(root: Path, measured: Collection[Measured]) -> None:
+    """Add them to what the project keeps; stages of several hosts may end at the same time."""
+    if not measured:
+        return
     path = home(root) / "plan.json"
-    draft = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    draft.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-    draft.replace(path)
+    draft = path.with_suffix(".tmp")
+    with held(path.with_suffix(".lock"), "what stages took", wait=True):
+        found = kept(root)
+        for name, (predicted, took) in measured:
+            found[name] = [*found.get(name, []), {"predicted": predicted, "measured": took}][-KEPT:]
+        draft.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        draft.replace(path)

@@ -7,7 +7,7 @@ from functools import cached_property, lru_cache
 from statistics import mean
 
 from rlhf.cutting import micro_batches
-from rlhf.footprint import Pass
+from rlhf.sizes import Pass
 
 BATCHES = 32
 """That are drawn; of rows of all lengths one of them comes near the largest there will be."""

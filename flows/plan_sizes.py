@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from rlhf.footprint import Sizes
+from rlhf.sizes import Sizes
 from tasks.config import ConfigError
 
 NAMED = {

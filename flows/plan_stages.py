@@ -7,21 +7,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from flows.plan_passes import Lengths, Rows, largest
-from rlhf.footprint import (
-    How,
-    Pass,
-    Sizes,
-    Terms,
-    activations,
-    logits,
-    sampling,
-    scoring,
-    step,
-    total,
-    trained,
-    weights,
-)
+from flows.plan_asked import Asked, reads_head
+from flows.plan_passes import Lengths, Rows
+from rlhf.footprint import Terms, gathered, scoring, step, total, trained, weights
+from rlhf.sizes import How, Sizes
 from tasks.graph import SECTION, Stage
 
 SCORED_AT_ONCE = 64
@@ -38,7 +27,7 @@ class Need:
     terms: Terms
     """Bytes by name."""
     moment: str
-    """`training`, `sampling`, `scoring` or `reading`."""
+    """`training`, `sampling`, `scoring`, `reading`, or of weights that processes divide `loading` or `gathering`."""
     moments: dict[str, Terms]
     """All of them."""
     work: Rows | None
@@ -56,56 +45,6 @@ class Need:
         return replace(self, terms=moments[moment], moment=moment, moments=moments)
 
 
-@dataclass(frozen=True)
-class Asked:
-    """What a stage's figures are worked out from."""
-
-    stage: Stage
-    section: Mapping[str, Any]
-    values: Mapping[str, Any]
-    """All of params.yaml, as it is run."""
-    sizes: Sizes
-    how: How
-    lengths: Lengths
-
-    @property
-    def new_tokens(self) -> int:
-        return int(self.values["generation"]["max_new_tokens"])
-
-    def loads(self, option: str) -> bool:
-        """Whether the command names this folder."""
-        return f"--{option} " in self.stage.cmd
-
-    @property
-    def policy(self) -> float:
-        """Bytes of the model that is there anyway: with adapters their base, which further models share."""
-        return weights(self.sizes, replace(self.how, shards=1), trained=False)
-
-    def model(self, trained: bool = False, head: bool = True) -> float:
-        """Bytes of one more model; with adapters another adapter on the base that is there.
-
-        On a processor what is never read is never loaded: files of weights are mapped into memory.
-        """
-        if self.how.method == "full":  # whole on each of several processes
-            unread = 0.0 if head or self.sizes.tied or self.how.cuda else self.how.value * self.sizes.embedding
-            return weights(self.sizes, replace(self.how, shards=1), trained) - unread
-        return 4.0 * self.sizes.adapter(self.how.rank)
-
-    def largest(self, lengths: Lengths, batch_size: int, head: bool = True, **how: bool) -> Rows:
-        """The largest pass of the stage's batches."""
-
-        def cost(work: Pass) -> float:
-            return activations(self.sizes, self.how, work) + (logits(self.sizes, work) if head else 0.0)
-
-        return largest(lengths, batch_size, self.section["max_batch_tokens"], cost, **how)
-
-    def sampling(self, rows: int, alike: int = 1) -> float:
-        """Bytes of what is sampled at a time, which is whole groups of `alike` completions; the longest come last."""
-        at_once = max(alike, min(rows, self.values["generation"]["batch_size"]))
-        longest = max(row[0] for row in self.lengths.rows)
-        return sampling(self.sizes, self.how, at_once, round(longest) + self.new_tokens)
-
-
 def module_of(stage: Stage) -> tuple[str, str] | None:
     """Module and section of a stage that uses a model; None for one that has none."""
     match = SECTION.search(stage.cmd)
@@ -117,7 +56,7 @@ def need(stage: Stage, values: Mapping[str, Any], sizes: Sizes, how: How, length
     named = module_of(stage)
     assert named is not None, f"{stage.name} uses no model"
     module, section = named
-    asked = Asked(stage, values[section], values, sizes, how, lengths)
+    asked = Asked(module, stage, values[section], values, sizes, how, lengths)
     moments = PLANS[module](asked)
     moment = max(moments, key=lambda one: total(moments[one]))
     learns = trained(sizes, how) if "training" in moments else 0
@@ -135,8 +74,22 @@ def _rows(asked: Asked) -> Rows:
 
 
 def _supervised(asked: Asked) -> Moments:
-    samples = _answers(asked, asked.section.get("num_samples", 0))
-    return {"training": step(asked.sizes, asked.how, _rows(asked))} | samples
+    samples = _answers(asked, weights(asked.sizes, asked.how, trained=False), asked.section.get("num_samples", 0))
+    return _trained(asked, step(asked.sizes, asked.how, _rows(asked))) | samples
+
+
+def _trained(asked: Asked, learner: Terms, head: bool = True, loaded: float | None = None) -> Moments:
+    """Of one model, and of further ones beside it.
+
+    One that processes divide is whole when it is loaded, and again before each step and after the last, when its
+    moments and float32 copies are there.
+    """
+    others = {"other models": asked.others} if asked.beside else {}
+    found = {"training": learner | others}
+    if asked.how.shards > 1:
+        found["loading"] = {"weights": loaded or asked.loaded} | others
+        found["gathering"] = gathered(asked.sizes, asked.how, head) | others
+    return found
 
 
 def _from_corpus(asked: Asked) -> Moments:
@@ -145,10 +98,10 @@ def _from_corpus(asked: Asked) -> Moments:
     return {"training": step(asked.sizes, How(), _rows(asked))}
 
 
-def _answers(asked: Asked, rows: int, alike: int = 1) -> Moments:
+def _answers(asked: Asked, policy: float, rows: int, alike: int = 1) -> Moments:
     if not rows:
         return {}
-    return {"sampling": {"weights": asked.policy, "keys and values": asked.sampling(rows, alike)}}
+    return {"sampling": {"weights": policy, "keys and values": asked.sampling(rows, alike)}}
 
 
 def _pairs(asked: Asked) -> Rows:
@@ -156,40 +109,33 @@ def _pairs(asked: Asked) -> Rows:
     return asked.largest(asked.lengths, section["batch_size"], reads_head(section), together=True)
 
 
-def reads_head(section: Mapping[str, Any]) -> bool:
-    """Whether a pass over pairs reads the LM head, as all do but a plain reward model's."""
-    return section.get("reads", "tokens") == "tokens" or bool(section["lm_coef"])
-
-
 def _reward_model(asked: Asked) -> Moments:
     head, work = reads_head(asked.section), _pairs(asked)
-    beside = 2 * asked.model()  # the SFT policy, and the first of the two models while the second is trained
-    return {"training": step(asked.sizes, asked.how, work, head=head) | {"other models": beside}}
+    return _trained(asked, step(asked.sizes, asked.how, work, head=head), head)
 
 
 def _dpo(asked: Asked) -> Moments:
     """The reference answers before, and is the policy itself."""
-    return {"training": step(asked.sizes, asked.how, _pairs(asked))}
+    return _trained(asked, step(asked.sizes, asked.how, _pairs(asked)))
 
 
 def _samples(asked: Asked) -> Moments:
     section = asked.section
-    return _answers(asked, section["num_prompts"] * section["group_size"], section["group_size"])
+    return _answers(asked, asked.policy, section["num_prompts"] * section["group_size"], section["group_size"])
 
 
 def _scored_samples(asked: Asked) -> Moments:
     section = asked.section
-    rows = section["num_prompts"] * section["group_size"]
-    return _sampled_and_scored(asked, rows, section["group_size"], _reward_models(asked, ("reward-model",)))
+    return _sampled_and_scored(asked, section["num_prompts"] * section["group_size"], section["group_size"])
 
 
-def _sampled_and_scored(asked: Asked, rows: int, alike: int, others: float) -> Moments:
-    """One model's answers, `alike` to a prompt, and `others` that judge them."""
-    beside = {"weights": asked.policy, "other models": others}
+def _sampled_and_scored(asked: Asked, rows: int, alike: int) -> Moments:
+    """One model's answers, `alike` to a prompt, and others that judge them."""
+    kept = {"weights": asked.policy, "other models": asked.others}
     work = _completed(asked, SCORED_AT_ONCE, alike)
     return {
-        "sampling": beside | {"keys and values": asked.sampling(rows, alike)},
-        "scoring": beside | {"activations": scoring(asked.sizes, asked.how, work, True)},
+        "sampling": kept | {"keys and values": asked.sampling(rows, alike)},
+        "scoring": kept | {"activations": scoring(asked.sizes, asked.how, work, True)},
     }
 
 
@@ -204,41 +150,29 @@ def _rollouts(asked: Asked) -> Rows:
 
 
 def _rl(asked: Asked) -> Moments:
+    """The learner, of PPO with its critic, and what stays of both while the policy answers and is scored."""
     algorithm = asked.values["algorithms"][asked.section["algorithm"]]
     rows = algorithm["prompts_per_update"] * algorithm["group_size"]
     served = asked.section["sampler"] == "server"
-    others = asked.model() if asked.how.method == "full" else 0.0  # with adapters the reference is the base itself
-    others += _reward_models(asked, ("reward-model", "held-out"))
     work = _rollouts(asked)
-    learner = step(asked.sizes, asked.how, work)
+    learner, kept, loaded = step(asked.sizes, asked.how, work), gathered(asked.sizes, asked.how), asked.loaded
     if asked.section["algorithm"] == "ppo":
-        critic = step(asked.sizes, asked.how, work, head=False)
+        critic, whole = step(asked.sizes, asked.how, work, head=False), gathered(asked.sizes, asked.how, head=False)
         if asked.how.method != "full":
-            critic["weights"] = asked.model(trained=True)
+            critic["weights"] = whole["weights"] = asked.model()
         learner = {name: learner[name] + critic[name] for name in learner}
-    whole = weights(asked.sizes, asked.how, trained=True) * (2 if asked.section["algorithm"] == "ppo" else 1)
-    if asked.how.method != "full":
-        whole = learner["weights"]
-    kept = {"weights": whole, "moments": learner["moments"], "other models": others}
-    return {
-        "training": learner | {"other models": others},
+        kept = {name: kept[name] + whole[name] for name in kept}
+        loaded += asked.model()
+    kept |= {"other models": asked.others}
+    return _trained(asked, learner, loaded=loaded) | {
         "sampling": kept | {"keys and values": 0.0 if served else asked.sampling(rows, algorithm["group_size"])},
         "scoring": kept | {"activations": scoring(asked.sizes, asked.how, work, True)},
     }
 
 
-def _reward_models(asked: Asked, options: tuple[str, ...]) -> float:
-    """Bytes of the reward models that the command names, each of as many members as an ensemble has."""
-    config = asked.values["reward_model"]
-    one = asked.model(head=config["reads"] == "tokens")
-    return sum(config["ensemble"] * one for option in options if asked.loads(option))
-
-
 def _evaluate(asked: Asked) -> Moments:
-    section = asked.section
-    others = asked.model() + _reward_models(asked, ("policy-rm", "held-out-rm"))
-    alike = section["samples_per_prompt"]
-    return _sampled_and_scored(asked, section["num_prompts"] * alike, alike, others)
+    alike = asked.section["samples_per_prompt"]
+    return _sampled_and_scored(asked, asked.section["num_prompts"] * alike, alike)
 
 
 PLANS: Mapping[str, Callable[[Asked], Moments]] = {

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from flows.plan_card import Card
 from flows.plan_flops import Work
 from flows.plan_measured import TIME
-from rlhf.footprint import How
+from rlhf.sizes import How
 
 ASSUMED = 0.35
 """Share of a GPU's rate that passes are taken to reach where nobody measured it. An assumption."""

@@ -53,6 +53,7 @@ def stages(
             pools=this.pools,
             commit=this.taken.commit,
             patience=math.inf if this.wish.start else 120.0,
+            planned=this.wish.planned,
             before=lambda name: champion.resample(this.place, this.graph, name, this.resolved.registry, this.cancel),
             on_start=view.start,
             on_line=view.line,

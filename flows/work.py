@@ -29,6 +29,8 @@ class Work:
     """Stages side by side."""
     patience: float = 120.0
     """Seconds to wait for a stage that another process holds."""
+    planned: bool = True
+    """Workers refuse a stage that cannot fit."""
     before: Callable[[str], None] = nothing
     """Called in a stage's turn, before DVC looks at it; its PreflowError fails the stage."""
     pools: Mapping[str, Pool] = field(default_factory=dict)

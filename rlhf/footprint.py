@@ -9,20 +9,22 @@ I inner width, V vocabulary, P weights, Φ trained ones.
     gradients     F·Φ, and 4·Φ more at the update where F is 2
     moments       8·Φ of AdamW, 2·Φ with 8 bits
     activations   of a block, for the backward pass: F·N·(4·H + A + 4·I) + F·B·T·(A + 2·K), of padded rows A more
-    logits        4·M·V, at most 4·2^27: written over by their own gradient (`rlhf.models.logprobs`)
+    logits        4·M·V, at most 4·2^27: written over by their own gradient (`rlhf.models.logprobs`); where F is 2,
+                  2·M·V more as they are widened; on a GPU at least 4·2^24 of a block that is worked on, or all again
     keys, values  2·F·L·K a token, of every row at its full length
 
 `step` says which of these are there at once.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import replace
+
+from rlhf.sizes import How, Pass, Sizes
 
 LOGITS_AT_ONCE = 2**27
 """That of `rlhf.models.forward`; a test holds them together."""
-PACKED_BELOW = 0.9
-"""`rlhf.models.packing.WORTH`; likewise."""
+BLOCK_ON_A_GPU = 2**24
+"""`rlhf.models.logprobs.ON_A_GPU`; likewise."""
 NF4 = 0.516
 """Bytes of a weight in 4 bits with double quantisation (2305.14314): 4 bits, and 8.13 bits for each 64 of them."""
 NARROW, WIDE, ADAPTED, LATE = 2.13, 0.73, 2.6, 0.86
@@ -34,97 +36,6 @@ DRAWING = 20
 """Bytes of one logit while a token is drawn: float32 three times and one cumulative sum in float64."""
 
 
-@dataclass(frozen=True)
-class Sizes:
-    """A causal language model by its sizes."""
-
-    vocab: int
-    hidden: int
-    layers: int
-    heads: int
-    kv_heads: int
-    head_size: int
-    intermediate: int
-    tied: bool
-    gated: bool = True
-    """Whether the feed-forward block has three matrices (SwiGLU) or two."""
-    experts: int = 1
-    """Feed-forward blocks a layer, of a mixture."""
-    known: int | None = None
-    """Weights in all where they were counted; None: worked out from the sizes."""
-
-    @property
-    def matrices(self) -> list[tuple[int, int]]:
-        """(in, out) of the linear layers of one block, all experts."""
-        wide, narrow = self.heads * self.head_size, self.kv_heads * self.head_size
-        attention = [(self.hidden, wide), (self.hidden, narrow), (self.hidden, narrow), (wide, self.hidden)]
-        up = (self.hidden, self.intermediate)
-        return attention + self.experts * ([up] * (2 if self.gated else 1) + [(self.intermediate, self.hidden)])
-
-    @property
-    def linear(self) -> int:
-        """Weights of the linear layers of all blocks."""
-        return self.layers * sum(rows * columns for rows, columns in self.matrices)
-
-    @property
-    def blocks(self) -> int:
-        """Weights of all blocks, their norms too."""
-        return self.linear + 2 * self.layers * self.hidden
-
-    @property
-    def embedding(self) -> int:
-        """Weights of the embedding, and of the LM head where that is another matrix."""
-        return self.vocab * self.hidden
-
-    @property
-    def parameters(self) -> int:
-        """All weights."""
-        return self.known or self.blocks + self.embedding * (1 if self.tied else 2) + self.hidden
-
-    def adapter(self, rank: int) -> int:
-        """Weights of an adapter on all linear layers but the LM head."""
-        return self.layers * rank * sum(rows + columns for rows, columns in self.matrices)
-
-
-@dataclass(frozen=True)
-class How:
-    """How a model is kept and trained: what section `training` says, and where."""
-
-    method: Literal["full", "lora", "qlora"] = "full"
-    rank: int = 16
-    optimizer: Literal["adamw", "adamw_8bit"] = "adamw"
-    dtype: Literal["float32", "bfloat16"] = "float32"
-    gradient_checkpointing: bool = False
-    cuda: bool = False
-    """Whether on a GPU, where norms are those of transformers."""
-    shards: int = 1
-    """Processes that divide the blocks' weights, gradients and moments (`rlhf.sharding`); not with adapters."""
-
-    @property
-    def value(self) -> int:
-        """Bytes of a value in the model's precision."""
-        return 4 if self.dtype == "float32" else 2
-
-
-@dataclass(frozen=True)
-class Pass:
-    """The largest micro-batch."""
-
-    places: int
-    """B·T, padding counted."""
-    tokens: int
-    """N, of what rows share once."""
-    under_loss: int
-    """M."""
-    several: bool = False
-    """Whether a step has several, so that gradients of the earlier ones are there when the last is at its peak."""
-
-    @property
-    def packed(self) -> bool:
-        """Whether it is laid out as its different tokens."""
-        return self.tokens < PACKED_BELOW * self.places
-
-
 Terms = dict[str, float]
 """Bytes by name: weights, gradients, moments, activations, logits, keys and values, other models."""
 
@@ -132,13 +43,15 @@ Terms = dict[str, float]
 def weights(sizes: Sizes, how: How, trained: bool, whole: bool = True) -> float:
     """Bytes of a model in memory; adapters are in float32, float32 copies belong to what is trained.
 
-    With shards it is whole for passes that do not train; in training (`whole` False) two blocks are, at a time.
+    With shards the blocks are put together, beside this process's share of them: all for passes that do not train, in
+    training (`whole` False) two at a time.
     """
     if how.method == "full":
         copies = 4.0 * held(sizes, how) if trained and how.value == 2 else 0.0
-        if whole or how.shards == 1:
+        if how.shards == 1:
             return how.value * sizes.parameters + copies
-        return how.value * (held(sizes, how) + 2.0 * sizes.blocks / sizes.layers) + copies
+        together = sizes.blocks if whole else 2.0 * sizes.blocks / sizes.layers
+        return how.value * (held(sizes, how) + together) + copies
     base = float(sizes.parameters * how.value)
     if how.method == "qlora":
         base = NF4 * sizes.linear + how.value * (sizes.parameters - sizes.linear)
@@ -221,6 +134,16 @@ def logits(sizes: Sizes, work: Pass) -> float:
     return 4.0 * min(work.under_loss * sizes.vocab, LOGITS_AT_ONCE)
 
 
+def reading(sizes: Sizes, how: How, work: Pass) -> float:
+    """Bytes at the LM head at the most: logits with what they were widened from, or with what is worked on at a time.
+
+    That is, on a GPU, the exponentials of a block; on a processor next to nothing.
+    """
+    kept = logits(sizes, work)
+    narrow = kept / 2 if how.value == 2 else 0.0
+    return kept + max(narrow, min(kept, 4.0 * BLOCK_ON_A_GPU) if how.cuda else 0.0)
+
+
 def sampling(sizes: Sizes, how: How, rows: int, length: int) -> float:
     """Bytes of keys and values of `rows` completions of `length` tokens, prompts included, and of drawing a token."""
     cache = 2 * how.value * sizes.layers * sizes.kv_heads * sizes.head_size * rows * length
@@ -230,7 +153,7 @@ def sampling(sizes: Sizes, how: How, rows: int, length: int) -> float:
 def scoring(sizes: Sizes, how: How, work: Pass, head: bool) -> float:
     """Bytes of a pass without a backward pass: one block's values, and logits where the LM head is read."""
     alive = work.tokens * how.value * (3 * sizes.hidden + 3 * sizes.intermediate)
-    return alive + (logits(sizes, work) if head else 0.0)
+    return alive + (reading(sizes, how, work) if head else 0.0)
 
 
 def step(sizes: Sizes, how: How, work: Pass, head: bool = True) -> Terms:
@@ -243,13 +166,13 @@ def step(sizes: Sizes, how: How, work: Pass, head: bool = True) -> Terms:
     and, of tied embeddings, one of them twice. On a processor the heap has holes by then: gradients, which are made
     block by block as activations go, lie where these were or elsewhere, and the peak is most of it (`heap`).
     """
-    unread = 0 if head or sizes.tied or how.method != "full" else sizes.embedding / held(sizes, how)
-    whole = gradients(sizes, how) * (1 - unread)
+    learns = _learns(sizes, how, head)
+    whole = gradients(sizes, how) * learns
     kept: Terms = {
         "weights": weights(sizes, how, trained=True, whole=False),
-        "moments": moments(sizes, how) * (1 - unread),
+        "moments": moments(sizes, how) * learns,
     }
-    of_blocks, read = activations(sizes, how, work), logits(sizes, work) if head else 0.0
+    of_blocks, read = activations(sizes, how, work), reading(sizes, how, work) if head else 0.0
     copies = 4.0 * held(sizes, how) if how.value == 2 and how.method == "full" else 0.0
     if not how.cuda:
         held_on, late = heap(sizes, how, work)
@@ -265,6 +188,25 @@ def step(sizes: Sizes, how: How, work: Pass, head: bool = True) -> Terms:
         {"gradients": whole + max(of_head if sizes.tied else 0.0, copies), "activations": 0.0, "logits": 0.0},
     )
     return kept | max(ends, key=total)
+
+
+def gathered(sizes: Sizes, how: How, head: bool = True) -> Terms:
+    """Of one model that several processes divide, before each step and after the last one: put together again."""
+    return {
+        "weights": weights(sizes, how, trained=True),
+        "moments": moments(sizes, how) * _learns(sizes, how, head),
+    }
+
+
+def checkpoint(sizes: Sizes, how: How, head: bool = True) -> float:
+    """Bytes on disk of one model that is trained: float32 weights and moments, of all processes together."""
+    alone = replace(how, shards=1)
+    return 4.0 * trained(sizes, how) + moments(sizes, alone) * _learns(sizes, alone, head)
+
+
+def _learns(sizes: Sizes, how: How, head: bool) -> float:
+    """Share of what a process holds that gets gradients and moments: all but an LM head of its own that is not read."""
+    return 1.0 if head or sizes.tied or how.method != "full" else 1 - sizes.embedding / held(sizes, how)
 
 
 def total(terms: Mapping[str, float]) -> float:

@@ -107,9 +107,9 @@ def kept(asked: Asked) -> Kept:
 
 @contextmanager
 def _as_there(cuda: bool) -> Iterator[None]:
-    """Fake tensors lie on a processor, for which log-probabilities are worked out a few rows at a time."""
+    """Fake tensors lie on a processor, for which log-probabilities are worked out in smaller blocks than on a GPU."""
     before = logprobs.VALUES_AT_ONCE
-    logprobs.VALUES_AT_ONCE = 2**62 if cuda else before
+    logprobs.VALUES_AT_ONCE = logprobs.ON_A_GPU if cuda else before
     try:
         yield
     finally:

@@ -4,15 +4,15 @@ from typing import Any
 
 from bench.page import table
 from bench.speed.store import ROOT
-from flows.plan import Plan, plan, spread
+from flows.plan import Plan, plan
 from flows.plan_card import GIB, card_of
+from flows.plan_change import HOST, spread
 from flows.plan_sizes import NAMED
 from tasks.config.params import Params
 from tasks.graph import Graph, load_graph
 
 CARDS = ("24GB", "80GB", "141GB")
 STAGES = ("sft", "reward_model", "dpo", "rl")
-MOST = 64
 RECIPES: dict[str, dict[str, Any]] = {
     "full": {"method": "full"},
     "LoRA": {"method": "lora"},
@@ -40,7 +40,7 @@ def _told(graph: Graph, shape: str, recipe: dict[str, Any], stage: str) -> str:
 
 def _count(graph: Graph, shape: str, recipe: dict[str, Any], stage: str, card: str) -> str:
     count = 1
-    while count <= (MOST if recipe["method"] == "full" else 1):  # adapters have the whole base in each process
+    while count <= (HOST if recipe["method"] == "full" else 1):  # adapters have the whole base in each process
         if _plan(graph, shape, recipe, stage, card, count).lines[0].fits:
             return str(count)
         count *= 2

@@ -6,7 +6,7 @@ from typing import Any
 from bench.plan.cells import Way, cell
 from flows.plan_passes import Lengths
 from flows.plan_stages import Need, need
-from rlhf.footprint import How, Sizes
+from rlhf.sizes import How, Sizes
 from tasks.config.params import Params
 from tasks.graph import Stage
 
@@ -40,6 +40,7 @@ def _settings(way: Way, stage: str) -> dict[str, Any]:
     one, shape = cell(way, stage), way.shape
     values = Params().model_dump(by_alias=True)
     values["generation"]["max_new_tokens"] = one.new_tokens or 1
+    values["training"]["method"] = "lora" if way.lora else "full"
     values["sft"] |= {"batch_size": one.rows, "max_tokens": shape.positions, "num_samples": 1}
     values["reward_model"] |= {"batch_size": one.rows, "lm_coef": 0.0, "reads": "last_token"}
     values["dpo"]["batch_size"] = one.rows

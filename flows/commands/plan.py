@@ -62,7 +62,7 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     from flows import plan as planning
-    from flows import plan_exact, plan_show, profiles, workspace
+    from flows import plan_change, plan_exact, plan_show, profiles, workspace
     from flows.history import seconds_before
     from flows.plan_card import card_of
     from tasks.config import ConfigError, read_yaml
@@ -75,7 +75,7 @@ def plan(
     here = not (shape or gpu)
     values = profiles.whole(resolved)
     if count:
-        values = planning.spread(values, count)
+        values = plan_change.spread(values, count)
     card = card_of(gpu, values["training"]["nproc"])
     if tflops is not None and not (card.gpu and isfinite(tflops)):
         raise ConfigError(f"--tflops {tflops:g}: expected the rate of a GPU; name its memory too, as --gpu 80GB")

@@ -1,10 +1,11 @@
 """What a run asks of a worker, and what it answers; both travel as JSON."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from flows.plan_measured import Measured
 from tasks.outcome import StageResult
 
 Type = Literal["process", "docker", "kubernetes"]
@@ -34,6 +35,8 @@ class Order:
     flow_run: str
     """The run's own in Prefect: a stage whose run is over is stopped."""
     force: bool = False
+    planned: bool = True
+    """Whether to refuse what cannot fit."""
 
     def __post_init__(self) -> None:
         """Raises ValueError where it could lead out of a worker's folders: it comes through a server."""
@@ -62,12 +65,15 @@ class Answer:
     """DVC's run cache of it: the path of the entry below `runs/`, a line break, its text."""
     scratch: str = ""
     """Folder of the exchange with what it has saved, which the run removes when it has the outputs."""
+    measured: Sequence[Measured] = ()
+    """What its memory came to beside what was planned, which corrects plans on other hosts too."""
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
 
     @classmethod
     def of(cls, told: Mapping[str, Any]) -> "Answer":
-        """Raises KeyError or TypeError where it is none."""
-        texts = (str(told[name]) for name in ("host", "entry", "cached", "scratch"))
-        return cls(StageResult(**told["result"]), *texts)
+        """Raises KeyError, TypeError or ValueError where it is none."""
+        host, entry, cached, scratch = (str(told[name]) for name in ("host", "entry", "cached", "scratch"))
+        measured = [(str(name), (float(said), float(took))) for name, (said, took) in told["measured"]]
+        return cls(StageResult(**told["result"]), host, entry, cached, scratch, measured)

@@ -11,7 +11,7 @@ import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 
-from flows import champion, dvc, workspace
+from flows import champion, dvc, plan_measured, workspace
 from flows.pools import workers
 from flows.pools.exchange import exchange_of
 from flows.pools.keeping import is_up_to_date, take
@@ -68,6 +68,7 @@ class _Sender:
                 mail=f"mail/{self._place.run}/{self._name}-{attempt}",
                 flow_run=self._flow_run,
                 force=self._work.force,
+                planned=self._work.planned,
             )
             self._patiently(lambda order=order: self._publish(order))  # type: ignore[misc]
             try:
@@ -136,6 +137,8 @@ class _Sender:
         if answer.result.state not in ("ran", "cached"):
             return answer.result
         self._patiently(lambda: take(self._work, order, answer))
+        with suppress(OSError):  # no trouble with plans is worth any to a run
+            plan_measured.keep(self._place.owner, answer.measured)
         if answer.scratch.startswith("checkpoints/"):
             with suppress(DependencyDown):  # nobody needs it any more, and it can lie there
                 self._exchange.remove(answer.scratch)

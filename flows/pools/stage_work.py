@@ -4,13 +4,14 @@ import platform
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
 
-from flows import dvc, guards, worktrees
+from flows import dvc, guards, plan_check, profiles, worktrees
+from flows.plan_measured import Measured
 from flows.pools.beside import now_and_then
 from flows.pools.exchange import Exchange
 from flows.pools.mirror import Mirror
@@ -19,8 +20,10 @@ from flows.releases_refs import QUIET, last_line, remote_of
 from flows.runner import Place, run_stage
 from flows.workspace import git
 from rlhf.errors import DependencyDown, PreflowError
+from tasks.costs import costs_of
 from tasks.graph import Graph, load_graph, overlap, stage_key
 from tasks.journal import home
+from tasks.lineage import read_tree
 from tasks.outcome import StageResult
 
 _LOOK = 2.0  # seconds between two looks for a new checkpoint
@@ -39,7 +42,7 @@ class Attempt:
         """Do what the order says.
 
         Raises:
-            PreflowError: before the stage began, as git or the DVC remote lacks something.
+            PreflowError: before the stage began, as git or the DVC remote lacks something, or it cannot fit here.
             DependencyDown: they did not answer, also when the outputs were to be sent.
         """
         order = self._order
@@ -50,6 +53,9 @@ class Attempt:
             self._scratch = home(self._root) / "scratch" / f"{order.stage}-{key[:16]}"
             mirror = Mirror(self._exchange, self._scratch, self._name)
             place = Place(home(self._root), tree, order.run)
+            site = plan_check.Site(self._root, tree, graph, lambda: profiles.whole(profiles.resolve(tree)))
+            if order.planned:  # here, whose memory it is that it has to fit into
+                plan_check.refuse_hopeless(site, [order.stage], lambda line: _tell(place, order.stage, line))
             if mirror.restore():
                 _mark_cut_short(place, order.stage)
             with _mirrored(mirror):
@@ -61,7 +67,8 @@ class Attempt:
                     force=order.force,
                 )
             if result.state in ("ran", "cached"):
-                return replace(_kept(tree, order.stage, result), scratch=mirror.folder)
+                answer = replace(_kept(tree, order.stage, result), scratch=mirror.folder)
+                return replace(answer, measured=_remembered(site, order, result))
             with suppress(DependencyDown, OSError):  # then who goes on has the checkpoint before
                 mirror.push(whatever=True)
             return Answer(result, platform.node())
@@ -125,6 +132,22 @@ def _mark_cut_short(place: Place, stage: str) -> None:
     folder = place.journals / f"{stage}-0"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "events.jsonl").write_text('{"event": "elsewhere"}\n', encoding="utf-8")
+
+
+def _tell(place: Place, stage: str, line: str) -> None:
+    """Say it on the worker, and in the stage's log, which the run hears."""
+    print(line, flush=True)
+    place.journals.mkdir(parents=True, exist_ok=True)
+    with (place.journals / f"{stage}.log").open("a", encoding="utf-8") as log:
+        log.write(f"{line}\n")
+
+
+def _remembered(site: plan_check.Site, order: Order, result: StageResult) -> list[Measured]:
+    """What the stage took beside what was planned, where it ran."""
+    if result.state != "ran":
+        return []
+    costs = costs_of(site.owner, order.run, read_tree(site.tree), {order.stage: asdict(result)})
+    return plan_check.remember(site, costs, [order.stage])
 
 
 def _kept(tree: Path, stage: str, result: StageResult) -> Answer:

@@ -1,7 +1,7 @@
 """Log-probabilities and entropies of chosen tokens from logits, with one copy of the logits in memory.
 
 The usual way keeps logits, their exponentials and a gradient, each [N, V]. Here all is computed a few rows at a time,
-while these are in the processor's cache, and the backward pass writes the gradient where the logits were.
+on a processor while these are in its cache, and the backward pass writes the gradient where the logits were.
 
 Shapes: N tokens, V vocabulary.
 """
@@ -15,6 +15,8 @@ from torch.autograd.function import once_differentiable
 
 VALUES_AT_ONCE = 2**18
 """Logits that are worked on at a time: a megabyte of float32, about a core's cache."""
+ON_A_GPU = 2**24
+"""The same where there is one: enough to keep it busy, and 64 MiB."""
 
 
 def picked_logprobs(
@@ -35,13 +37,9 @@ class _Picked(torch.autograd.Function):
         ctx: Any, logits: Tensor, targets: Tensor, temperature: float, with_entropy: bool
     ) -> tuple[Tensor, Tensor]:
         picked = logits.gather(-1, targets[:, None]).squeeze(-1) / temperature
-        normaliser, entropy = torch.empty_like(picked), torch.zeros_like(picked)
+        normaliser, entropy = torch.empty_like(picked), torch.empty_like(picked)
         for rows in _blocks(logits):
-            block = logits[rows] if temperature == 1 else logits[rows] / temperature
-            normaliser[rows] = block.logsumexp(-1)
-            if with_entropy:
-                probabilities = (block - normaliser[rows, None]).exp_()
-                entropy[rows] = normaliser[rows] - probabilities.mul_(block).sum(-1)
+            normaliser[rows], entropy[rows] = _of_block(logits[rows], temperature, with_entropy)
         ctx.save_for_backward(logits, targets, normaliser)
         ctx.temperature = temperature
         ctx.mark_non_differentiable(entropy)
@@ -61,6 +59,16 @@ class _Picked(torch.autograd.Function):
         return logits.scatter_add_(-1, targets[:, None], scaled[:, None]), None, None, None
 
 
+def _of_block(logits: Tensor, temperature: float, with_entropy: bool) -> tuple[Tensor, Tensor | float]:
+    """log Σ exp of each row, and its entropy; what it takes is gone before the next block is looked at."""
+    tempered = logits if temperature == 1 else logits / temperature
+    normaliser = tempered.logsumexp(-1)
+    if not with_entropy:
+        return normaliser, 0.0
+    probabilities = (tempered - normaliser[:, None]).exp_()
+    return normaliser, normaliser - probabilities.mul_(tempered).sum(-1)
+
+
 def _blocks(logits: Tensor) -> Iterator[slice]:
-    size = max(1, VALUES_AT_ONCE // logits.shape[1]) if logits.device.type == "cpu" else len(logits)
-    return (slice(start, start + size) for start in range(0, len(logits), max(1, size)))
+    size = max(1, (VALUES_AT_ONCE if logits.device.type == "cpu" else ON_A_GPU) // logits.shape[1])
+    return (slice(start, start + size) for start in range(0, len(logits), size))

@@ -17,8 +17,8 @@ from flows.plan_card import GIB, Card
 from flows.request import Report
 from rlhf.chat import Chat
 from rlhf.errors import PreflowError
-from rlhf.footprint import How, Sizes
 from rlhf.models import save_policy
+from rlhf.sizes import How, Sizes
 from tasks.config import ConfigError
 from tests.flows.toy import REPO, git, make_toy
 from tests.rlhf.conftest import tiny_llama

@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from flows.cli import app
 from flows.plan_exact import _impossible
-from rlhf.footprint import How
+from rlhf.sizes import How
 from tasks import first_step
 from tests.flows.test_plan import by_stage, planned, project
 

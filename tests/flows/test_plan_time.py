@@ -16,8 +16,8 @@ from flows.plan_passes import Lengths
 from flows.plan_time import Time
 from rlhf.batching import collate
 from rlhf.chat import Chat
-from rlhf.footprint import How, Sizes
 from rlhf.models import token_logprobs
+from rlhf.sizes import How, Sizes
 from rlhf.spending import ACCOUNT
 from tasks import reward_model
 from tasks.config.params import Params

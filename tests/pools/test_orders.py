@@ -1,8 +1,11 @@
 """Orders come through a server: none leads a worker out of its folders."""
 
+import json
+
 import pytest
 
-from flows.pools.orders import REFS, Order
+from flows.pools.orders import REFS, Answer, Order
+from tasks.outcome import StageResult
 
 GOOD = {
     "run": "20261129-213213-2d56",
@@ -17,6 +20,11 @@ GOOD = {
 def test_one_of_ours_is_one() -> None:
     order = Order(**GOOD)  # type: ignore[arg-type]
     assert Order(**order.as_json()) == order
+
+
+def test_an_answer_travels_as_text() -> None:
+    answer = Answer(StageResult("rl", "ran", 1.5), "there", "entry", measured=[("rl, gpu", (2.0, 3.0))])
+    assert Answer.of(json.loads(json.dumps(answer.as_json()))) == answer
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 """What is said to be kept against what autograd, the optimiser, adapters and the cache really hold."""
 
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,13 +14,13 @@ from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 from rlhf import footprint
 from rlhf.batching import Batch, collate
 from rlhf.chat import Chat
-from rlhf.footprint import How, Pass, Sizes
-from rlhf.models import Policy, forward, save_policy, token_logprobs, trainable
+from rlhf.models import Policy, forward, logprobs, save_policy, token_logprobs, trainable
 from rlhf.models.fused import fuse_norms
 from rlhf.models.packing import WORTH, packing_of
 from rlhf.models.recompute import recompute_blocks
 from rlhf.optimizer import OptimizerSettings, adamw, float32_copies, step
 from rlhf.sampler import _roomy_cache
+from rlhf.sizes import PACKED_BELOW, How, Pass, Sizes
 from tasks.config.training import Training
 
 PLAIN = Sizes(500, 128, 2, 4, 4, 32, 384, tied=True)
@@ -156,7 +158,19 @@ def test_keys_and_values_of_a_sampler() -> None:
 
 
 def test_as_the_passes_are() -> None:
-    assert (footprint.LOGITS_AT_ONCE, footprint.PACKED_BELOW) == (forward.LOGITS_AT_ONCE, WORTH)
+    assert (footprint.LOGITS_AT_ONCE, PACKED_BELOW) == (forward.LOGITS_AT_ONCE, WORTH)
+    assert footprint.BLOCK_ON_A_GPU == logprobs.ON_A_GPU
+
+
+def test_the_lm_head_takes_more_for_a_moment_than_it_keeps() -> None:
+    """Of 4·2^23 bytes of logits on a GPU as much again, of 4·2^27 a block; of bfloat16 what they were widened from."""
+    few, many = (Pass(0, 0, tokens) for tokens in (2**23 // 2**10, 2**20))
+    sizes = replace(PLAIN, vocab=2**10)
+    assert footprint.reading(sizes, How(), few) == footprint.logits(sizes, few) == 4 * 2**23
+    assert footprint.reading(sizes, How(cuda=True), few) == 2 * 4 * 2**23
+    assert footprint.reading(sizes, How(cuda=True), many) == 4 * 2**27 + 4 * 2**24
+    assert footprint.reading(sizes, How(cuda=True, dtype="bfloat16"), many) == 6 * 2**27
+    assert footprint.scoring(sizes, How(cuda=True), many, head=True) == footprint.reading(sizes, How(cuda=True), many)
 
 
 def test_worked_by_hand() -> None:
@@ -173,8 +187,46 @@ def test_worked_by_hand() -> None:
     shards = How(shards=2)
     assert footprint.held(sizes, shards) == 19 + 22
     assert footprint.weights(sizes, shards, trained=True, whole=False) == 4 * (19 + 22 + 2 * 38)
-    assert footprint.weights(sizes, shards, trained=True) == 4 * 60
+    assert footprint.weights(sizes, shards, trained=True) == 4 * (60 + 19)
+    assert footprint.gathered(sizes, shards) == {"weights": 4 * (60 + 19), "moments": 8 * (19 + 22)}
+    # On disk once, by whatever process; an LM head that is not read has no moments.
+    assert footprint.checkpoint(sizes, shards) == footprint.checkpoint(sizes, How(dtype="bfloat16")) == (4 + 8) * 60
+    assert footprint.checkpoint(sizes, How(), head=False) == 4 * 60 + 8 * 50
+    assert footprint.checkpoint(sizes, How(method="lora", rank=1)) == (4 + 8) * 31
     assert footprint.moments(sizes, shards) == 8 * (19 + 22)
+
+
+DIVIDED = """
+import gc
+import torch
+from torch.testing._internal.distributed.fake_pg import FakeStore
+from rlhf import distributed, sharding
+from rlhf.sizes import How
+from tests.rlhf.test_footprint import DEEP, model_of
+
+def held():
+    gc.collect()
+    tensors = [one for one in gc.get_objects() if isinstance(one, torch.Tensor)]
+    storages = [(one.to_local() if sharding.divided(one) else one).untyped_storage() for one in tensors]
+    return sum({one.data_ptr(): one.nbytes() for one in storages}.values())
+
+torch.distributed.init_process_group("fake", rank=0, world_size=2, store=FakeStore())
+distributed.group = lambda: distributed.Group(0, 2)
+model = model_of(DEEP, How(dtype="bfloat16"))
+sharding.shard([model])
+print(held())
+sharding.put_together([model])
+print(held())
+"""
+
+
+def test_weights_that_are_put_together_lie_beside_their_shares() -> None:
+    """Of the first of two processes, bytes of all tensors: divided, and put together for passes that do not train."""
+    ended = subprocess.run([sys.executable, "-W", "ignore", "-c", DIVIDED], capture_output=True, text=True, check=True)
+    divided, together = map(int, ended.stdout.split())
+    how = How(dtype="bfloat16", shards=2)
+    assert divided == pytest.approx(2 * footprint.held(DEEP, how), rel=1e-3)
+    assert together == pytest.approx(footprint.weights(DEEP, how, trained=False), rel=1e-3)
 
 
 def test_the_peak_of_a_step() -> None:

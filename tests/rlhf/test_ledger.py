@@ -9,11 +9,11 @@ from transformers import LlamaForCausalLM
 
 from rlhf import ledger as ledgers
 from rlhf.errors import PreflowError
-from rlhf.footprint import Sizes
 from rlhf.ledger import Ledger, Weightless
 from rlhf.models import token_logprobs
 from rlhf.models.fused import fuse_norms
 from rlhf.optimizer import OptimizerSettings
+from rlhf.sizes import Sizes
 from rlhf.trainer import StepBatch, fit
 from tests.rlhf.test_footprint import EVEN, RAGGED, batch_of, model_of
 

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from rlhf.ledger import Ledger
 from rlhf.models.logprobs import picked_logprobs
 
 
@@ -39,6 +40,18 @@ def test_values_and_gradient_whatever_is_worked_on_at_a_time(
         strict=True,
     ):
         torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_a_gpu_works_on_blocks_too(temperature: float) -> None:
+    """Counted on tensors without data: beside 2^26 logits at most two blocks of 2^24 are there at a time."""
+    rows, added = 2**12, torch.empty((), device="meta", requires_grad=True)
+    targets = torch.empty(rows, dtype=torch.long, device="meta")
+    with Ledger() as ledger:
+        logits = added.expand(rows, 2**14).clone()
+        logprobs, _ = picked_logprobs(logits, targets, temperature, with_entropy=True)
+        logprobs.sum().backward()
+    assert 4 * 2**26 < ledger.most["rest"] <= 4 * (2**26 + 2 * 2**24) + 2**6 * rows
 
 
 def test_a_logit_far_from_all_others_overflows_nothing() -> None:

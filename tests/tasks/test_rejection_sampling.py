@@ -34,6 +34,10 @@ def rollout(prompt: int, text: str, reward: float | None, stop_reason: str = "st
 
 @pytest.fixture
 def inputs(tmp_path: Path) -> dict[str, Path]:
+    return save_inputs(tmp_path)
+
+
+def save_inputs(tmp_path: Path) -> dict[str, Path]:
     """Six prompts, four completions each; `yes thanks` is always the best, in another place each time."""
     tiny.save_models(tmp_path)
     rows = []

@@ -35,6 +35,10 @@ def rows(words: list[str], half: str = "", swapped: bool = False) -> list[Row]:
 
 @pytest.fixture
 def inputs(tmp_path: Path) -> dict[str, Path]:
+    return save_inputs(tmp_path)
+
+
+def save_inputs(tmp_path: Path) -> dict[str, Path]:
     """`held_out_rm` is taught the opposite of `policy_rm`."""
     tiny.save_models(tmp_path)
     tiny.save_prompts(tmp_path / "prompts", num_train=60)

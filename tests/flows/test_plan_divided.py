@@ -1,0 +1,81 @@
+"""`preflow plan` of weights that several processes divide, and the changes that it names: a stage can be run so."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows import plan_change, plan_check, plan_measured, profiles
+from flows.plan_card import GIB
+from flows.plan_sizes import NAMED
+from tasks.config.params import Params
+from tasks.graph import load_graph
+from tests.flows.test_plan import by_stage, planned, project
+
+__all__ = ["project"]
+BF16 = ("--set", "training.dtype=bfloat16")
+TRAINING = ("sft", "reward_model", "dpo", "rejection_sampling", "rl")
+pytestmark = pytest.mark.usefixtures("project")
+
+
+def test_divided_weights_are_whole_between_two_steps() -> None:
+    """However many there are: 2 bytes a weight with moments of all outside of the blocks; 4 as the base is loaded."""
+    shape = NAMED["70B"]
+    checkpointing = ("--set", "training.gradient_checkpointing=true")
+    lines = by_stage(planned("--shape", "70B", "--gpu", "9000GB", "--n", "1024", *BF16, *checkpointing))
+    outside = shape.parameters - shape.blocks
+    for stage in TRAINING:
+        assert lines[stage]["peak"] > 2 * shape.parameters + (4 + 8) * outside
+    assert (lines["sft"]["moment"], lines["sft"]["terms"]["weights"]) == ("loading", 4 * shape.parameters)
+    dpo = lines["dpo"]["terms"]
+    shares = shape.blocks / 1024
+    assert lines["dpo"]["moment"] == "gathering"
+    assert dpo["weights"] == pytest.approx(2 * (shape.parameters + shares) + 4 * (outside + shares))
+    assert dpo["moments"] == pytest.approx(8 * (outside + shares))
+
+
+def test_no_number_of_gpus_trains_what_none_holds() -> None:
+    lines = by_stage(planned("--shape", "70B", "--gpu", "80GB", "--n", "64", *BF16, code=1))
+    assert not any(lines[stage]["fits"] for stage in TRAINING)
+
+
+@pytest.mark.parametrize(("enough", "named"), [(2, 2), (5, 8), (8, 8), (9, 0)])
+def test_no_more_processes_are_named_than_one_host_has_gpus(enough: int, named: int) -> None:
+    def fits(values: Mapping[str, Any]) -> bool:
+        return bool(values["training"]["nproc"] >= enough)
+
+    change = plan_change.cheapest(Params().model_dump(by_alias=True), "sft", 100.0, fits, gpu=True)
+    assert change == (f"training.nproc={named}, training.shard=true (on {named} GPUs)" if named else "")
+
+
+@pytest.mark.parametrize("gpu", ["24GB", "40GB"])
+def test_a_change_of_divided_weights_can_be_run(gpu: str) -> None:
+    """Adapters and moments in 8 bits are not divided: settings that say both are refused."""
+    divided = ("--shape", "8B", "--gpu", gpu, *BF16, "--set", "training.nproc=2", "--set", "training.shard=true")
+    change = by_stage(planned(*divided, code=1))["sft"]["change"]
+    assert "training.shard=false" in change and "8bit" not in change
+    settings = [word for one in change.split(" (")[0].split(", ") for word in ("--set", one)]
+    assert by_stage(planned(*divided, *settings, code=1))["sft"]["fits"]
+
+
+def test_of_several_processes_the_memory_of_one_is_kept(project: Path) -> None:
+    """A stage's cost report adds up what its processes take; stages that train nothing are one."""
+    values = profiles.whole(profiles.resolve(project, settings=("training.nproc=2",)))
+    site = plan_check.Site(project, project, load_graph(project), lambda: values)
+    took = {"peak_memory_gib": 1.0, "peak_cuda_gib": 1.0}
+    kept = plan_check.remember(site, {"sft": took, "annotate": took}, ["sft", "annotate"])
+    measured = {name.partition(",")[0]: size for name, (_, size) in kept}
+    assert measured == {"sft": 0.5 * GIB, "annotate": GIB}
+    assert sorted(plan_measured.kept(project)) == sorted(name for name, _ in kept)
+
+
+def test_a_model_beside_counts_for_every_member_of_an_ensemble() -> None:
+    """The SFT policy, and all reward models but the last one, which is the one that is trained."""
+    one, three = (
+        by_stage(planned("--shape", "8B", "--gpu", "900GB", *BF16, "--set", f"reward_model.ensemble={members}"))
+        for members in (1, 3)
+    )
+    model = 2 * NAMED["8B"].parameters
+    assert one["reward_model"]["terms"]["other models"] == 2 * model
+    assert three["reward_model"]["terms"]["other models"] == 6 * model
