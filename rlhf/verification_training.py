@@ -1,5 +1,6 @@
 """Training outcome and process reward models: rows with what is known to be right, and the two loops."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -35,12 +36,14 @@ class Labelled:
 def outcomes(
     prompts: Sequence[Asked], completions: Sequence[Completion], decode: Decode, verifier: str | None = None
 ) -> list[Labelled]:
-    """Sampled completions with the verdict of a verifier as label; those that were cut off are left out."""
+    """Sampled completions with the verdict of a verifier as label; those that were cut off, or that it cannot say
+    anything of, are left out."""
     return [
-        Labelled(asked.ids, one.ids, [int(verify(asked.meta, decode(one.ids), verifier))])
+        Labelled(asked.ids, one.ids, [int(verdict)])
         for one in completions
         if one.stop_reason == "stop"
         for asked in (prompts[one.prompt_index],)
+        if not math.isnan(verdict := verify(asked.meta, decode(one.ids), verifier))
     ]
 
 

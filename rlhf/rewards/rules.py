@@ -3,19 +3,19 @@
 Each is on a scale of its own (said in its docstring); the weight in `compose` brings it to that of the others.
 """
 
+import math
 import os
-import re
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import torch
 from torch import Tensor
 
-from rlhf.errors import PreflowError
+from rlhf.parallel import in_parallel
 from rlhf.rewards.base import Asked, Component
 from rlhf.sampler import Completion
 from rlhf.sentiment import Lexicon, compound
 from rlhf.verifiers import check_of
+from rlhf.verifiers.patterns import found, refuse_unreadable
 
 Decode = Callable[[Sequence[int]], str]
 """Token ids to text without control tokens (`Chat.decode`)."""
@@ -25,17 +25,18 @@ def verifier(decode: Decode, name: str | None = None) -> Component:
     """1 where a finished completion is right, else 0 (RLHF book, chapter 7: rewards that can be verified).
 
     `name` is a verifier of `rlhf.verifiers`; without one each prompt's own counts. A completion that was cut off has
-    given no answer: 0. Raises PreflowError where a prompt says too little to be verified.
+    given no answer: 0; NaN where nobody can say. Raises PreflowError where a prompt says too little to be verified.
     """
 
     def component(prompts: Sequence[Asked], completions: Sequence[Completion]) -> Tensor:
         checks = {index: check_of(prompts[index].meta, name) for index in {one.prompt_index for one in completions}}
 
-        def right(one: Completion) -> bool:
+        def right(one: Completion) -> bool | None:
             return one.stop_reason == "stop" and checks[one.prompt_index](decode(one.ids))
 
-        with ThreadPoolExecutor(os.cpu_count()) as pool:  # programs are run, each in a process of its own
-            return torch.tensor([float(verdict) for verdict in pool.map(right, completions)])
+        # Programs are run, each in a process of its own: as many as there are cores for us.
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return _as_tensor(in_parallel(right, completions, cores))
 
     return component
 
@@ -57,16 +58,13 @@ def form(decode: Decode, pattern: str) -> Component:
     """1 where a finished completion has, as a whole, the form of the regular expression `pattern`, else 0.
 
     For example `<think>.*</think>.*` (DeepSeek-R1, 2501.12948); the dot takes line breaks. A completion that was cut
-    off has no form yet: 0. Raises PreflowError where the pattern is none.
+    off has no form yet: 0; NaN where the pattern takes too long to tell. Raises PreflowError where it is none.
     """
-    try:
-        compiled = re.compile(pattern, re.DOTALL)
-    except re.error as error:
-        raise PreflowError(f"format_pattern {pattern!r} is no regular expression: {error}") from None
+    refuse_unreadable([pattern], "format_pattern")
 
     def component(prompts: Sequence[Asked], completions: Sequence[Completion]) -> Tensor:
-        fits = [one.stop_reason == "stop" and compiled.fullmatch(decode(one.ids)) is not None for one in completions]
-        return torch.tensor(fits, dtype=torch.float32)
+        fits = iter(found([pattern], [decode(one.ids) for one in completions if one.stop_reason == "stop"], whole=True))
+        return _as_tensor([next(fits) if one.stop_reason == "stop" else False for one in completions])
 
     return component
 
@@ -87,3 +85,7 @@ def length(budget: int) -> Component:
 def missing_stop(prompts: Sequence[Asked], completions: Sequence[Completion]) -> Tensor:
     """−1 where a completion was cut off, else 0."""
     return torch.tensor([-float(one.stop_reason != "stop") for one in completions])
+
+
+def _as_tensor(verdicts: Sequence[bool | None]) -> Tensor:
+    return torch.tensor([math.nan if verdict is None else float(verdict) for verdict in verdicts])

@@ -16,36 +16,40 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from rlhf.errors import PreflowError
+from rlhf.verifiers.specs import shown
 
-Check = Callable[[str], bool]
+Kept = Callable[[str], bool]
 
+# None of these patterns looks at a character more often than a few times: a run of a hundred thousand full stops or
+# line breaks takes no longer than any other text.
 _COUNTS: dict[str, Callable[[str], int]] = {
     "words": lambda text: len(text.split()),
-    "sentences": lambda text: len(re.findall(r"[.!?…]+(?=[\s\"')\]”’]|$)", text.strip())),
+    "sentences": lambda text: len(re.findall(r"(?<![.!?…])[.!?…]++(?=[\s\"')\]”’]|$)", text.strip())),
     "paragraphs": lambda text: len([part for part in re.split(r"\n\s*\n", text) if part.strip()]),
     "lines": lambda text: len([line for line in text.splitlines() if line.strip()]),
-    "bullets": lambda text: len(re.findall(r"^\s*[-*•]\s+\S", text, re.MULTILINE)),
+    "bullets": lambda text: len(re.findall(r"^[^\S\n]*[-*•]\s+\S", text, re.MULTILINE)),
     "characters": lambda text: len(text.strip()),
 }
-_FENCE = re.compile(r"```(?:json)?\s*\n(.*?)\n?```", re.DOTALL)
+_FENCE = "```"
 
 
-def constraints(meta: Mapping[str, Any]) -> Check:
+def constraints(meta: Mapping[str, Any]) -> Kept:
     """The text keeps to every constraint of the prompt. Raises PreflowError where one of them cannot be understood."""
     given = meta.get("constraints")
     if not isinstance(given, list) or not given or not all(isinstance(one, Mapping) for one in given):
-        raise PreflowError(f"a prompt has the constraints {given!r}, expected a list of mappings with `rule`")
+        raise PreflowError(f"a prompt has the constraints {shown(given)}, expected a list of mappings with `rule`")
     checks = [_check(one) for one in given]
     return lambda text: all(check(text) for check in checks)
 
 
-def _check(given: Mapping[str, Any]) -> Check:
+def _check(constraint: Mapping[str, Any]) -> Kept:
+    given = {name: value for name, value in constraint.items() if value is not None}  # null is as good as absent
     rule = given.get("rule")
-    if rule in _COUNTS:
+    if isinstance(rule, str) and rule in _COUNTS:
         _allow(given, "at_least", "at_most")
         count = _COUNTS[rule]
         if not {"at_least", "at_most"} & set(given):
-            raise PreflowError(f"constraint {dict(given)}: {rule} needs at_least, at_most or both")
+            raise PreflowError(f"constraint {shown(given)}: {rule} needs at_least, at_most or both")
         return _within(count, given, at_least=0)
     if rule == "contains":
         _allow(given, "text", "at_least", "at_most")
@@ -65,30 +69,30 @@ def _check(given: Mapping[str, Any]) -> Check:
         _allow(given)
         return _is_json
     raise PreflowError(
-        f"constraint {dict(given)} is unknown: there are {', '.join(_COUNTS)}, contains, avoids, starts_with, "
+        f"constraint {shown(given)} is unknown: there are {', '.join(_COUNTS)}, contains, avoids, starts_with, "
         "ends_with, case (is: upper or lower), json"
     )
 
 
 def _allow(given: Mapping[str, Any], *names: str) -> None:
-    if unknown := sorted(set(given) - {"rule", *names}):
+    if unknown := sorted(str(name) for name in set(given) - {"rule", *names}):
         raise PreflowError(
-            f"constraint {dict(given)}: {', '.join(unknown)} unknown, expected {', '.join(names) or '-'}"
+            f"constraint {shown(given)}: {', '.join(unknown)} unknown, expected {', '.join(names) or '-'}"
         )
 
 
 def _text(given: Mapping[str, Any]) -> str:
     text = given.get("text")
     if not isinstance(text, str) or not text:
-        raise PreflowError(f"constraint {dict(given)}: `text` is {text!r}, expected a text")
+        raise PreflowError(f"constraint {shown(given)}: `text` is {shown(text)}, expected a text")
     return text
 
 
-def _within(count: Callable[[str], int], given: Mapping[str, Any], at_least: int) -> Check:
+def _within(count: Callable[[str], int], given: Mapping[str, Any], at_least: int) -> Kept:
     low, high = given.get("at_least", at_least), given.get("at_most")
     for limit in (low, high):
         if limit is not None and (isinstance(limit, bool) or not isinstance(limit, int) or limit < 0):
-            raise PreflowError(f"constraint {dict(given)}: a limit is {limit!r}, expected a whole number from 0")
+            raise PreflowError(f"constraint {shown(given)}: a limit is {shown(limit)}, expected a whole number from 0")
     return lambda text: low <= count(text) and (high is None or count(text) <= high)
 
 
@@ -101,9 +105,16 @@ def _occurrences(wanted: str) -> Callable[[str], int]:
 
 
 def _is_json(text: str) -> bool:
-    fenced = _FENCE.fullmatch(text.strip())
     try:
-        json.loads(fenced[1] if fenced else text)
+        json.loads(_unfenced(text.strip()), parse_int=str)  # a number may have any number of digits
     except (ValueError, RecursionError):
         return False
     return True
+
+
+def _unfenced(text: str) -> str:
+    """What stands in the code fence that a text consists of, else all of it."""
+    if not (text.startswith(_FENCE) and text.endswith(_FENCE) and len(text) >= 2 * len(_FENCE)):
+        return text
+    label, _, inside = text[len(_FENCE) : -len(_FENCE)].partition("\n")
+    return inside if label.removeprefix("json").strip() == "" else text

@@ -168,7 +168,7 @@ def test_the_last_fenced_block_is_the_program() -> None:
     ("meta", "message"),
     [
         ({}, r"no verifier .*meta has nothing"),
-        ({"verifier": "sympy", "answer": "1"}, "`sympy` is unknown"),
+        ({"verifier": "sympy", "answer": "1"}, "'sympy' is unknown"),
         ({"verifier": "exact"}, "has the answer None"),
         ({"verifier": "exact", "answer": True}, "has the answer True"),
         ({"verifier": "number", "answer": "many"}, "holds no number"),
