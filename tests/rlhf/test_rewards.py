@@ -75,6 +75,22 @@ def test_a_prompt_that_cannot_be_verified_stops() -> None:
         rewards.form(CHAT.decode, "(")
 
 
+def test_what_a_pattern_cannot_tell_in_time_is_left_out_and_not_wrong() -> None:
+    """In this process the search takes half a minute, in which no signal would be heard, and then says no."""
+    chat = Chat.from_words(["a" * 27, "a", "b"])
+    ids = {text: chat.encode_completion(text) for text in ("a" * 27 + " b", "a")}
+    completions = [Completion(0, one, [-1.0] * len(one), "stop") for one in ids.values()]
+    completions.append(Completion(0, ids["a"], [-1.0] * len(ids["a"]), "length"))
+    asked = Asked([1], [], {"verifier": "regex", "answer": r"^(a+)+$"})
+    parts = {
+        "verifier": (1.0, rewards.verifier(chat.decode)), "form": (1.0, rewards.form(chat.decode, r"(a+)+")),
+    }  # fmt: skip
+    found = rewards.compose(parts, max_unscorable=0.5)([asked], completions)
+    assert [values.isnan().tolist() for values in found.components.values()] == [[True, False, False]] * 2
+    assert found.total[1:].tolist() == [2.0, 0.0]
+    assert found.figures["unscorable"] == pytest.approx(1 / 3)
+
+
 def test_what_a_row_knows_of_its_answer() -> None:
     row = {"messages": [{"role": "user", "content": "q"}], "meta": {"level": 2}, "answer": "7", "verifier": "number"}
     assert Asked.from_row(row, [1, 2]).meta == {"level": 2, "answer": "7", "verifier": "number"}

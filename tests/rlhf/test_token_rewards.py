@@ -59,6 +59,15 @@ def test_an_outcome_model_learns_what_a_verifier_says(form: str) -> None:
     assert unfinished == 0.0
 
 
+def test_what_a_verifier_cannot_say_is_no_outcome() -> None:
+    """In this process the first search would take half a minute."""
+    chat = Chat.from_words(["a" * 27, "a", "b"])
+    asked = [Asked([1], [], {"verifier": "regex", "answer": r"^(a+)+$"})]
+    texts = ("a" * 27 + " b", "a", "b")
+    completions = [Completion(0, chat.encode_completion(text), [], "stop") for text in texts]
+    assert [row.labels for row in outcomes(asked, completions, chat.decode)] == [[1], [0]]
+
+
 @pytest.mark.parametrize("classes", [1, 3])
 def test_a_process_model_finds_the_step_that_is_wrong(classes: int) -> None:
     model = TokenRewardModel(policy(), seed=0, separator=";", classes=classes)

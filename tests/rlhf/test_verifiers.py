@@ -1,12 +1,15 @@
 """What counts as a right answer, and what cannot be said to be one."""
 
 import json
+import math
 import random
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from rlhf.errors import PreflowError
 from rlhf.verifiers import VERIFIERS, check_of, verify
@@ -49,6 +52,8 @@ def test_all_numbers_in_order_and_exactly() -> None:
         ("50%", "one half: 0.5", 1.0), ("50", "50%", 1.0), ("0.5", "50 %", 1.0), ("50%", "0.5%", 0.0),
         ("50%", "5000%", 0.0), ("0.75", "3/4", 1.0), ("-2", "2", 0.0), (51.0, "51 dollars", 1.0), (7, "7.0", 1.0),
         (["3", "4"], "4", 1.0), ("0", "-0.0", 1.0), ("0.3333", "1/3", 0.0),
+        ("4", "so 4, or " + "1" * 5000, 0.0), ("4", "1" * 5000 + ", no: 4", 1.0), ("4", "1/" + "3" * 5000, 0.0),
+        ("4", "4." + "0" * 5000 + "1", 0.0), ("1", "1e999999999", 0.0), ("1", "1e-9999", 0.0), ("4", "٤", 0.0),
     ],
 )  # fmt: skip
 def test_numbers_are_compared_by_value(answer: Any, text: str, right: float) -> None:
@@ -102,6 +107,14 @@ def test_regex_is_searched_for() -> None:
     assert verify({"answer": r"\b4\b"}, "14", "regex") == 0.0
 
 
+def test_a_regular_expression_that_takes_too_long_says_nothing() -> None:
+    """In this process it takes half a minute, in which no signal would be heard, and then says no."""
+    slow, text = {"answer": "(a+)+$"}, "a" * 27 + "b"
+    assert math.isnan(verify(slow, text, "regex"))
+    assert verify(slow, "aa", "regex") == 1.0
+    assert verify({"answer": ["b$", "(a+)+$"]}, text, "regex") == 1.0  # found before that
+
+
 def test_the_world_asks_for_right_words_whatever_the_manner() -> None:
     args = KINDS["add"].draw(random.Random(0))
     right, meta = KINDS["add"].answers(args)[0], {"kind": "add", "args": args}
@@ -133,6 +146,11 @@ def test_the_world_asks_for_right_words_whatever_the_manner() -> None:
         ({"rule": "case", "is": "upper"}, "ALL 3!", "All"),
         ({"rule": "case", "is": "lower"}, "all 3!", "All"),
         ({"rule": "json"}, '```json\n{"a": 1}\n```', "{'a': 1}"),
+        ({"rule": "json"}, "```\n[1]```", "```yaml\n[1]\n```"),
+        ({"rule": "json"}, "1" * 5000, "[" * 100_000),
+        ({"rule": "words", "at_least": None, "at_most": 2, "text": None}, "a b", "a b c"),
+        ({"rule": "sentences", "at_least": 1}, "." * 200_000, "." * 200_000 + "a"),
+        ({"rule": "bullets", "at_least": 1}, "\n" * 200_000 + "- a", "\n" * 200_000 + "a"),
     ],
 )
 def test_constraints_one_by_one(constraint: dict[str, Any], kept: str, broken: str) -> None:
@@ -171,18 +189,28 @@ def test_the_last_fenced_block_is_the_program() -> None:
         ({"verifier": "sympy", "answer": "1"}, "'sympy' is unknown"),
         ({"verifier": "exact"}, "has the answer None"),
         ({"verifier": "exact", "answer": True}, "has the answer True"),
+        ({"verifier": ["exact"], "answer": "1"}, r"\['exact'\] is unknown"),
+        ({"verifier": "exact", "answer": 10**5000}, "thousands of digits"),
         ({"verifier": "number", "answer": "many"}, "holds no number"),
+        ({"verifier": "number", "answer": "1" * 5000}, "more than 500 digits"),
+        ({"verifier": "number", "answer": "1e999999999"}, "exponent of more than 3"),
         ({"verifier": "number", "answer": ["1", "many"]}, "holds no number"),
         ({"verifier": "regex", "answer": "("}, "no regular expression"),
+        ({"verifier": "regex", "answer": "(?L)a"}, "no regular expression"),
+        ({"verifier": "regex", "answer": "(" * 10_000}, "no regular expression"),
         ({"verifier": "world", "answer": "1"}, "a prompt has None"),
+        ({"kind": ["add"], "args": {}}, r"a prompt has \['add'\]"),
+        ({"kind": "add", "args": None}, "`add` has the args None"),
         ({"verifier": "constraints"}, "the constraints None, expected a list"),
         ({"verifier": "constraints", "constraints": [{"rule": "rhymes"}]}, "is unknown: there are words"),
+        ({"verifier": "constraints", "constraints": [{"rule": ["words"]}]}, "is unknown: there are words"),
         ({"verifier": "constraints", "constraints": [{"rule": "words"}]}, "needs at_least, at_most or both"),
         ({"verifier": "constraints", "constraints": [{"rule": "words", "atleast": 3}]}, "atleast unknown"),
         ({"verifier": "constraints", "constraints": [{"rule": "words", "at_most": "3"}]}, "a limit is '3'"),
         ({"verifier": "constraints", "constraints": [{"rule": "avoids", "text": ""}]}, "`text` is ''"),
         ({"verifier": "code", "answer": "1"}, "the tests None"),
         ({"verifier": "code", "tests": ["assert ("]}, "are no Python"),
+        ({"verifier": "code", "tests": "assert " + "-" * 100_000 + "1"}, "are no Python"),
     ],
 )
 def test_what_cannot_be_verified_is_an_error_and_no_zero(meta: dict[str, Any], message: str) -> None:
@@ -194,3 +222,68 @@ def test_a_verifier_named_for_all_prompts_goes_before_their_own() -> None:
     assert verify({"verifier": "number", "answer": "1"}, "1 apple") == 1.0
     assert verify({"verifier": "number", "answer": "1"}, "1 apple", "exact") == 0.0
     assert set(VERIFIERS) == {"world", "exact", "number", "regex", "constraints", "code"}
+
+
+# Any text, any spec
+
+PIECES = st.sampled_from(
+    [".", "\n", "\n\n", " ", "```\n", "```json\n", "- ", "1", "1,", "1/", "1 1/2 ", "0.", "e9", "%", "-$", "#### ",
+     "\\boxed{", "}", "[", '{"a":', "a", "a b ", "٣", "\u0301", "\0", "\ud800", "…!?", "def f(): return 1\n"]
+)  # fmt: skip
+RUNS = st.builds(lambda piece, times: piece * times, PIECES, st.sampled_from([1, 2, 700, 6000]))
+TEXTS = st.lists(st.one_of(RUNS, st.text(st.characters())), max_size=4).map("".join)
+RULES = [
+    *({"rule": rule, "at_least": 1} for rule in ("words", "sentences", "paragraphs", "lines", "bullets", "characters")),
+    *({"rule": rule, "text": text} for rule in ("contains", "avoids", "starts_with", "ends_with") for text in "a.\n"),
+    {"rule": "json"}, {"rule": "case", "is": "upper"},
+]  # fmt: skip
+SPECS: list[dict[str, Any]] = [
+    {"verifier": "number", "answer": ["4", "50%", "1/3"]},
+    {"verifier": "exact", "answer": "a b"},
+    *({"kind": kind, "args": KINDS[kind].draw(random.Random(0))} for kind in KINDS),
+    *({"verifier": "constraints", "constraints": [rule]} for rule in RULES),
+]
+
+
+@settings(max_examples=60, deadline=None)
+@given(TEXTS)
+def test_any_text_is_right_or_wrong(text: str) -> None:
+    assert {verify(spec, text) for spec in SPECS} <= {0.0, 1.0}
+
+
+@settings(max_examples=8, deadline=None)
+@given(TEXTS)
+def test_any_text_is_right_or_wrong_to_those_that_ask_another_process(text: str) -> None:
+    assert verify({"verifier": "regex", "answer": ["a+b", "^\\s*$"]}, text) in (0.0, 1.0)
+    assert not verify({"verifier": "code", "tests": "assert False"}, text)
+
+
+WORDS = ("add", "a", "(", "(a|b)*", "1" * 5000, "1e99999", "assert f() == 1", "words", "json", "\ud800", "\0")
+HUGE = st.just("10^5000").map(lambda _: 10**5000)  # has no text that Python would write
+LEAVES = st.one_of(st.none(), st.booleans(), st.integers(), HUGE, st.floats(), st.sampled_from(WORDS))
+NAMES = st.sampled_from(["rule", "text", "is", "at_least", "at_most", "a", "b"])
+VALUES = st.recursive(
+    LEAVES, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(NAMES, inner, max_size=3), max_leaves=6
+)
+
+
+@settings(max_examples=400, deadline=None)
+@given(
+    st.fixed_dictionaries(
+        {"verifier": st.sampled_from([*VERIFIERS, "sympy"]) | VALUES},
+        optional={
+            "answer": VALUES, "tests": VALUES, "constraints": VALUES | st.lists(VALUES, max_size=2),
+            "args": VALUES, "kind": st.sampled_from(list(KINDS)) | VALUES,
+        },
+    )
+)  # fmt: skip
+def test_any_spec_makes_a_check_or_an_error_that_can_be_read(spec: dict[str, Any]) -> None:
+    message = ""
+    try:
+        check = check_of(spec)
+    except PreflowError as error:
+        message = str(error)
+    else:
+        if spec["verifier"] not in ("regex", "code"):  # those ask another process: above
+            assert check("a") in (True, False)
+    assert len(message) < 1000
