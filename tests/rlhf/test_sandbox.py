@@ -253,7 +253,7 @@ def test_what_the_machine_did_is_no_fault_of_the_program(monkeypatch: pytest.Mon
     wait = "import time; time.sleep(1000)"
     with monkeypatch.context() as busy:  # all its time it stood in line for a processor
         busy.setattr(sandbox, "_processor", lambda process: (0.1, 10.0**6))
-        busy.setattr(sandbox, "_PATIENCE", 1)
+        busy.setattr(sandbox, "_PATIENCE", 4)
         assert run(wait, "", QUICK) == Outcome(None, "busy")
     with monkeypatch.context() as full:  # the kernel was out of memory, and chose it
         full.setattr(sandbox, "_processor", lambda process: (0.1, 0.0 * (os.kill(process, signal.SIGKILL) or 1)))
