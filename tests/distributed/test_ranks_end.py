@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file
 
-from rlhf import distributed, trainer
+from rlhf import distributed
 from tests.distributed import several
 from tests.faults import child
 from tests.tasks import tiny
@@ -46,21 +46,9 @@ def finished(name: str, given: Path, folder: Path, count: int = 2) -> dict[str, 
     return tiny.contents(folder / "out")
 
 
-def stopped_at(update: int, sign: int, of: int) -> Callable[[int], None]:
-    """Before its update number so many, process `of` sends itself a signal."""
-
-    def before(rank: int) -> None:
-        calls, original = [0], trainer.update
-
-        def counted(*arguments: Any) -> None:
-            calls[0] += 1
-            if rank == of and calls[0] == update:
-                os.kill(os.getpid(), sign)
-            original(*arguments)
-
-        trainer.update = counted  # type: ignore[attr-defined]
-
-    return before
+def faulty_at(update: int, what: str, of: int) -> Callable[[int], None]:
+    """At its update number so many, process `of` is killed, or stopped."""
+    return lambda rank: child.faulty(f"step.update:{update}:{what}" if rank == of else "")
 
 
 @pytest.mark.faults(
@@ -81,7 +69,7 @@ def test_one_is_killed(name: str, killed: int, given: Path, tmp_path: Path) -> N
     expected = finished(name, given, tmp_path / "unbroken")
     folder = tmp_path / "broken"
     begun = time.monotonic()
-    dying = work(name, given, folder, stopped_at(AT, signal.SIGKILL, killed))
+    dying = work(name, given, folder, faulty_at(AT, "kill", killed))
     ends = several.ended(dying, 2, folder)
     assert (ends[killed], ends[1 - killed]) == (-signal.SIGKILL, 1)
     assert time.monotonic() - begun < 60
@@ -97,7 +85,7 @@ def test_one_is_killed(name: str, killed: int, given: Path, tmp_path: Path) -> N
 )
 def test_one_hangs(given: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(distributed.TIMEOUT, "2")
-    hanging = work("sft", given, tmp_path, stopped_at(AT, signal.SIGSTOP, 1))
+    hanging = work("sft", given, tmp_path, faulty_at(AT, "stop", 1))
     first, second = several.begun(hanging, 2, tmp_path)
     try:
         assert child.waited(first) == 1
@@ -120,7 +108,7 @@ def test_one_hangs(given: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_another_number_of_processes(name: str, sizes: Sequence[int], given: Path, tmp_path: Path) -> None:
     expected = finished(name, given, tmp_path / "unbroken")
     folder, (before, after) = tmp_path / "broken", sizes
-    several.ended(work(name, given, folder, stopped_at(AT, signal.SIGKILL, 0)), before, folder)
+    several.ended(work(name, given, folder, faulty_at(AT, "kill", 0)), before, folder)
     assert saved(folder) == [3]
     for path in folder.glob("stderr-*"):
         path.unlink()
@@ -137,7 +125,7 @@ def test_another_number_of_processes(name: str, sizes: Sequence[int], given: Pat
 
 def test_each_process_keeps_its_share(given: Path, tmp_path: Path) -> None:
     """What the second one writes is about half of the blocks' weights, and of both moments."""
-    several.ended(work("sft, sharded", given, tmp_path, stopped_at(AT, signal.SIGKILL, 0)), 2, tmp_path)
+    several.ended(work("sft, sharded", given, tmp_path, faulty_at(AT, "kill", 0)), 2, tmp_path)
     (folder,) = tmp_path.rglob("checkpoints/step-*")
     first, second = (load_file(folder / name) for name in ("tensors.safetensors", "tensors-1.safetensors"))
     blocks = {name for name in first if ".layers." in name and first[name].dim()}

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import shutil
 import signal
 from collections.abc import Callable, Iterator
@@ -11,12 +12,11 @@ from typing import Any
 import pytest
 import torch
 
-from rlhf import checkpoints as module
 from rlhf.checkpoints import Checkpoints
 from rlhf.errors import PreflowError
 from rlhf.manifests import problem
 from rlhf.trainer import OptimizerSettings
-from tests.faults.child import ended, killed_at
+from tests.faults.child import ended
 from tests.rlhf.test_trainer import make_module, run, weights
 
 
@@ -38,12 +38,8 @@ def valid(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.glob("step-*") if problem(path) is None)
 
 
-def killed(folder: Path, place: str, call: int) -> None:
-    def work() -> None:
-        killed_at(place, call)
-        train(folder)
-
-    assert ended(work) == -signal.SIGKILL
+def killed(folder: Path, where: str) -> None:
+    assert ended(lambda: train(folder), fault=f"{where}:kill") == -signal.SIGKILL
 
 
 def only_checkpoints(folder: Path) -> bool:
@@ -54,7 +50,7 @@ def only_checkpoints(folder: Path) -> bool:
     2, injected="kill -9 after the first file of a save", happens="the half is removed, the one before is used"
 )
 def test_killed_while_a_checkpoint_is_written(tmp_path: Path, unbroken: list[bytes]) -> None:
-    killed(tmp_path, "rlhf.checkpoints.fingerprint", 3)  # two a save: the tensors of the second are there
+    killed(tmp_path, "checkpoint.tensors:2")
     assert (tmp_path / ".tmp-000006/tensors.safetensors").exists()
     assert valid(tmp_path) == ["step-000003"]
     assert train(tmp_path) == (unbroken, 3)
@@ -65,36 +61,23 @@ def test_killed_while_a_checkpoint_is_written(tmp_path: Path, unbroken: list[byt
     3, injected="kill -9 between the manifest and the rename", happens="the draft is removed, the one before is used"
 )
 def test_killed_before_the_rename(tmp_path: Path, unbroken: list[bytes]) -> None:
-    killed(tmp_path, "pathlib.Path.rename", 2)
+    killed(tmp_path, "checkpoint.rename:2")
     assert problem(tmp_path / ".tmp-000006") is None, "the draft was whole, and only lacked its name"
     assert valid(tmp_path) == ["step-000003"]
     assert train(tmp_path) == (unbroken, 3)
     assert only_checkpoints(tmp_path)
 
 
-@pytest.mark.parametrize("call", [1, 2, 3])
+@pytest.mark.parametrize("point", ["retired.rename", "retired.unlink", "retired.rmdir"])
 @pytest.mark.faults(
     18, injected="kill -9 while old checkpoints are removed", happens="two that verify remain, the rest is cleared away"
 )
-def test_killed_while_old_ones_are_removed(call: int, tmp_path: Path, unbroken: list[bytes]) -> None:
+def test_killed_while_old_ones_are_removed(point: str, tmp_path: Path, unbroken: list[bytes]) -> None:
     """The oldest goes once a third is there: its rename, then its files one by one."""
     train(tmp_path / "whole")
     assert valid(tmp_path / "whole") == ["step-000009", "step-000012"]
-    place = ["pathlib.Path.rename", "os.unlink", "os.rmdir"][call - 1]
     folder = tmp_path / "run"
-
-    def work() -> None:
-        original = module._remove
-
-        def removing(path: Path) -> None:
-            if path.name == "step-000003" and path.exists():
-                killed_at(place)
-            original(path)
-
-        module._remove = removing  # type: ignore[assignment]
-        train(folder)
-
-    assert ended(work) == -signal.SIGKILL
+    killed(folder, f"{point}:1")
     assert {"step-000006", "step-000009"} <= set(valid(folder))
     assert train(folder) == (unbroken, 9)
     assert only_checkpoints(folder)
@@ -137,7 +120,7 @@ def emptied(path: Path) -> None:
 def test_a_damaged_one_is_set_aside_and_said(
     damage: Callable[[Path], None], name: str, tmp_path: Path, unbroken: list[bytes], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    killed(tmp_path, "rlhf.checkpoints.fingerprint", 7)  # in the save after step 12
+    killed(tmp_path, "checkpoint.tensors:4")  # in the save after step 12
     damage(tmp_path / "step-000009" / name)
     assert train(tmp_path) == (unbroken, 6)
     reason = (tmp_path / "broken-step-000009/reason.txt").read_text().strip()
@@ -195,7 +178,7 @@ def test_what_cannot_be_read_while_training_goes_on_is_not_removed(
     19, injected="modification times of checkpoints in the wrong order", happens="the highest step counts"
 )
 def test_scrambled_times_do_not_matter(tmp_path: Path, unbroken: list[bytes]) -> None:
-    killed(tmp_path, "rlhf.checkpoints.fingerprint", 7)
+    killed(tmp_path, "checkpoint.tensors:4")
     for age, step in enumerate(("step-000009", "step-000006")):  # the older one is the newer file
         for path in (*(tmp_path / step).iterdir(), tmp_path / step):
             os.utime(path, (1e9 + age, 1e9 + age))
@@ -259,30 +242,22 @@ def test_a_full_disk_at_a_save(small_disk: Path, unbroken: list[bytes]) -> None:
     assert train(folder) == (unbroken, 6)
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
-@pytest.mark.parametrize("place", ["rlhf.checkpoints.save_file", "pathlib.Path.write_text", "rlhf.checkpoints.sync"])
+@pytest.mark.parametrize("refusal", ["ENOSPC", "EDQUOT", "EFBIG"])
+@pytest.mark.parametrize("point", ["checkpoint.begin", "checkpoint.state", "checkpoint.sync"])
 @pytest.mark.faults(
     10, injected="no space, a quota, a limit of file sizes: in each part of a save",
     happens="ends with bytes needed and free; once there is room goes on from the last save",
 )  # fmt: skip
 def test_a_disk_that_is_full_in_the_middle_of_a_save(
-    place: str, number: int, tmp_path: Path, unbroken: list[bytes], monkeypatch: pytest.MonkeyPatch
+    point: str, refusal: str, tmp_path: Path, unbroken: list[bytes]
 ) -> None:
     """What others write beside us cannot be foreseen."""
-
-    def full(*_: object, **__: object) -> None:
-        raise OSError(number, os.strerror(number))
-
-    def arm(step: int) -> float:
-        if step == 8:
-            monkeypatch.setattr(place, full)
-        return 1.0
-
-    with pytest.raises(PreflowError, match=rf"of step 9 .*{os.strerror(number)}.*[\d,]+ bytes and [\d,]+ are free"):
-        train(tmp_path, spoil=arm)
-    monkeypatch.undo()
-    assert valid(tmp_path) == ["step-000003", "step-000006"] and only_checkpoints(tmp_path)
-    assert train(tmp_path) == (unbroken, 6)
+    folder, errors = tmp_path / "run", tmp_path / "errors"
+    assert ended(lambda: train(folder), errors, f"{point}:3:{refusal}") == 1
+    why = os.strerror(getattr(errno, refusal))
+    assert re.search(rf"PreflowError: .*of step 9 .*{why}.*[\d,]+ bytes and [\d,]+ are free", errors.read_text())
+    assert valid(folder) == ["step-000003", "step-000006"] and only_checkpoints(folder)
+    assert train(folder) == (unbroken, 6)
 
 
 @pytest.mark.faults(

@@ -6,8 +6,10 @@ the most is on the disk that could be taken for more than it is.
 
 import json
 import os
+import re
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,40 +19,17 @@ from bench.kills.checkout import SHORT
 from flows import dvc
 from tasks.config import read_yaml
 from tasks.graph import load_graph
+from tests.faults import points
 from tests.test_end_to_end import copied
 
 pytestmark = pytest.mark.slow
-KILLER = """
-import os, signal
-from pathlib import Path
-
-stage = os.environ.get("DVC_STAGE", "").split(":")[-1]
-done = Path(os.environ.get("KILLED", "/nowhere"), stage)
-if stage and not done.exists():
-    checkpoints = []
-
-    def what(to):
-        if to.name.startswith("step-"):
-            checkpoints.append(to)
-            return "a checkpoint" if len(checkpoints) == 2 else ""
-        return "the output" if to.is_relative_to(Path.cwd() / "data") else ""
-
-    def deadly(rename):
-        def renamed(source, to, **options):
-            if moved := what(Path(os.path.abspath(to))):
-                done.write_text(moved)
-                os.kill(os.getpid(), signal.SIGKILL)
-            return rename(source, to, **options)
-        return renamed
-
-    os.rename, os.replace = deadly(os.rename), deadly(os.replace)
-"""
 TWO_CHECKPOINTS = {"base", "sft", "reward_model", "rejection_sampling", "rl"}
 
 
-def run(root: Path, killed: Path | None = None) -> tuple[int, dict[str, Any]]:
-    """`preflow run --json`; stages that have left no word in `killed` are killed once."""
-    own = {"KILLED": str(killed), "PYTHONPATH": str(killed)} if killed else {}
+def run(root: Path, armed: Iterable[str] = ()) -> tuple[int, dict[str, Any]]:
+    """`preflow run --json`; `armed` are stages that are to die in it."""
+    faults = [f"{stage}/{point}:kill" for stage in armed for point in ("checkpoint.rename:2", "output.rename:1")]
+    own = {points.VARIABLE: ",".join(faults), "PYTHONPATH": str(points.ON_PATH)} if faults else {}
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("PREFLOW", "PREFECT_API"))}
     done = subprocess.run(
         [sys.executable, "-m", "flows.cli", "run", "--no-promote", "--json"],
@@ -64,6 +43,12 @@ def run(root: Path, killed: Path | None = None) -> tuple[int, dict[str, Any]]:
     return done.returncode, json.loads(done.stdout)
 
 
+def died_at(root: Path) -> dict[str, str]:
+    """The point at which each stage was killed, as it said."""
+    said = ((path.stem, path.read_text()) for path in root.glob(".preflow/journal/*/*.log"))
+    return {stage: found[1] for stage, text in said if (found := re.search(r"^fault: (\S+), call", text, re.MULTILINE))}
+
+
 def stop(root: Path) -> None:
     subprocess.run([sys.executable, "-m", "flows.cli", "stop"], cwd=root, check=False, capture_output=True)
 
@@ -75,29 +60,25 @@ def stop(root: Path) -> None:
 )
 def test_it_ends_in_the_bytes_of_an_unbroken_run(tmp_path: Path) -> None:
     whole, broken = (copied(tmp_path / name, SHORT) for name in ("whole", "broken"))
-    killed = tmp_path / "killed"
-    killed.mkdir()
-    (killed / "sitecustomize.py").write_text(KILLER)
     stages = set(load_graph(broken).stages)
     try:
         code, report = run(whole)
         assert code == 0, report
         dead: set[str] = set()
         while dead != stages:
-            code, report = run(broken, killed)
-            now = {path.name for path in killed.iterdir() if path.name in stages}
-            assert now > dead and code != 0, (report, dead)
+            code, report = run(broken, stages - dead)
             told = {one["name"]: one["reason"] for one in report["stages"] if one["state"] == "failed"}
-            assert set(told) == now - dead
+            assert told and code != 0 and not dead & set(told), (report, dead)
             assert all(reason.startswith("killed by signal 9") for reason in told.values()), told
-            dead = now
-        code, report = run(broken, killed)
+            dead |= set(told)
+        code, report = run(broken)
         assert code == 0, report
     finally:
         for root in (whole, broken):
             stop(root)
-    where = {name: (killed / name).read_text() for name in stages}
-    assert {name for name, place in where.items() if place == "a checkpoint"} == TWO_CHECKPOINTS, where
+    where = died_at(broken)
+    assert where.keys() == stages
+    assert {name for name, point in where.items() if point == "checkpoint.rename"} == TWO_CHECKPOINTS, where
     lock = (broken / "dvc.lock").read_bytes()
     assert lock == (whole / "dvc.lock").read_bytes()
     assert set(read_yaml(broken / "dvc.lock")["stages"]) == stages

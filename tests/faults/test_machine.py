@@ -16,7 +16,8 @@ import torch
 
 from rlhf import supervised, trainer
 from rlhf.records import write_rows
-from tests.faults.child import ended, killed_at
+from tests.faults import points
+from tests.faults.child import ended
 from tests.faults.small_stage import GIVEN, REPO, STEPS, events, make_root, typed_sft
 from tests.tasks import test_sft, tiny
 
@@ -38,15 +39,15 @@ def counting(root: Path) -> Callable[[], None]:
     return prepare
 
 
-@pytest.mark.parametrize("place", ["tasks.sft.save_policy", "os.replace"])
+@pytest.mark.parametrize("point", ["policy.write", "output.rename"])
 @pytest.mark.faults(
     4, injected="kill -9 after the last step of SFT: before its policy is written, while it is moved into place",
     happens="only the end is done again, to the same bytes; no step is trained twice",
 )  # fmt: skip
-def test_killed_when_all_is_trained(place: str, tmp_path: Path) -> None:
+def test_killed_when_all_is_trained(point: str, tmp_path: Path) -> None:
     root = make_root(tmp_path)
     assert ended(typed_sft(root, out="unbroken")) == 0
-    assert ended(typed_sft(root, lambda: killed_at(place))) == -signal.SIGKILL
+    assert ended(typed_sft(root), fault=f"{point}:1:kill") == -signal.SIGKILL
     assert ended(typed_sft(root, counting(root))) == 0
     assert (root / "updates").read_text() == ""
     assert tiny.contents(root / "out") == tiny.contents(root / "unbroken")
@@ -116,12 +117,6 @@ def test_out_of_memory_is_named(wants: Callable[[], object], tmp_path: Path) -> 
     assert len((root / "updates").read_text()) == STEPS - 6
 
 
-# A wall clock that jumps to and fro over 25 years; imported by every Python that finds it first on its path.
-CLOCK = """
-import itertools, time
-real, jumps = time.time, itertools.cycle([0.0, 8e8])
-time.time = lambda: real() - next(jumps)
-"""
 STAGES = """
 import sys
 from tasks import stage
@@ -168,10 +163,8 @@ def outputs(root: Path, surroundings: dict[str, str], without: str = "") -> dict
     "in a folder with spaces and Unicode",
 )  # fmt: skip
 def test_the_surroundings_do_not_matter(tmp_path: Path) -> None:
-    (tmp_path / "clock").mkdir()
-    (tmp_path / "clock/sitecustomize.py").write_text(CLOCK)
     plain = outputs(tmp_path / "plain", PLAIN)
-    clock = {"PYTHONPATH": os.pathsep.join([str(tmp_path / "clock"), str(REPO)])}
+    clock = {points.VARIABLE: "clock:*:jump", "PYTHONPATH": os.pathsep.join([str(points.ON_PATH), str(REPO)])}
     odd = outputs(tmp_path / "ein Ordner – 日本 'x'", ODD | clock, without="HOME")
     assert {"made/policy/model.safetensors", "out/policy/model.safetensors", "out/metrics.json"} <= set(plain)
     assert odd == plain

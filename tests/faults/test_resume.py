@@ -27,6 +27,7 @@ from tasks.dpo import dpo
 from tasks.journal import Log, new_folder
 from tasks.reward_model import reward_model
 from tasks.sft import sft
+from tests.faults.child import faulty
 from tests.tasks import small_rl, test_dpo, test_reward_model, test_sft, tiny
 
 pytestmark = [
@@ -129,7 +130,8 @@ def updates_until(work: Work, folder: Path, kill_at: int | None) -> int:
     made.write_text("0")
     child = os.fork()
     if child == 0:
-        _ending_at(kill_at, made)
+        _counting(made)
+        faulty(f"step.update:{kill_at}:kill" if kill_at else "")
         work(folder)
         os._exit(0)
     _, status = os.waitpid(child, 0)
@@ -138,14 +140,12 @@ def updates_until(work: Work, folder: Path, kill_at: int | None) -> int:
     return int(made.read_text())
 
 
-def _ending_at(kill_at: int | None, made: Path) -> None:
+def _counting(made: Path) -> None:
     update, count = trainer.update, 0
 
     def counted(*arguments: Any) -> None:
         nonlocal count
         count += 1
-        if count == kill_at:
-            os.kill(os.getpid(), signal.SIGKILL)
         update(*arguments)
         made.write_text(str(count))
 

@@ -46,24 +46,15 @@ def typed(root: Path, at_update: Callable[[int], None] = lambda number: None, ou
     return typed_sft(root, prepare, out)
 
 
-def asking(*numbers: int) -> Callable[[int], None]:
-    def at_update(number: int) -> None:
-        if number == STOP_AT:
-            for sign in numbers:
-                os.kill(os.getpid(), sign)
-
-    return at_update
-
-
-@pytest.mark.parametrize("sign", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("asks", ["term", "int"])
 @pytest.mark.faults(
     8, injected="SIGTERM or Ctrl-C in the middle of a step of SFT",
     happens="the step is ended and saved, exit code 85; typed again it does only the other steps, to the same bytes",
 )  # fmt: skip
-def test_asked_to_stop_it_saves_and_goes_on_later(sign: int, root: Path) -> None:
+def test_asked_to_stop_it_saves_and_goes_on_later(asks: str, root: Path) -> None:
     assert ended(typed(root)) == 0
     steps, expected = int((root / "updates").read_text()), tiny.contents(root / "out")
-    assert ended(typed(root, asking(sign), "again"), root / "errors") == 85
+    assert ended(typed(root, out="again"), root / "errors", f"step.update:{STOP_AT}:{asks}") == 85
     said = (root / "errors").read_text()
     assert f"step {STOP_AT} of {steps} is saved; the same command goes on from there" in said
     assert int((root / "updates").read_text()) == STOP_AT
@@ -104,7 +95,7 @@ def test_asked_twice_it_ends_at_once(sign: int, root: Path) -> None:
     happens="count as one: the step is saved",
 )  # fmt: skip
 def test_two_requests_in_one_moment_are_one(root: Path) -> None:
-    assert ended(typed(root, asking(signal.SIGTERM, signal.SIGTERM)), root / "errors") == 85
+    assert ended(typed(root), root / "errors", ",".join([f"step.update:{STOP_AT}:term"] * 2)) == 85
     assert f"step {STOP_AT} of 24 is saved" in (root / "errors").read_text()
 
 
@@ -113,7 +104,9 @@ def test_that_the_parent_has_gone_is_never_a_second_request(root: Path) -> None:
 
     def asked(number: int) -> None:
         interruption.MOMENT = 0.0
-        asking(interruption.PARENT_GONE, signal.SIGTERM, interruption.PARENT_GONE)(number)
+        if number == STOP_AT:
+            for sign in (interruption.PARENT_GONE, signal.SIGTERM, interruption.PARENT_GONE):
+                os.kill(os.getpid(), sign)
 
     assert ended(typed(root, asked), root / "errors") == 85
     assert f"step {STOP_AT} of 24 is saved" in (root / "errors").read_text()
@@ -172,18 +165,9 @@ def test_rl_stops_where_its_rollouts_are_used_up(tmp_path: Path) -> None:
 
     def work() -> None:
         interruption.STOP.heed()
-        update, count = trainer.update, [0]
-
-        def counted(*arguments: Any) -> None:
-            count[0] += 1
-            if count[0] == 5:
-                os.kill(os.getpid(), signal.SIGTERM)
-            update(*arguments)
-
-        trainer.update = counted  # type: ignore[attr-defined]
         small_rl.run(inputs, tmp_path / "stopped", "rloo", block, **settings)
 
-    assert ended(work, tmp_path / "errors") == 1
+    assert ended(work, tmp_path / "errors", "step.update:5:term") == 1
     assert "step 6 of 12 is saved" in (tmp_path / "errors").read_text()
     (tmp_path / "stopped/out").rmdir()
     small_rl.run(inputs, tmp_path / "stopped", "rloo", block, **settings)
