@@ -15,6 +15,7 @@ from typing import Any
 
 from flows import dvc, releases, remote
 from flows.cache import files_of, link_folder, object_path
+from flows.output import kept
 from flows.processes import end_group, spawn
 from flows.releases_refs import CHAMPION
 from flows.runner import Place
@@ -158,18 +159,20 @@ def lock_digest(tree: Path) -> str:
 def _sample(place: Place, policy: Path, threads: str, cancel: threading.Event) -> None:
     words = ["--policy", str(policy), "--eval-prompts", EVAL_PROMPTS, "--champion", FOLDER]
     log = place.journals / "champion.log"
-    with log.open("wb") as output:
+    with kept(log) as output:
         env = dvc.environ() | {"OMP_NUM_THREADS": threads}
-        process = spawn([sys.executable, "-m", "tasks.champion", *words], cwd=place.tree, env=env, output=output)
+        process = spawn([sys.executable, "-m", "tasks.champion", *words], cwd=place.tree, env=env, output=output.raw)
         try:
             while process.poll() is None:
+                output.pass_on()
                 if cancel.wait(0.1):
                     raise Preempted("stopped before it was done")
         finally:
             if process.poll() is None:
                 end_group(process)
+            output.pass_on(ended=True)
     if process.returncode != 0:
-        last = (log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or ["no output"])[-1]
+        last = (output.text.strip().splitlines() or ["no output"])[-1]
         raise PreflowError(f"the champion could not answer the new evaluation prompts: {last}")
 
 

@@ -18,6 +18,7 @@ import psutil
 
 from rlhf.errors import Busy, PreflowError
 from tasks.graph import Graph
+from tasks.redact import logged
 from tasks.variables import ALLOCATOR
 
 _ENTRY = re.compile(r"^  (\S+):\n(?: {3,}.*\n|\n)*", re.MULTILINE)  # of a stage, as DVC writes dvc.lock
@@ -66,6 +67,7 @@ def call(root: Path, *arguments: str, patience: float = 30.0, shell: str = "") -
             check=False,
             process_group=0,  # a Ctrl-C in the terminal is for us alone
         )
+        done.stderr = logged(done.stderr)  # it names remotes by their URLs; what is printed may be one that is wanted
         if done.returncode == 0 or not any(text in done.stderr for text in BUSY):
             return done
         if time.monotonic() > deadline:

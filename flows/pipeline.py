@@ -28,6 +28,7 @@ from flows.work import Work
 from rlhf.errors import DependencyDown, Preempted, PreflowError
 from tasks import outcome
 from tasks.outcome import StageResult
+from tasks.redact import logged
 
 
 def execute(work: Work) -> Mapping[str, StageResult]:
@@ -44,7 +45,7 @@ def execute(work: Work) -> Mapping[str, StageResult]:
     except TerminationSignal:
         work.cancel.set()
     except Exception as error:  # its server has gone: what the stages did is known all the same
-        trouble = f"{type(error).__name__}: {error}"
+        trouble = logged(f"{type(error).__name__}: {error}")
         work.on_trouble(f"Prefect: {trouble}; its page of this run may be incomplete")
     for name in work.graph.stages:
         if name not in results:
@@ -123,6 +124,7 @@ def _one(work: Work, name: str, slots: threading.Semaphore) -> StageResult:
     logger = get_run_logger()
 
     def on_line(line: str) -> None:
+        line = logged(line)
         logger.info(line)
         work.on_line(name, line)
 

@@ -61,8 +61,8 @@ def refuse_hopeless(site: Site, todo: Collection[str], say: Callable[[str], None
         if line.checkpoint > room:
             raise PreflowError(
                 f"{line.need.stage} takes {line.checkpoint / GIB:.1f} GiB of disk for one checkpoint alone, and "
-                f"{room / GIB:.1f} are free: make room; `preflow prune --older-than 30d --dry-run` says what old runs hold, --no-plan "
-                "begins anyway"
+                f"{room / GIB:.1f} are free: make room; `preflow prune --older-than 30d --dry-run` says what old runs "
+                "hold, --no-plan begins anyway"
             )
     for line in found.lines:
         if not line.fits:

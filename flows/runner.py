@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flows import dvc
+from flows.output import kept
 from flows.processes import SAVING, end_group, spawn
 from rlhf.errors import Busy, Preempted, PreflowError
 from tasks.journal import home
@@ -93,23 +94,19 @@ def run_stage(
 
 
 def _attempt(place: Place, name: str, on_line: OnLine, cancel: threading.Event, force: bool) -> tuple[int, str]:
-    place.journals.mkdir(parents=True, exist_ok=True)
-    path = place.journals / f"{name}.log"
     argv = [str(dvc.program()), "--wait-for-lock", "repro", *(["-f"] if force else []), "-s", name]
     own = {"PREFLOW_RUN": place.run, "PREFLOW_HOME": str(home(place.owner)), "PREFLOW_REPORTS": str(place.reports)}
-    with path.open("a+b") as log:
-        start = seen = log.seek(0, 2)
-        process = spawn(argv, cwd=place.tree, env=dvc.environ() | own, output=log)
+    with kept(place.journals / f"{name}.log", on_line) as output:
+        process = spawn(argv, cwd=place.tree, env=dvc.environ() | own, output=output.raw)
         try:
             while process.poll() is None and not cancel.is_set():
-                seen = tail(path, seen, on_line)
+                output.pass_on()
                 cancel.wait(0.1)
         finally:
             if process.poll() is None:
                 end_group(process, SAVING)
-        tail(path, seen, on_line)
-        log.seek(start)
-        return process.returncode, log.read().decode("utf-8", "replace")
+            output.pass_on(ended=True)
+        return process.returncode, output.text
 
 
 def tail(path: Path, seen: int, on_line: OnLine) -> int:

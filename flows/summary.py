@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, get_args
 
 from rlhf.errors import DataRefused, Preempted
 from tasks.outcome import State
+from tasks.redact import logged
 
 DONE = (0, 4)
 """Exit codes of a run whose stages are all done."""
@@ -92,4 +93,4 @@ def _tables(report: "Report", data: Path, to_stdout: bool) -> None:
 
 def say(text: str) -> None:
     """A line for people, beside what programs read."""
-    print(text, file=sys.stderr, flush=True)
+    print(logged(text), file=sys.stderr, flush=True)

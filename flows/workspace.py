@@ -14,7 +14,7 @@ from pathlib import Path
 
 from rlhf.errors import PreflowError
 from tasks.journal import home
-from tasks.redact import redacted, secret_in
+from tasks.redact import logged, redacted, secret_in
 
 # What new files are taken from; tracked files are taken wherever they are.
 CODE = ("flows", "tasks", "rlhf", "profiles", "params.yaml", "dvc.yaml", "environment.json", "data/expectations")
@@ -59,7 +59,7 @@ def git(root: Path, *arguments: str, data: bytes | None = None, env: Mapping[str
         process_group=0,  # a Ctrl-C in the terminal is for us alone
     )
     if done.returncode != 0:
-        raise PreflowError(f"git {arguments[0]} failed: {done.stderr.decode(errors='replace').strip()}")
+        raise PreflowError(logged(f"git {arguments[0]} failed: {done.stderr.decode(errors='replace').strip()}"))
     return done.stdout.decode("utf-8", "surrogateescape")
 
 

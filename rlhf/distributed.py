@@ -6,9 +6,11 @@ all sums are divided by ONE denominator of the step, the gradients of all proces
 alone is a group of one, for which nothing is sent and nothing changes.
 
 What is sent is tensors, and JSON as bytes: nothing is unpickled. Whatever a group does, all its processes must do, and
-in the same order; where one of them does not come, the others end with PreflowError after `PREFLOW_RANK_TIMEOUT`.
+in the same order; where one of them has ended, the others end with PreflowError, and where one does not come, with
+Preempted after `PREFLOW_RANK_TIMEOUT`: a run begins such a stage again, from its last checkpoint.
 """
 
+import faulthandler
 import json
 import os
 import time
@@ -22,8 +24,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor, nn
 
-from rlhf.errors import PreflowError
-from rlhf.interruption import STOP
+from rlhf.errors import Preempted, PreflowError
+from rlhf.interruption import STACKS, STOP
 
 T = TypeVar("T")
 
@@ -159,7 +161,9 @@ def group() -> Group:
     device = own_device()
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    backend, seconds = "nccl" if device.type == "cuda" else "gloo", float(os.environ.get(TIMEOUT, 600))
+    # To the stream itself, as all but the first process have `sys.stderr` say nothing.
+    faulthandler.register(STACKS, file=2, all_threads=True)
+    backend, seconds = "nccl" if device.type == "cuda" else "gloo", _patience()
     with _company(size):
         store = _met(rank, size, seconds)
         torch.distributed.init_process_group(
@@ -197,14 +201,23 @@ def own_device() -> torch.device:
     return torch.device("cuda", number)
 
 
+def _patience() -> float:
+    return float(os.environ.get(TIMEOUT, 600))
+
+
 @contextmanager
 def _company(size: int) -> Iterator[None]:
-    """Raises PreflowError where another process does not take part."""
+    """Raises PreflowError where another process has ended, and Preempted, after a stack dump, where it hangs."""
+    began = time.monotonic()
     try:
         yield
     except RuntimeError as error:
-        raise PreflowError(
-            f"another of the {size} processes of this training has ended, or does not answer within {TIMEOUT} "
+        hangs = time.monotonic() - began > 0.9 * _patience()  # what torch says of it differs from backend to backend
+        if hangs:
+            faulthandler.dump_traceback(file=2)
+        what = f"does not answer within {TIMEOUT}" if hangs else "has ended"
+        raise (Preempted if hangs else PreflowError)(
+            f"another of the {size} processes of this training {what} "
             f"({str(error).splitlines()[0]}): look at what it said; the same command goes on from the last checkpoint"
         ) from error
 

@@ -16,6 +16,8 @@ PARENT_GONE = signal.SIGUSR1
 """What a process gets whose starter has ended; a first request, never a second."""
 SAVING = 30.0
 """Seconds in which a training that is asked to stop may end its step and save it: what clusters give, too."""
+STACKS = signal.SIGUSR2
+"""Has one of several processes of a training write to its stderr where each of its threads stands, though it hangs."""
 MOMENT = 1.0
 """Seconds within which two requests are one: who stops a service asks all its processes, and these ask each other."""
 

@@ -17,6 +17,11 @@ from typing import Any, Self
 
 import psutil
 
+from tasks.redact import masked_value
+
+_FIGURES = ("metrics", "progress")
+"""Events of names of ours and numbers, which come with every step: there is no secret to look for."""
+
 
 def home(root: Path) -> Path:
     """The project's private folder: journals, scratch, server state. Git ignores it."""
@@ -60,7 +65,8 @@ class Log:
         """Rows to read side by side, e.g. sampled completions."""
         path = self._path(f"{name}.json")
         if path is not None:
-            path.write_text(json.dumps(list(rows), ensure_ascii=False), encoding="utf-8")
+            told = masked_value([dict(row) for row in rows])
+            path.write_text(json.dumps(told, ensure_ascii=False), encoding="utf-8")
             self.event("table", name=name, file=path.name)
 
     def figure(self, name: str, figure: Any) -> None:
@@ -93,7 +99,8 @@ class Log:
     def event(self, kind: str, **fields: Any) -> None:
         """Append one event; whole lines only, so that a reader never sees half of one."""
         if self._folder is not None:
-            self._events.write(json.dumps({"event": kind, "time": time.time(), **fields}, ensure_ascii=False) + "\n")
+            told = fields if kind in _FIGURES else masked_value(fields)
+            self._events.write(json.dumps({"event": kind, "time": time.time(), **told}, ensure_ascii=False) + "\n")
             self._events.flush()
 
     def _path(self, name: str) -> Path | None:

@@ -4,6 +4,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from tasks.redact import logged
+
 State = Literal["ran", "cached", "failed", "stopped", "skipped"]
 
 
@@ -20,6 +22,10 @@ class StageResult:
     """Why it failed, was stopped or was skipped, one sentence."""
     exit_code: int = 0
     """0 unless it failed or was stopped; then what `preflow` ends with (`rlhf.errors`)."""
+
+    def __post_init__(self) -> None:
+        """What is told of a stage goes to Prefect, MLflow, reports and files."""
+        object.__setattr__(self, "reason", logged(self.reason))
 
 
 STORY = ("base", "sft", "random_control", "rejection_sampling", "dpo", "rl", "champion")

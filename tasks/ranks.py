@@ -11,17 +11,20 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from rlhf.errors import Preempted
-from rlhf.interruption import PARENT_GONE
+from rlhf.interruption import PARENT_GONE, STACKS
 from tasks.orphans import LAUNCHER
 
 GRACE = 30.0
 """Seconds that the others have to end by themselves, saving what they do, once one of the processes has failed."""
+LAST_WORDS = 1.0
+"""Seconds that one which is to be killed has to say where it stands."""
 
 
 def number() -> int:
@@ -92,6 +95,13 @@ def _ended(stage: str, ranks: Sequence[subprocess.Popen[bytes]], asked: Sequence
         threading.Thread(target=lambda rank, process: ends.put((rank, process.wait())), args=[rank, process]).start()
 
     def kill() -> None:
+        """Those that did not end when asked: each says first where it stands, also one that is stopped."""
+        stuck = [process for process in ranks if process.poll() is None]
+        for process in stuck:
+            process.send_signal(STACKS)
+            process.send_signal(signal.SIGCONT)
+        if stuck:
+            time.sleep(LAST_WORDS)
         for process in ranks:
             process.kill()
 

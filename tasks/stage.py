@@ -31,6 +31,7 @@ from tasks.config import Section, read_yaml
 from tasks.graph import digest, key_of, load_graph, parts_of
 from tasks.journal import Log, home, new_folder
 from tasks.limits import memory_named, refuse_read_only
+from tasks.redact import logged
 from tasks.spending import figures
 from tasks.witness import by_hand, follow, origin, outputs, used
 
@@ -63,7 +64,7 @@ def main(function: Callable[..., None]) -> None:
     try:
         code = _run(function, arguments)
     except (PreflowError, Stopped) as error:
-        print(f"{name}: {error}", file=sys.stderr)
+        print(logged(f"{name}: {error}"), file=sys.stderr)
         code = error.exit_code
     sys.exit(code)
 
@@ -97,7 +98,7 @@ def _run(function: Callable[..., None], arguments: argparse.Namespace) -> int:
             _show_incidents(place, log, begun)
             code = error.exit_code if isinstance(error, PreflowError | Stopped) else 1
             status = "KILLED" if isinstance(error, Preempted | Stopped) else "FAILED"
-            reason = str(error) or type(error).__name__
+            reason = logged(str(error)) or type(error).__name__
             log.event("end", status=status, exit_code=code, reason=reason, cost=figures())
             raise
         _show_incidents(place, log, begun)

@@ -14,6 +14,7 @@ from typing import Any
 
 from tasks import owners
 from tasks.journal import home
+from tasks.redact import masked_value
 from tasks.tracking import describe
 from tasks.tracking.runs import RunRecord, is_gone, write_json_atomically
 from tasks.tracking.store import Store, connect, name_of
@@ -118,7 +119,7 @@ def _open(root: Path, key: str, store: Store) -> str:
     query = f"tags.`preflow.comparison` = '{key}' AND tags.`preflow.kind` = 'comparison'"
     found = store.client.search_runs([experiment], query, max_results=1)
     tags = {"preflow.kind": "comparison", "preflow.comparison": key, "mlflow.user": describe.user()}
-    tags |= {"mlflow.source.name": str(about["command"]), "mlflow.source.type": "LOCAL"}
+    tags |= {"mlflow.source.name": text(about["command"]), "mlflow.source.type": "LOCAL"}
     tags |= {"git.commit": str(about["commit"])} if about.get("commit") else {}
     if found:
         run = str(found[0].info.run_id)
@@ -140,7 +141,7 @@ def _describe(store: Store, run: str, told: Facts, when: int) -> None:
     for points in chunks([Metric(name, value, when, 0) for name, value in told["metrics"].items()], 1000):
         store.client.log_batch(run, metrics=points)
     columns = list(dict.fromkeys(name for row in told["table"] for name in row))
-    rows = [[row.get(name) for name in columns] for row in told["table"]]
+    rows = masked_value([[row.get(name) for name in columns] for row in told["table"]])
     store.client.log_dict(run, {"columns": columns, "data": rows}, "cells.json")
     store.client.set_tag(run, "mlflow.loggedArtifacts", json.dumps([{"path": "cells.json", "type": "table"}]))
     for path in told["files"]:

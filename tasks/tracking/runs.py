@@ -16,6 +16,7 @@ from typing import Any, Self
 
 from tasks import locks, owners
 from tasks.journal import home
+from tasks.redact import masked_value
 
 SILENCE = 600.0
 """Seconds after which a run of another machine is over; its locks and followers are touched all the time."""
@@ -140,7 +141,8 @@ def begin(root: Path, run_id: str, info: Mapping[str, Any], owner: Mapping[str, 
     path = _folder(root, run_id) / "run.json"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        facts = {"info": dict(info) | {"tree": str(info.get("tree") or root)}, "owner": owner, "begun": time.time()}
+        told = masked_value(dict(info)) | {"tree": str(info.get("tree") or root)}
+        facts = {"info": told, "owner": owner, "begun": time.time()}
         write_json_atomically(path, facts)
 
 

@@ -14,6 +14,7 @@ from rlhf.errors import PreflowError
 from tasks.config import read_yaml
 from tasks.graph import Graph, GraphError, load_graph, lookup
 from tasks.journal import alive
+from tasks.redact import masked_value
 from tasks.tracking import comparisons, describe
 from tasks.tracking.runs import Journal, RunRecord
 from tasks.tracking.store import Store, connect, name_of
@@ -100,7 +101,8 @@ class Shipment:
         """A table as `mlflow.log_table` writes it, but over an old one, not behind it. `kept`: tables so far."""
         columns = list(dict.fromkeys(column for row in rows for column in row))
         path = f"{name}.json"
-        self.client.log_dict(run, {"columns": columns, "data": [[row.get(c) for c in columns] for row in rows]}, path)
+        data = masked_value([[row.get(column) for column in columns] for row in rows])
+        self.client.log_dict(run, {"columns": columns, "data": data}, path)
         if path not in kept:
             kept.append(path)
         artifacts = json.dumps([{"path": each, "type": "table"} for each in kept])
@@ -139,7 +141,8 @@ class Shipment:
         return describe.parent_tags(self.run) | comparisons.parent_tags(self.run) | facts_of_this_machine()
 
     def _create(self, name: str, start: float, tags: Mapping[str, str]) -> str:
-        made = self.client.create_run(self.experiment, start_time=int(start * 1000), tags=dict(tags), run_name=name)
+        told = {key: text(value) for key, value in tags.items()}
+        made = self.client.create_run(self.experiment, start_time=int(start * 1000), tags=told, run_name=name)
         return str(made.info.run_id)
 
     def _ship(self, journal: Journal) -> None:

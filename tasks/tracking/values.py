@@ -2,9 +2,10 @@
 
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any, TypeVar
 
-from tasks.redact import redacted
+from tasks.redact import address, redacted
 
 T = TypeVar("T")
 
@@ -24,8 +25,31 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any
 
 
 def params_of(values: Mapping[str, Any]) -> dict[str, str]:
-    """Parameters as text, secrets replaced by their kind."""
-    return {name[:MAX_NAME]: text(value, MAX_PARAM) for name, value in flat(values)}
+    """Parameters as text: words only under names that the configuration has, addresses without who asks."""
+    return {name[:MAX_NAME]: text(_shown(name, value), MAX_PARAM) for name, value in flat(values)}
+
+
+def _shown(name: str, value: Any) -> Any:
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if not _known_names() & set(name.split(".")[-2:]):
+        return "[not shown: no parameter of preflow]"
+    return address(value) if isinstance(value, str) and "://" in value else value
+
+
+@cache
+def _known_names() -> set[str]:
+    """Of every field of every section. Whoever adds one vouches for it: what it holds is shown to all."""
+    from tasks.config.params import Params
+
+    found: set[str] = set()
+    waiting: list[Any] = [Params.model_json_schema()]
+    while waiting:
+        here = waiting.pop()
+        if isinstance(here, dict):
+            found |= set(here.get("properties", {}))
+        waiting += here.values() if isinstance(here, dict) else here if isinstance(here, list) else []
+    return found
 
 
 def numbers_of(values: Mapping[str, Any], prefix: str) -> dict[str, float]:

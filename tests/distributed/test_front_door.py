@@ -15,6 +15,8 @@ import psutil
 import pytest
 from safetensors.torch import load_file
 
+from flows.runner import Place, run_stage
+from tests.faults import points
 from tests.faults.child import ended
 from tests.faults.small_stage import GIVEN, REPO, events, make_root, typed_sft
 from tests.tasks import tiny
@@ -144,3 +146,39 @@ def test_a_stage_that_runs_is_not_run_twice(tmp_path: Path) -> None:
     begun = time.monotonic()
     alone.terminate()
     assert alone.wait() == 85 and time.monotonic() - begun < 20
+
+
+GRAPH = f"""stages:
+  sft:
+    cmd: python -m tasks.sft {" ".join(GIVEN)} --out out
+    deps: [demonstrations, base]
+    params: [sft, generation, training, seed]
+    outs: [out]
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.faults(
+    52, injected="SIGSTOP of one process of a stage that a run has started with training.nproc=2",
+    happens="both say where their threads stand, the run begins the stage again, and it ends in the unbroken bytes",
+)  # fmt: skip
+def test_a_stage_of_which_one_process_hangs_is_begun_again_by_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Six steps, of which the third is saved: in its second attempt the second process makes no fifth update."""
+    unbroken, root = (project(tmp_path / name, 2, epochs=3, checkpoint_every=3) for name in ("unbroken", "hangs"))
+    expected = finish(unbroken)
+    (root / "dvc.yaml").write_text(GRAPH)
+    subprocess.run([sys.executable, "-m", "dvc", "init", "--quiet", "--no-scm"], cwd=root, check=True)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(points.ON_PATH), str(REPO)]))
+    monkeypatch.setenv(points.VARIABLE, "second_rank.update:5:stop")
+    monkeypatch.setenv("PREFLOW_RANK_TIMEOUT", "15")
+    lines: list[str] = []
+    result = run_stage(Place(root, root, "test"), "sft", on_line=lines.append, cancel=threading.Event())
+    assert result.state == "ran", lines
+    assert next(line for line in lines if "begun again" in line).endswith("begun again, 1 of 3 times")
+    assert sum("begun again" in line for line in lines) == 1
+    stacks = "\n".join(lines).split("(most recent call first)")[1:]
+    assert any("in _company" in stack for stack in stacks), "of the one that waited"
+    assert any("in biting" in stack and "in _company" not in stack for stack in stacks), "of the one that was stopped"
+    assert tiny.contents(root / "out") == expected

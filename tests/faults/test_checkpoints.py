@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 
+from rlhf import checkpoints as module
 from rlhf.checkpoints import Checkpoints
 from rlhf.errors import PreflowError
 from rlhf.manifests import problem
@@ -133,7 +134,7 @@ def test_a_damaged_one_is_set_aside_and_said(
 def test_where_all_are_damaged_it_says_that_it_begins_anew(
     tmp_path: Path, unbroken: list[bytes], capfd: pytest.CaptureFixture[str]
 ) -> None:
-    killed(tmp_path, "rlhf.checkpoints.fingerprint", 7)
+    killed(tmp_path, "checkpoint.tensors:4")
     for name in ("step-000006", "step-000009"):
         halved(tmp_path / name / "tensors.safetensors")
     assert train(tmp_path) == (unbroken, 0)
@@ -152,7 +153,7 @@ def test_what_cannot_be_read_just_now_is_left_as_it_is(
     def failing(*_: object) -> None:
         raise OSError(number, os.strerror(number))
 
-    killed(tmp_path, "rlhf.checkpoints.fingerprint", 7)
+    killed(tmp_path, "checkpoint.tensors:4")
     monkeypatch.setattr(place, failing)
     with pytest.raises(PreflowError, match=rf"cannot be read: .*{os.strerror(number)}; they are left as they are"):
         train(tmp_path)
@@ -268,7 +269,7 @@ def test_what_will_not_fit_until_the_end_is_refused_before_the_first_step(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A checkpoint of 21 weights and two moments of each is 252 bytes: two stay, and one more is being written."""
-    killed(tmp_path / "later", "rlhf.checkpoints.fingerprint", 5)  # two are there, and two are to come
+    killed(tmp_path / "later", "checkpoint.tensors:3")  # two are there, and two are to come
     usage = shutil.disk_usage(tmp_path)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=300))
     trained = make_module()

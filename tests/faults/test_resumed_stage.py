@@ -9,7 +9,7 @@ import pytest
 
 from tasks import tracking
 from tasks.tracking.store import connect
-from tests.faults.child import ended, killed_at
+from tests.faults.child import ended
 from tests.faults.small_stage import STEPS, events, make_root, typed_sft
 
 Curve = list[tuple[int, float]]
@@ -25,7 +25,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def killed(root: Path) -> None:
-    assert ended(typed_sft(root, lambda: killed_at("rlhf.trainer.update", KILL_AT))) == -signal.SIGKILL
+    assert ended(typed_sft(root), fault=f"step.update:{KILL_AT}:kill") == -signal.SIGKILL
 
 
 def set_params(root: Path, **settings: Any) -> None:
@@ -77,7 +77,7 @@ def test_no_step_is_twice_in_what_mlflow_shows(root: Path) -> None:
 def test_changed_it_begins_anew_with_a_word_and_put_back_it_goes_on(root: Path) -> None:
     killed(root)
     set_params(root, lr=0.01)
-    assert ended(typed_sft(root, lambda: killed_at("rlhf.trainer.update", 2)), root / "said") == -signal.SIGKILL
+    assert ended(typed_sft(root), root / "said", "step.update:2:kill") == -signal.SIGKILL
     lost = f"had come to step {SAVED} of {STEPS}, and since then: sft.lr 0.02 → 0.01\n"
     assert lost in (root / "said").read_text()
     set_params(root, lr=0.02)
@@ -96,7 +96,7 @@ def test_a_checkpoint_says_what_it_was_trained_on_and_with(root: Path) -> None:
     kept = trained.rename(root / "kept")
     rows = next((root / "demonstrations").rglob("train.jsonl"))
     rows.write_text("".join(reversed(rows.read_text().splitlines(keepends=True))))
-    assert ended(typed_sft(root, lambda: killed_at("rlhf.trainer.update", 1))) == -signal.SIGKILL
+    assert ended(typed_sft(root), fault="step.update:1:kill") == -signal.SIGKILL
     (other,) = (path for path in root.glob(".preflow/scratch/sft-*/checkpoints") if path.parent != trained.parent)
     other.rmdir()
     kept.rename(other)

@@ -1,15 +1,22 @@
 """Secrets in rows, params, environment and addresses of remotes: nothing that a run writes has them."""
 
 import json
+import os
+import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from bench.kills.checkout import SHORT
+from flows import dvc, remote
+from rlhf.errors import DependencyDown
 from rlhf.records import read_rows
+from tests.flows.toy import PROGRAM, REPO, git, make_toy
 from tests.ports import free_ports
 from tests.test_end_to_end import copied, typed
 
@@ -71,6 +78,97 @@ def test_what_the_environment_and_remotes_hold_is_written_nowhere(project: Path)
     assert (project / "mlruns/mlflow.db").stat().st_size > 0
     assert holders(project, TOKEN) | holders(project, KEY) == set()
     assert holders(project, WORD) == {".git/config", ".dvc/config.local"}  # where its user has put it
+
+
+class Refuses(BaseHTTPRequestHandler):
+    """A DVC remote that takes and gives nothing."""
+
+    def refuse(self) -> None:
+        self.send_error(403)
+
+    do_GET = do_HEAD = do_POST = do_PUT = refuse
+
+    def log_message(self, *_: object) -> None:
+        """Not a word."""
+
+
+@pytest.fixture
+def store() -> Iterator[str]:
+    """The address of a remote that refuses, with a password in it."""
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Refuses)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://ann:{WORD}@127.0.0.1:{server.server_address[1]}/store"
+    server.shutdown()
+    server.server_close()
+
+
+TALKS = """
+import os
+print(os.environ["STORE"], os.environ["STORE_PASSWORD"], flush=True)
+if name == "rl" and not Path("mended").exists():
+    sys.exit(f"cannot reach {os.environ['STORE']} with {os.environ['STORE_PASSWORD']}")
+"""
+
+
+@pytest.mark.faults(
+    48,
+    injected="a DVC remote with a password in its address that refuses push and fetch, and stages that print it",
+    happens="no log, message, database or file has it; both are said to have failed",
+)
+def test_a_remote_that_refuses_is_named_without_its_password(
+    store: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = make_toy(tmp_path / "project")
+    (root / "stage.py").write_text((root / "stage.py").read_text().replace("params = YAML", f"{TALKS}params = YAML"))
+    git(root, "commit", "-qam", "talks")
+    add = ["remote", "add", "--local", "-d", "store", store]
+    subprocess.run([sys.executable, "-m", "dvc", *add], cwd=root, check=True, capture_output=True)
+    (tmp_path / "home").mkdir()
+    for name, value in {"STORE": store, "STORE_PASSWORD": WORD, "HOME": str(tmp_path / "home")}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("DVC_SITE_CACHE_DIR", str(tmp_path / "site"))
+    said = []
+
+    def typed(*words: str) -> int:
+        own = {"PYTHONPATH": str(REPO), "PREFECT_HOME": str(root / ".preflow/prefect")}
+        command = [sys.executable, "-c", PROGRAM, *words]
+        environ = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_", "PREFLOW"))}
+        done = subprocess.run(command, cwd=root, env=environ | own, text=True, capture_output=True, check=False)
+        said.append(done.stdout + done.stderr)
+        return done.returncode
+
+    try:
+        assert typed("run") == 1
+        assert "rl: cannot reach http[password in a URL]127.0.0.1" in said[-1]
+        (root / "mended").touch()
+        assert typed("run") == 0
+        with pytest.raises(DependencyDown, match="the DVC remote store did not take everything") as refused:
+            remote.push(root)
+        said.append(str(refused.value))
+        (run,) = git(root, "for-each-ref", "--sort=-refname", "--count=1", "--format=%(refname:lstrip=3)").splitlines()
+        shutil.rmtree(root / ".dvc/cache")
+        shutil.rmtree(root / "data")
+        assert typed("reproduce", run.rpartition("/")[2]) != 0
+    finally:
+        typed("stop")
+    assert not [text for text in said if WORD in text]
+    logs = [path.read_text() for path in root.glob(".preflow/journal/*/*.log")]
+    assert logs and all("[$STORE" in text for text in logs)
+    assert holders(root, WORD) == {".dvc/config.local"}  # where its user has put it
+
+
+def test_what_dvc_says_of_an_address_has_no_password(tmp_path: Path) -> None:
+    """It repeats the address of a remote that it cannot make sense of."""
+    (tmp_path / "rows").write_text("rows")
+    for words in (
+        ["init", "--no-scm"],
+        ["add", "rows"],
+        ["remote", "add", "-d", "store", f"http://ann:{WORD}@host:x/"],
+    ):
+        subprocess.run([sys.executable, "-m", "dvc", *words, "--quiet"], cwd=tmp_path, check=True)
+    shutil.rmtree(tmp_path / ".dvc/cache")
+    said = dvc.call(tmp_path, "fetch").stderr
+    assert "failed to connect to http (http[password in a URL]host:x" in said and WORD not in said
 
 
 @pytest.mark.slow

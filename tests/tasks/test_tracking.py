@@ -377,9 +377,9 @@ def test_a_database_that_is_behind_is_mended(
 
 
 def test_long_params_are_cut_and_nested_ones_flattened() -> None:
-    found = params_of({"rl": {"a": {"b": 5e-6}}, "long": "x" * 9000, "none": {}})
+    found = params_of({"rl": {"a": {"b": 5e-6}, "algorithm": "x" * 9000}, "none": {}})
     assert found["rl.a.b"] == "5e-06"
-    assert len(found["long"]) == MAX_PARAM
+    assert len(found["rl.algorithm"]) == MAX_PARAM
     assert found["none"] == "{}"
 
 
