@@ -30,7 +30,7 @@ def params_of(values: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _shown(name: str, value: Any) -> Any:
-    if value is None or isinstance(value, bool | int | float):
+    if not value or isinstance(value, bool | int | float):
         return value
     if not _known_names() & set(name.split(".")[-2:]):
         return "[not shown: no parameter of preflow]"

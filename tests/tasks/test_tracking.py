@@ -376,6 +376,15 @@ def test_a_database_that_is_behind_is_mended(
     assert said in capsys.readouterr().err
 
 
+def test_of_params_only_words_of_known_names_are_shown() -> None:
+    found = params_of({"mine": {"pass": "hunter2", "size": 3}, "rl": {"judge": {"url": "http://t0ken@host/v1"}}})
+    assert found == {
+        "mine.pass": "[not shown: no parameter of preflow]",
+        "mine.size": "3",
+        "rl.judge.url": "http://host/v1",
+    }
+
+
 def test_long_params_are_cut_and_nested_ones_flattened() -> None:
     found = params_of({"rl": {"a": {"b": 5e-6}, "algorithm": "x" * 9000}, "none": {}})
     assert found["rl.a.b"] == "5e-06"
