@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from flows import dvc, releases, remote
+from flows import dvc, dvc_watch, releases, remote
 from flows.cache import files_of, link_folder, object_path
 from flows.output import kept
 from flows.processes import end_group, spawn
@@ -140,7 +140,8 @@ def resample(place: Place, graph: Graph, stage: str, registry: str, cancel: thre
     policy = place.tree / ".dvc" / "tmp" / "champion"  # of this tree, which one run has, so no kill leaves it for ever
     shutil.rmtree(policy, ignore_errors=True)
     try:
-        remote.fetch(place.owner, found, [found["path"]], _say)
+        with dvc_watch.heeding(cancel):
+            remote.fetch(place.owner, found, [found["path"]], _say)
         if not link_folder(dvc.cache(place.tree), found["md5"], policy):
             raise PreflowError(
                 "the champion is to answer new evaluation prompts, and its policy is not in the DVC cache"

@@ -10,12 +10,14 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import psutil
 
+from flows.dvc_watch import Watch
+from flows.processes import end_group, spawn
 from rlhf.errors import Busy, PreflowError
 from tasks.graph import Graph
 from tasks.redact import logged
@@ -50,29 +52,39 @@ def environ(shell: str = "") -> dict[str, str]:
 
 
 def call(root: Path, *arguments: str, patience: float = 30.0, shell: str = "") -> subprocess.CompletedProcess[str]:
-    """One short dvc command; waits while another dvc holds what it needs.
+    """One dvc command, watched (`flows.dvc_watch`); waits while another dvc holds what it needs.
 
     Raises:
         Busy: it still does after `patience` seconds.
+        DependencyDown: nothing moved for long, and it was ended.
+        Preempted: it works with a remote, and what `dvc_watch.heeding` was given is set.
     """
     deadline = time.monotonic() + patience
     while True:
-        done = subprocess.run(
-            [program(), "--wait-for-lock", *arguments],
-            cwd=root,
-            env={**environ(shell), "COLUMNS": "9999"},  # it breaks the lines of its tables, also where nobody looks
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-            process_group=0,  # a Ctrl-C in the terminal is for us alone
-        )
+        done = _run(root, arguments, shell)
         done.stderr = logged(done.stderr)  # it names remotes by their URLs; what is printed may be one that is wanted
         if done.returncode == 0 or not any(text in done.stderr for text in BUSY):
             return done
         if time.monotonic() > deadline:
             raise Busy(f"another dvc is at work in {root}: {last_line(done.stderr)}")
         time.sleep(0.5)
+
+
+def _run(root: Path, arguments: Sequence[str], shell: str) -> subprocess.CompletedProcess[str]:
+    words = [str(program()), "--wait-for-lock", *arguments]
+    env = {**environ(shell), "COLUMNS": "9999"}  # it breaks the lines of its tables, also where nobody looks
+    with spawn(words, cwd=root, env=env, output=subprocess.PIPE, errors=subprocess.PIPE) as process:
+        watch = Watch(root, arguments, process.pid)
+        try:
+            while True:
+                try:
+                    out, err = (part.decode("utf-8", "replace") for part in process.communicate(timeout=0.1))
+                    return subprocess.CompletedProcess(words, process.returncode, out, err)
+                except subprocess.TimeoutExpired:
+                    watch.look()
+        finally:
+            if process.poll() is None:
+                end_group(process)
 
 
 def status(root: Path) -> dict[str, list[str]]:

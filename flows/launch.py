@@ -15,6 +15,7 @@ from flows import (
     champion,
     closing,
     dvc,
+    dvc_watch,
     given,
     guards,
     placing,
@@ -67,6 +68,7 @@ def run(
         resolved = given.settle(root, profiles.resolve(root, wish.profile, wish.settings), say)
     report = Report(run=wish.start.run if wish.start else new_name())
     with ExitStack() as stack:
+        stack.enter_context(dvc_watch.heeding(cancel))
         stack.enter_context(guards.going_on(root, f"run {report.run}"))
         if resolved.label and not wish.start:  # a comparison sweeps once for all its cells
             worktrees.sweep(root)

@@ -26,10 +26,17 @@ os.execv(sys.argv[2], sys.argv[2:])
 """
 
 
-def spawn(argv: Sequence[str | Path], *, cwd: Path, env: Mapping[str, str], output: IO[Any]) -> subprocess.Popen[bytes]:
+def spawn(
+    argv: Sequence[str | Path],
+    *,
+    cwd: Path,
+    env: Mapping[str, str],
+    output: IO[Any] | int,
+    errors: IO[Any] | int = subprocess.STDOUT,
+) -> subprocess.Popen[bytes]:
     """Start a program in a process group of its own that dies with the *thread* that calls this; nothing on its stdin.
 
-    `argv[0]` must be a path. Both its output streams go to `output`.
+    `argv[0]` must be a path. Both its output streams go to `output`, unless `errors` is given.
     """
     leash = [sys.executable, "-I", "-S", "-c", _LEASH, str(os.getpid())]
     return subprocess.Popen(
@@ -38,7 +45,7 @@ def spawn(argv: Sequence[str | Path], *, cwd: Path, env: Mapping[str, str], outp
         env=dict(env),
         stdin=subprocess.DEVNULL,
         stdout=output,
-        stderr=subprocess.STDOUT,
+        stderr=errors,
         process_group=0,
     )
 
@@ -63,6 +70,21 @@ def end_group(process: subprocess.Popen[bytes], patience: float = 3.0) -> None:
                 break
             time.sleep(0.05)
     process.wait()
+
+
+def activity(pid: int) -> tuple[int, int]:
+    """Bytes that a process has read and written so far, and tenths of seconds in which it has computed.
+
+    What goes through a socket is no byte here, and costs time of the processor. Without counters of bytes, elsewhere
+    than on Linux, the time alone tells.
+    """
+    try:
+        process = psutil.Process(pid)
+        times = process.cpu_times()
+        counted = process.io_counters() if hasattr(process, "io_counters") else None
+    except psutil.Error:
+        return 0, 0
+    return (counted.read_chars + counted.write_chars if counted else 0), int(10 * (times.user + times.system))
 
 
 def _members(group: int) -> list[int]:

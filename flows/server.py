@@ -5,6 +5,7 @@ started is `flows.supervisor`, in a session of its own, so it survives the end o
 """
 
 import fcntl
+import http.client
 import json
 import os
 import signal
@@ -24,6 +25,7 @@ from urllib.parse import urlsplit
 import psutil
 
 from rlhf.errors import DependencyDown, Preempted
+from tasks.in_time import in_time
 from tasks.journal import alive, home
 
 IDLE_SECONDS = 1800
@@ -130,11 +132,15 @@ def up(root: Path) -> Server:
 
 def healthy(url: str) -> bool:
     """Whether a Prefect API answers there. No proxy is asked."""
-    try:
+
+    def ask() -> bool:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with opener.open(f"{url}/health", timeout=2.0) as answer:
             return bool(answer.status == 200 and json.loads(answer.read()) is True)
-    except (OSError, ValueError):
+
+    try:
+        return in_time(ask, 5.0, url)
+    except (OSError, ValueError, http.client.HTTPException):
         return False
 
 

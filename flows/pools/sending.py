@@ -11,7 +11,7 @@ import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 
-from flows import champion, dvc, plan_measured, workspace
+from flows import champion, dvc, dvc_watch, plan_measured, workspace
 from flows.pools import workers
 from flows.pools.exchange import exchange_of
 from flows.pools.keeping import is_up_to_date, take
@@ -44,7 +44,8 @@ def run_in_pool(work: Work, name: str, pool: Pool, flow_run: str, on_line: Calla
         PreflowError: it cannot be sent; the message says what to do.
     """
     began = time.monotonic()
-    result = _Sender(work, name, pool, flow_run, on_line).send()
+    with dvc_watch.heeding(work.cancel):
+        result = _Sender(work, name, pool, flow_run, on_line).send()
     return replace(result, seconds=round(time.monotonic() - began, 2))
 
 

@@ -10,16 +10,16 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from flows import dvc, guards, plan_check, profiles, worktrees
+from flows import dvc, dvc_watch, guards, plan_check, profiles, worktrees
 from flows.plan_measured import Measured
 from flows.pools.beside import now_and_then
 from flows.pools.exchange import Exchange
 from flows.pools.mirror import Mirror
 from flows.pools.orders import Answer, Order
 from flows.releases_refs import QUIET, last_line, remote_of
-from flows.runner import Place, run_stage
+from flows.runner import STOPPED, Place, run_stage
 from flows.workspace import git
-from rlhf.errors import DependencyDown, PreflowError
+from rlhf.errors import DependencyDown, Preempted, PreflowError
 from tasks.costs import costs_of
 from tasks.graph import Graph, load_graph, overlap, stage_key
 from tasks.journal import home
@@ -45,33 +45,40 @@ class Attempt:
             PreflowError: before the stage began, as git or the DVC remote lacks something, or it cannot fit here.
             DependencyDown: they did not answer, also when the outputs were to be sent.
         """
-        order = self._order
-        with self._checkout() as tree:
-            graph = load_graph(tree)
-            restore(tree, graph, order.stage)
-            key = stage_key(graph.stages[order.stage], tree)
-            self._scratch = home(self._root) / "scratch" / f"{order.stage}-{key[:16]}"
-            mirror = Mirror(self._exchange, self._scratch, self._name)
-            place = Place(home(self._root), tree, order.run)
-            site = plan_check.Site(self._root, tree, graph, lambda: profiles.whole(profiles.resolve(tree)))
-            if order.planned:  # here, whose memory it is that it has to fit into
-                plan_check.refuse_hopeless(site, [order.stage], lambda line: _tell(place, order.stage, line))
-            if mirror.restore():
-                _mark_cut_short(place, order.stage)
-            with _mirrored(mirror):
-                result = run_stage(
-                    place,
-                    order.stage,
-                    on_line=lambda line: print(line, flush=True),
-                    cancel=self._cancel,
-                    force=order.force,
-                )
-            if result.state in ("ran", "cached"):
-                answer = replace(_kept(tree, order.stage, result), scratch=mirror.folder)
-                return replace(answer, measured=_remembered(site, order, result))
-            with suppress(DependencyDown, OSError):  # then who goes on has the checkpoint before
-                mirror.push(whatever=True)
+        try:
+            with self._checkout() as tree, dvc_watch.heeding(self._cancel):
+                return self._done_in(tree)
+        except Preempted as error:  # while bytes came or went: who goes on begins with the last checkpoint
+            result = StageResult(self._order.stage, "stopped", reason=STOPPED, exit_code=error.exit_code)
             return Answer(result, platform.node())
+
+    def _done_in(self, tree: Path) -> Answer:
+        order = self._order
+        graph = load_graph(tree)
+        restore(tree, graph, order.stage)
+        key = stage_key(graph.stages[order.stage], tree)
+        self._scratch = home(self._root) / "scratch" / f"{order.stage}-{key[:16]}"
+        mirror = Mirror(self._exchange, self._scratch, self._name)
+        place = Place(home(self._root), tree, order.run)
+        site = plan_check.Site(self._root, tree, graph, lambda: profiles.whole(profiles.resolve(tree)))
+        if order.planned:  # here, whose memory it is that it has to fit into
+            plan_check.refuse_hopeless(site, [order.stage], lambda line: _tell(place, order.stage, line))
+        if mirror.restore():
+            _mark_cut_short(place, order.stage)
+        with _mirrored(mirror):
+            result = run_stage(
+                place,
+                order.stage,
+                on_line=lambda line: print(line, flush=True),
+                cancel=self._cancel,
+                force=order.force,
+            )
+        if result.state in ("ran", "cached"):
+            answer = replace(_kept(tree, order.stage, result), scratch=mirror.folder)
+            return replace(answer, measured=_remembered(site, order, result))
+        with suppress(DependencyDown, OSError):  # then who goes on has the checkpoint before
+            mirror.push(whatever=True)
+        return Answer(result, platform.node())
 
     def forget(self) -> None:
         """The run has the answer, and removes what of it is in the exchange when it has the outputs too."""

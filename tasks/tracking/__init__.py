@@ -12,13 +12,14 @@ import sys
 import threading
 from collections.abc import Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tasks import owners
 from tasks.outcome import StageResult
 from tasks.tracking import comparisons
-from tasks.tracking.boundary import guarded, say, sentence
+from tasks.tracking.boundary import GAVE_UP, LATER, PATIENCE, guarded, left, say, sentence, within
 from tasks.tracking.runs import RunRecord, begin, runs_of
 
 __all__ = [
@@ -106,9 +107,14 @@ def finish_run(
         if keeper is None:
             _reconcile_in_background(root)
         return {}
-    if keeper and keeper.wait() == 0:
+    code = keeper.wait() if keeper else None
+    if code == GAVE_UP:
+        say(f"MLflow did not take all of run {run_id} within {PATIENCE:.0f} s of its end; {LATER}")
+        return {}
+    if code == 0:
         return _close(run) if (run.folder / "shipped").exists() else {}
-    return guarded(root, lambda: _close(run), patient=True) or {}
+    with within(PATIENCE):
+        return guarded(root, lambda: _close(run), patient=True) or {}
 
 
 def attach(root: Path, run_id: str, page: Path) -> None:
@@ -120,7 +126,8 @@ def attach(root: Path, run_id: str, page: Path) -> None:
     from tasks.tracking.closing import log_page
 
     try:
-        log_page(RunRecord.read(root, run_id), page)
+        with within(PATIENCE):
+            log_page(RunRecord.read(root, run_id), page)
     except Exception as error:  # whatever it is: the run is over, and nothing ships its page later
         say(f"MLflow: {sentence(error)}; the page of run {run_id} is in {page} alone")
 
@@ -129,16 +136,26 @@ def reconcile(root: Path) -> None:
     """Ship what is left of earlier runs; `run` and `status` call it, and it takes milliseconds when there is nothing.
 
     Runs that died are closed as KILLED, a `dvc repro` typed by hand gets its skipped stages, and what a server that was
-    away did not hear is told again.
+    away did not hear is told again. A server so slow that this takes minutes is told by another process.
     """
+    if not tell_old(root, PATIENCE):
+        say("MLflow is slow: what is left of earlier runs is shipped beside")
+        _reconcile_in_background(root)
+
+
+def tell_old(root: Path, seconds: float) -> bool:
+    """As `reconcile`, for so long at most; False where that was too short."""
     waiting = [run for run in runs_of(root) if run.is_over()]
     comparing = comparisons.waiting(root)
-    if not (waiting or comparing) or not guarded(root, lambda: _answers(root)):
-        return
-    for run in waiting:
-        guarded(root, lambda run=run: _close(run), patient=True)  # type: ignore[misc]
-    for key in comparing:
-        guarded(root, lambda key=key: comparisons.ship(root, key), patient=True)  # type: ignore[misc]
+    tellings = [partial(_close, run) for run in waiting] + [partial(comparisons.ship, root, key) for key in comparing]
+    with within(seconds):
+        if not tellings or not guarded(root, lambda: _answers(root)):
+            return True
+        for tell in tellings:
+            guarded(root, tell, patient=True)
+            if not left():
+                return False
+    return True
 
 
 def begin_comparison(root: Path, key: str, about: Mapping[str, Any]) -> None:
@@ -272,7 +289,9 @@ def _close(run: RunRecord) -> dict[str, Any]:
 def _answers(root: Path) -> bool:
     from tasks.tracking.store import connect
 
-    connect(root).client.search_experiments(max_results=1)
+    store = connect(root)
+    store.client.search_experiments(max_results=1)
+    store.vouch()
     return True
 
 

@@ -12,12 +12,13 @@ from pathlib import Path
 
 from tasks import tracking
 from tasks.journal import home
-from tasks.tracking.boundary import PATIENCE
+from tasks.tracking.boundary import GAVE_UP, PATIENCE
 from tasks.tracking.runs import RunRecord
 from tasks.tracking.store import connect
 
 EVERY = 2.0  # seconds
-GAVE_UP = os.EX_TEMPFAIL
+LONGEST = 3600.0
+"""Seconds in which a process that nobody waits for tells what is left of earlier runs."""
 
 
 def main() -> None:
@@ -30,7 +31,7 @@ def main() -> None:
         follow(Path.cwd(), given.run)
     if given.action == "keep":
         keep(Path.cwd(), given.run)
-    tracking.reconcile(Path.cwd())
+    tracking.tell_old(Path.cwd(), LONGEST)
 
 
 def keep(root: Path, run_id: str) -> None:
@@ -38,7 +39,7 @@ def keep(root: Path, run_id: str) -> None:
     threading.Thread(target=_give_up_after_the_run, daemon=True).start()
     with suppress(Exception):  # said where it matters
         connect(root)
-    tracking.reconcile(root)
+    tracking.tell_old(root, PATIENCE)
     folder = home(root) / "journal" / run_id
     while not select.select([sys.stdin], [], [], EVERY)[0]:
         if (folder / "run.json").exists():

@@ -41,7 +41,9 @@ def log_page(run: RunRecord, page: Path) -> None:
             if local := folder_of(database_of(run.root), made):  # then MLflow need not be imported
                 artifacts.copy([page], local / "report")
             else:
-                artifacts.add(connect(run.root), made, [page], "report")
+                store = connect(run.root)
+                artifacts.add(store, made, [page], "report")
+                store.vouch()
 
 
 class _Closing(Shipment):

@@ -4,11 +4,10 @@ As with runs, what is to be told is written down first, in `<home>/compare/runs/
 `finish.json` (what came of it), `mlflow.json` (ids), `shipped` (all is said). Anything may be told again.
 """
 
-import fcntl
 import json
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,9 @@ from tasks import owners
 from tasks.journal import home
 from tasks.redact import masked_value
 from tasks.tracking import describe
+from tasks.tracking.locks import alone
 from tasks.tracking.runs import RunRecord, is_gone, write_json_atomically
-from tasks.tracking.store import Store, connect, name_of
+from tasks.tracking.store import Store, connect, identified, name_of
 from tasks.tracking.values import chunks, text
 
 Facts = Mapping[str, Any]
@@ -84,7 +84,7 @@ def parent_tags(run: RunRecord) -> dict[str, str]:
 
 def open_run(root: Path, key: str) -> str:
     """Id of the parent run of a comparison that goes on; made where there is none."""
-    with _exclusive(root, key):
+    with alone(place(root, key) / "shipping.lock", f"telling MLflow of comparison {key}"):
         store = connect(root)
         run = _open(root, key, store)
         store.client.update_run(run, status="RUNNING")
@@ -93,7 +93,7 @@ def open_run(root: Path, key: str) -> str:
 
 def ship(root: Path, key: str) -> str:
     """Tell MLflow all that is known of a comparison that is over. Returns the id of the parent run."""
-    with _exclusive(root, key):
+    with alone(place(root, key) / "shipping.lock", f"telling MLflow of comparison {key}"):
         store, folder = connect(root), place(root, key)
         run = _open(root, key, store)
         ended = _read(folder / "finish.json")
@@ -105,6 +105,7 @@ def ship(root: Path, key: str) -> str:
         _describe(store, run, told, int(ended["time"] * 1000))
         nested = [_nest(root, store, run, cell) for cell in told["cells"]]
         store.client.set_terminated(run, told["status"], end_time=int(ended["time"] * 1000))
+        store.vouch()
         if all(nested):
             (folder / "shipped").touch()
         return run
@@ -126,7 +127,7 @@ def _open(root: Path, key: str, store: Store) -> str:
     else:
         start = int(facts["begun"] * 1000)
         made = store.client.create_run(experiment, start_time=start, tags=tags, run_name=f"compare {about['name']}")
-        run = str(made.info.run_id)
+        run = identified(made.info.run_id)
     for name, value in about["params"].items():
         store.client.log_param(run, name, text(value, 500))
     write_json_atomically(place(root, key) / "mlflow.json", {"store": store.name, "experiment": experiment, "run": run})
@@ -179,7 +180,8 @@ def _light(store: Store, parent: str, cell: Facts, origin: str | None) -> None:
     tags = {"mlflow.parentRunId": parent, "preflow.kind": "cell", "preflow.cell": cell["key"], "cached": "true"}
     tags |= {"cached_from": origin} if origin else {}
     tags["mlflow.note.content"] = f"**Not run:** an earlier comparison did. It was run `{cell['run']}`."
-    made = str(store.client.create_run(experiment, tags=tags, run_name=f"{cell['name']} (cached)").info.run_id)
+    light = store.client.create_run(experiment, tags=tags, run_name=f"{cell['name']} (cached)")
+    made = identified(light.info.run_id)
     when = int(time.time() * 1000)
     store.client.log_batch(made, [Metric(name, value, when, 0) for name, value in cell["metrics"].items()])
     store.client.set_terminated(made, "FINISHED")
@@ -197,10 +199,3 @@ def _read(path: Path) -> dict[str, Any] | None:
         found = json.loads(path.read_text(encoding="utf-8"))
         return found if isinstance(found, dict) else None
     return None
-
-
-@contextmanager
-def _exclusive(root: Path, key: str) -> Iterator[None]:
-    with (place(root, key) / "shipping.lock").open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

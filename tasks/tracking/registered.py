@@ -6,6 +6,7 @@ looks answers at once; whatever is unusual about the file is left to MLflow. `ta
 
 import json
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
@@ -13,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from rlhf.errors import DependencyDown, PreflowError
-from tasks.tracking.boundary import sentence
-from tasks.tracking.store import Store, connect, database_of, is_absent
+from tasks.tracking.boundary import PATIENCE, say, sentence, within
+from tasks.tracking.store import Store, connect, database_of, is_absent, name_of
 
 ALIAS = "champion"
+_SLOW = 10.0  # seconds after which it is said what is waited for
 _DELETED = "Deleted_Internal"  # MLflow keeps the row of a version that was deleted, as this stage
 _NO_SUCH = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")  # the model or version; the alias
 
@@ -65,12 +67,17 @@ def knows(root: Path, name: str) -> bool:
     if (there := _of_file(root)) is not None:
         return bool(there.get(name, Model()).versions)
     with reachable(root) as store:
-        return bool(store.client.search_model_versions(f"name = '{name}'", max_results=1))
+        found = store.client.search_model_versions(f"name = '{name}'", max_results=1)
+        if not found:
+            store.vouch()
+        return bool(found)
 
 
 def newest_with(store: Store, name: str, tag: str, value: str) -> int | None:
     """Newest version with this tag."""
     found = store.client.search_model_versions(f"name = '{name}' and tags.`{tag}` = '{value}'")
+    if not found:
+        store.vouch()
     return max((int(version.version) for version in found), default=None)
 
 
@@ -104,13 +111,19 @@ def models(root: Path) -> dict[str, Model]:
 
 @contextmanager
 def reachable(root: Path) -> Iterator[Store]:
-    """The store; what fails inside is a dependency that is down."""
+    """The store, for so long as `PATIENCE` has it; what fails inside is a dependency that is down."""
+    slow = threading.Timer(_SLOW, say, [f"waiting for the model registry at {name_of(root)} …"])
+    slow.daemon = True
+    slow.start()
     try:
-        yield connect(root)
+        with within(PATIENCE):
+            yield connect(root)
     except PreflowError:
         raise
     except Exception as error:
         raise DependencyDown(f"the model registry did not answer ({sentence(error)})") from error
+    finally:
+        slow.cancel()
 
 
 def _one(root: Path, name: str, number: int | None, alias: str) -> tuple[int, dict[str, str]] | None:
@@ -167,6 +180,8 @@ def _ask(store: Store) -> dict[str, Model]:
         str(one.name): Model(aliases={alias: int(number) for alias, number in one.aliases.items()})
         for one in _pages(store.client.search_registered_models)
     }
+    if not found:
+        store.vouch()
     for name, model in found.items():
         for one in _pages(store.client.search_model_versions, f"name = '{name}'"):
             model.versions[int(one.version)] = dict(one.tags)
@@ -183,6 +198,16 @@ def _pages(search: Callable[..., Any], *asked: str) -> Iterator[Any]:
 
 
 def _told(number: int, tags: Mapping[str, str]) -> dict[str, Any]:
+    try:
+        return _facts(number, tags)
+    except (KeyError, ValueError) as error:
+        raise PreflowError(
+            f"version {number} in the model registry was not registered by preflow, or changed since "
+            f"({sentence(error)}): move its alias, or give this project another `registry.name`"
+        ) from None
+
+
+def _facts(number: int, tags: Mapping[str, str]) -> dict[str, Any]:
     return {
         "version": number,
         "ref": tags.get("git.ref"),

@@ -4,19 +4,20 @@ Files beside the journals of a run, in `<home>/journal/<run>/`: `run.json` (writ
 `mlflow.json` (ids and cursors in MLflow), `shipped` (all is said).
 """
 
-import fcntl
 import json
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from rlhf.errors import Busy
 from tasks import locks, owners
 from tasks.journal import home
 from tasks.redact import masked_value
+from tasks.tracking.locks import WAIT, alone
 
 SILENCE = 600.0
 """Seconds after which a run of another machine is over; its locks and followers are touched all the time."""
@@ -126,11 +127,18 @@ class RunRecord:
 
     @contextmanager
     def exclusive(self, wait: bool) -> Iterator[bool]:
-        """One shipper at a time, over all processes; False where another is at it and we do not wait."""
-        with (self.folder / "shipping.lock").open("a") as file:
+        """One shipper at a time, over all processes; False where another is at it and we do not wait.
+
+        Raises:
+            Busy: we did, and it is at it still.
+        """
+        lock = alone(self.folder / "shipping.lock", f"telling MLflow of run {self.run_id}", WAIT if wait else 0.0)
+        with ExitStack() as stack:
             try:
-                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            except BlockingIOError:
+                stack.enter_context(lock)
+            except Busy:
+                if wait:
+                    raise
                 yield False
             else:
                 yield True

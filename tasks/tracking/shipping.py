@@ -17,7 +17,7 @@ from tasks.journal import alive
 from tasks.redact import masked_value
 from tasks.tracking import comparisons, describe
 from tasks.tracking.runs import Journal, RunRecord
-from tasks.tracking.store import Store, connect, name_of
+from tasks.tracking.store import Store, connect, identified, name_of
 from tasks.tracking.system import facts_of_this_machine
 from tasks.tracking.values import chunks, params_of, plottable, text
 
@@ -109,6 +109,8 @@ class Shipment:
         self.client.set_tag(run, "mlflow.loggedArtifacts", artifacts)
 
     def save(self) -> None:
+        """Remember what has been told, where it was MLflow that heard it."""
+        self.store.vouch()
         self.run.save(self.state)
 
     def _open_parent(self) -> None:
@@ -143,7 +145,7 @@ class Shipment:
     def _create(self, name: str, start: float, tags: Mapping[str, str]) -> str:
         told = {key: text(value) for key, value in tags.items()}
         made = self.client.create_run(self.experiment, start_time=int(start * 1000), tags=told, run_name=name)
-        return str(made.info.run_id)
+        return identified(made.info.run_id)
 
     def _ship(self, journal: Journal) -> None:
         kept = self.state["children"].setdefault(journal.name, {"offset": 0, "status": None, "tables": []})

@@ -1,20 +1,23 @@
 """The one place that opens MLflow: where the store is, and that it runs no pickles and calls nobody."""
 
-import fcntl
 import logging
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
 
+from tasks.in_time import in_time
 from tasks.redact import address
 from tasks.tracking import views
-from tasks.tracking.boundary import say
+from tasks.tracking.boundary import left, say
+from tasks.tracking.locks import alone
+
+T = TypeVar("T")
 
 EXPERIMENT_NOTE = """Every run is one pass of the pipeline of `dvc.yaml`; its children are the stages. **[Open the prepared view]({view})**: gain, promotion, time, and what they cost.
 
@@ -41,17 +44,60 @@ class Store:
         """What files call it: its address without a password."""
         return address(self.uri)
 
+    def vouch(self) -> None:
+        """Raises Stranger where not MLflow answers: what says yes to everything would lose what it is told."""
+        from mlflow.entities import ViewType
+
+        if self.database is None and not self.client.search_experiments(ViewType.ALL, max_results=1):
+            raise Stranger("what answers at its address knows no experiment, so it is not MLflow")
+
     def experiment(self, name: str) -> str:
         """Id of the experiment, made with a description where there is none."""
         found = self.client.get_experiment_by_name(name)
         if found is not None:
-            return str(found.experiment_id)
+            return identified(found.experiment_id)
         location = (self.database.parent / "artifacts").as_uri() if self.database else None
         tags = {"mlflow.experimentKind": "custom_model_development"}
-        made = str(self.client.create_experiment(name, artifact_location=location, tags=tags))
+        made = identified(self.client.create_experiment(name, artifact_location=location, tags=tags))
         self.client.set_experiment_tag(made, views.TAG, views.overview("gold", "gold_reward", ["rl"]))
         self.client.set_experiment_tag(made, "mlflow.note.content", EXPERIMENT_NOTE.format(view=views.link(made)))
         return made
+
+
+class Stranger(ValueError):
+    """Something else than MLflow answers."""
+
+
+class _InTime:
+    """MLflow's client, each call of which has so many seconds, also where the server drips or the database hangs."""
+
+    def __init__(self, client: Any, server: str) -> None:
+        self._client, self._server = client, server
+
+    def __getattr__(self, name: str) -> Any:
+        def call(*given: Any, **named: Any) -> Any:
+            return asked(lambda: getattr(self._client, name)(*given, **named), f"{name} of {self._server}")
+
+        return call
+
+
+def asked(do: Callable[[], T], what: str) -> T:
+    """What a server answers, in twice the time that one request may take, and no more than `boundary.within` leaves.
+
+    Raises:
+        TimeoutError: it did not; what it does with the question all the same is found again by later ones.
+    """
+    seconds = min(2 * float(os.environ["MLFLOW_HTTP_REQUEST_TIMEOUT"]), left())
+    if not seconds:
+        raise TimeoutError("its time is over")
+    return in_time(do, seconds, what)
+
+
+def identified(given: object) -> str:
+    """An id that MLflow gave. Raises Stranger for none: with an empty one nothing could ever be told."""
+    if not given:
+        raise Stranger("what answers at its address gives no ids, so it is not MLflow")
+    return str(given)
 
 
 def uri_of(root: Path) -> str:
@@ -110,8 +156,11 @@ def _open(uri: str) -> Store:
         _make_whole(database)
     from mlflow import MlflowClient
 
-    client = MlflowClient(tracking_uri=uri, registry_uri=uri)
-    return Store(uri, client, database)
+    if database:
+        return Store(uri, MlflowClient(tracking_uri=uri, registry_uri=uri), database)
+    server = address(uri)
+    client = asked(lambda: MlflowClient(tracking_uri=uri, registry_uri=uri), f"opening {server}")
+    return Store(uri, _InTime(client, server), None)
 
 
 def _is_whole(database: Path) -> bool:
@@ -157,8 +206,7 @@ def _alone(database: Path) -> Iterator[Path]:
     """A free path beside `database`; one process at a time has it."""
     database.parent.mkdir(parents=True, exist_ok=True)
     part = database.with_name(f"{database.name}.part")
-    with part.with_suffix(".lock").open("a") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with alone(part.with_suffix(".lock"), "making MLflow's database"):
         for leftover in (part, part.with_name(f"{part.name}-journal")):
             leftover.unlink(missing_ok=True)
         yield part
