@@ -4,6 +4,7 @@ Each check is a function that yields what it finds; one that finds nothing is in
 losing anything has a `mend`.
 """
 
+import http.client
 import shutil
 import urllib.error
 import urllib.request
@@ -22,6 +23,7 @@ from rlhf.manifests import problem
 from tasks import environment, tracking
 from tasks.config import read_yaml
 from tasks.graph import load_graph
+from tasks.in_time import in_time
 from tasks.journal import home
 from tasks.redact import address
 from tasks.tracking import store
@@ -186,13 +188,16 @@ def _is(name: str, specifier: str) -> bool:
 
 
 def _answers(uri: str) -> bool:
-    try:
+    def ask() -> bool:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with opener.open(f"{uri.rstrip('/')}/health", timeout=5.0) as answer:
             return bool(answer.status == 200)
+
+    try:
+        return in_time(ask, 10.0, uri)
     except urllib.error.HTTPError as error:
         return error.code in (401, 403)  # it is there, and wants to know who asks
-    except (OSError, ValueError):
+    except (OSError, ValueError, http.client.HTTPException):
         return False
 
 

@@ -11,7 +11,7 @@ import os
 import shutil
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -41,8 +41,9 @@ def alive(pid: int, started: float) -> bool:
 class Log:
     """Handed to every stage. Steps are optimiser steps (or RL updates); metric names are `stage/name`."""
 
-    def __init__(self, folder: Path | None, stage: str = "") -> None:
+    def __init__(self, folder: Path | None, stage: str = "", clock: Callable[[], float] = time.perf_counter) -> None:
         """`folder` None keeps nothing (tests, library use)."""
+        self._clock, self._spent = clock, 0.0
         self._folder = folder
         self._stage = stage
         self._last_line = 0.0
@@ -97,11 +98,19 @@ class Log:
             print(f"[{self._stage}] {done}/{total}  {shown}".rstrip(), file=sys.stderr, flush=True)
 
     def event(self, kind: str, **fields: Any) -> None:
-        """Append one event; whole lines only, so that a reader never sees half of one."""
-        if self._folder is not None:
-            told = fields if kind in _FIGURES else masked_value(fields)
-            self._events.write(json.dumps({"event": kind, "time": time.time(), **told}, ensure_ascii=False) + "\n")
-            self._events.flush()
+        """Append one event; whole lines only, so that a reader never sees half of one.
+
+        The one that ends a stage says how long all before it took to write: training waits for nothing else of ours.
+        """
+        if self._folder is None:
+            return
+        began = self._clock()
+        if kind == "end":
+            fields["logging_seconds"] = round(self._spent, 6)
+        told = fields if kind in _FIGURES else masked_value(fields)
+        self._events.write(json.dumps({"event": kind, "time": time.time(), **told}, ensure_ascii=False) + "\n")
+        self._events.flush()
+        self._spent += self._clock() - began
 
     def _path(self, name: str) -> Path | None:
         return None if self._folder is None else self._folder / "files" / name.replace("/", "_")

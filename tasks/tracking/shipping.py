@@ -186,6 +186,8 @@ class Shipment:
                 used = event.get("used") or {}
                 numbers = {name: used[name] for name in USED if name in used}
                 numbers["seconds"] = event["time"] - kept["begun"]
+                if "logging_seconds" in event:
+                    numbers["logging_seconds"] = event["logging_seconds"]
                 points.extend(Metric(f"system/{name}", value, when, 0) for name, value in numbers.items())
                 words = {f"system.{name}": str(value) for name, value in used.items() if name not in numbers}
                 self.log(kept["run"], points, tags=words)

@@ -1,10 +1,13 @@
-"""A middleman before a real MLflow server: what comes through is as the test wants it."""
+"""A middleman before a real server, MLflow's or Prefect's: what comes through is as the test wants it."""
 
 import http.client
+import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import psutil
 
 HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "content-length", "date", "server"}
 
@@ -17,6 +20,15 @@ class Middleman:
         self.before: Callable[[], None] = lambda: None
         """Called before a request is answered, in a thread of its own; the server has done its work by then."""
         self.dead = False
+        self.says: Callable[[str], bytes | None] = lambda path: None
+        """What is answered to a request of this path instead, with status 200; None passes it on."""
+        self.drips = False
+        """Each answer comes byte by byte, and never to its end."""
+        self.status: Callable[[str], int | None] = lambda path: None
+        """An error to answer with instead."""
+        self.asked_by: set[tuple[str, ...]] = set()
+        """Command lines of those who have asked, as far as they were still there."""
+        self._over = threading.Event()
         self.taken = 0
         """Requests that reached the server."""
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
@@ -25,8 +37,16 @@ class Middleman:
         threading.Thread(target=self._http.serve_forever, daemon=True).start()
 
     def close(self) -> None:
+        self._over.set()
         self._http.shutdown()
         self._http.server_close()
+
+    def note(self, port: int) -> None:
+        """Who is at the other end of a connection from this port of this machine."""
+        for one in psutil.net_connections("tcp4"):
+            if one.laddr.port == port and one.pid not in (None, os.getpid()):
+                with suppress(psutil.Error):
+                    self.asked_by.add(tuple(psutil.Process(one.pid).cmdline()))
 
     def _handler(self) -> type[BaseHTTPRequestHandler]:
         middleman = self
@@ -39,6 +59,16 @@ class Middleman:
                 if middleman.dead:
                     self.close_connection = True  # as a process that is killed: no answer at all
                     return
+                middleman.note(self.client_address[1])
+                if middleman.drips:
+                    self.drip()
+                    return
+                if status := middleman.status(self.path):
+                    self.answer(status, [], b"it is out of order")
+                    return
+                if (said := middleman.says(self.path)) is not None:
+                    self.answer(200, [("Content-Type", "text/html")], said)
+                    return
                 there = http.client.HTTPConnection("127.0.0.1", middleman.server, timeout=60)
                 headers = {name: value for name, value in self.headers.items() if name.lower() not in HOP_BY_HOP}
                 there.request(self.command, self.path, body, headers)
@@ -46,14 +76,26 @@ class Middleman:
                 text = answer.read()
                 middleman.taken += 1
                 middleman.before()
+                self.answer(answer.status, answer.getheaders(), text)
+
+            def answer(self, status: int, headers: Sequence[tuple[str, str]], text: bytes) -> None:
                 with suppress(OSError):  # who asked may have given up
-                    self.send_response(answer.status)
-                    for name, value in answer.getheaders():
+                    self.send_response(status)
+                    for name, value in headers:
                         if name.lower() not in HOP_BY_HOP:
                             self.send_header(name, value)
                     self.send_header("Content-Length", str(len(text)))
                     self.end_headers()
                     self.wfile.write(text)
+
+            def drip(self) -> None:
+                with suppress(OSError):
+                    self.send_response(200)
+                    self.send_header("Content-Length", "1000000")
+                    self.end_headers()
+                    while not middleman._over.wait(0.05):
+                        self.wfile.write(b" ")
+                self.close_connection = True
 
             def _body(self) -> bytes:
                 if self.headers.get("Transfer-Encoding", "") != "chunked":  # as files are sent

@@ -71,13 +71,15 @@ def make(root: Path) -> Path:
     return root
 
 
-def start(root: Path) -> subprocess.Popen[str]:
-    """`preflow run --json`, with a Prefect server of the project's own."""
+def start(root: Path, api: str = "") -> subprocess.Popen[str]:
+    """`preflow run --json`, with the Prefect server at `api`, or else one of the project's own."""
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("PREFECT_API", "PREFLOW"))}
     return subprocess.Popen(
         [sys.executable, "-c", PROGRAM, "run", "--json"],
         cwd=root,
-        env=environ | {"PYTHONPATH": str(REPO), "PREFECT_HOME": str(root / ".preflow/prefect")},
+        env=environ
+        | {"PYTHONPATH": str(REPO), "PREFECT_HOME": str(root / ".preflow/prefect")}
+        | ({"PREFECT_API_URL": api} if api else {}),
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -10,6 +10,7 @@ import pytest
 
 from tasks import tracking
 from tasks.outcome import StageResult
+from tasks.tracking import runs
 from tasks.tracking.runs import RunRecord
 from tasks.tracking.store import connect
 
@@ -97,6 +98,49 @@ program.main()
 """
     done = subprocess.run([sys.executable, "-c", program], cwd=root, stdin=subprocess.DEVNULL, timeout=300.0)
     assert done.returncode == os.EX_TEMPFAIL  # and not 1, with which Python ends on any error
+
+
+def test_who_closes_a_run_does_not_wait_for_it_once_more(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    gives_up = f"import sys; sys.stdin.read(); sys.exit({os.EX_TEMPFAIL})"
+    tracking._keepers["r1"] = subprocess.Popen([sys.executable, "-c", gives_up], stdin=subprocess.PIPE)
+    tracking.announce(root, "r1", {})
+    assert tracking.finish_run(root, "r1", told(), "FINISHED") == {}
+    assert RunRecord.read(root, "r1").state() == {}
+    assert "MLflow did not take all of run r1 within 120 s of its end; shipped by the next" in capsys.readouterr().err
+    tracking.reconcile(root)
+    assert connect(root).client.get_run(RunRecord.read(root, "r1").state()["run"]).info.status == "FINISHED"
+
+
+def test_who_finds_another_at_it_says_whom_and_goes_on(
+    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runs, "WAIT", 0.3)
+    for run in ("r1", "r2"):
+        tracking.announce(root, run, {})
+        RunRecord.read(root, run).finish({}, "FINISHED")
+    with RunRecord.read(root, "r1").exclusive(wait=False) as mine:
+        assert mine
+        tracking.reconcile(root)
+    said = capsys.readouterr().err
+    assert (
+        f"MLflow: Busy: process {os.getpid()} (" in said and "is at telling MLflow of run r1; it ends by itself" in said
+    )
+    told_of = {run: (RunRecord.read(root, run).folder / "shipped").exists() for run in ("r1", "r2")}
+    assert told_of == {"r1": False, "r2": True}
+
+
+def test_a_server_too_slow_for_who_waits_is_told_by_another_process(
+    root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tracking.announce(root, "r1", {})
+    RunRecord.read(root, "r1").finish({}, "FINISHED")
+    started: list[Path] = []
+    monkeypatch.setattr(tracking, "PATIENCE", 0.0)
+    monkeypatch.setattr(tracking, "_answers", lambda _: True)
+    monkeypatch.setattr(tracking, "_reconcile_in_background", started.append)
+    tracking.reconcile(root)
+    assert started == [root]
+    assert "MLflow is slow: what is left of earlier runs is shipped beside" in capsys.readouterr().err
 
 
 def test_a_stage_whose_beginning_is_lost_keeps_nothing_else_back(root: Path) -> None:
