@@ -15,7 +15,19 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from flows import champion, drift, given, guards, launch, lease, profiles, promotion, retrain_data, retrain_due
+from flows import (
+    champion,
+    drift,
+    dvc_watch,
+    given,
+    guards,
+    launch,
+    lease,
+    profiles,
+    promotion,
+    retrain_data,
+    retrain_due,
+)
 from flows.request import Report, Wish
 from flows.retrain_due import Memory
 from rlhf.errors import Busy, DataRefused, NumericsError, Preempted, PreflowError
@@ -92,7 +104,8 @@ def fire(
         PreflowError: before a run began: a watched folder is away, params are wrong, no server.
     """
     try:
-        with guards.held(home(root) / "retrain" / f"{order.key}.lock", f"retrain {order.key}"):
+        lock = home(root) / "retrain" / f"{order.key}.lock"
+        with dvc_watch.heeding(cancel), guards.held(lock, f"retrain {order.key}"):
             memory = Memory.read(root, order.key)
             if covered := _covered(memory, slot, goes_on):
                 return Outcome(SKIPPED, covered)

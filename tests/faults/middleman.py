@@ -31,6 +31,8 @@ class Middleman:
         self._over = threading.Event()
         self.taken = 0
         """Requests that reached the server."""
+        self.answered = 0
+        """Requests whose answers went back."""
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
         self._http.daemon_threads = True
         self.port = int(self._http.server_address[1])
@@ -76,6 +78,7 @@ class Middleman:
                 text = answer.read()
                 middleman.taken += 1
                 middleman.before()
+                middleman.answered += 1
                 self.answer(answer.status, answer.getheaders(), text)
 
             def answer(self, status: int, headers: Sequence[tuple[str, str]], text: bytes) -> None:

@@ -1,8 +1,9 @@
-"""An MLflow that lies or drips: what it did not hear is told later, once, and nobody waits for it without end."""
+"""An MLflow that lies, drips or hangs: what it did not hear is told later, once, and nobody waits for it for ever."""
 
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from rlhf.errors import DependencyDown
 from tasks import tracking
 from tasks.outcome import StageResult
 from tasks.tracking import boundary
+from tests.faults import child, small_stage
 from tests.faults.middleman import Middleman
 from tests.pools.hosts import mlflow
 
@@ -146,6 +148,37 @@ def test_one_that_drips_holds_nobody_up(
     middleman.drips = False
     next_command(root)
     assert recorded("drips", server) == unbroken
+
+
+@pytest.mark.faults(
+    29,
+    injected="MLflow is asked, and answers nothing before the training of a stage is over",
+    happens="the training ends all the same: it asks MLflow nothing, its journal says what logging cost; all is told then",
+)
+def test_training_waits_for_none_of_its_answers(
+    middleman: Middleman, server: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root, trained = small_stage.make_root(tmp_path), threading.Event()
+    monkeypatch.setenv("PYTHONPATH", str(REPO))
+    middleman.before = lambda: trained.wait() and None
+    tracking.keep(root, "test")
+    tracking.announce(root, "test", {"registry": "policy-hangs"})
+    while not middleman.asked_by:
+        threading.Event().wait(0.05)
+    assert child.ended(small_stage.typed_sft(root)) == 0
+    asked_by, answered = set(middleman.asked_by), middleman.answered
+    trained.set()
+    assert answered == 0 and all("tasks.tracking" in line for line in asked_by)
+    *events, end = small_stage.events(root)
+    assert [step for step, _ in losses(events)] == list(range(small_stage.STEPS))
+    assert end["status"] == "FINISHED" and end["logging_seconds"] > 0.0
+    tracking.finish_run(root, "test", {}, "FINISHED")
+    assert recorded("hangs", server)["sft"][1]["sft/loss"] == losses(events)
+
+
+def losses(events: list[dict[str, Any]]) -> list[tuple[int, float]]:
+    logged = [(event["step"], event["metrics"]) for event in events if event["event"] == "metrics"]
+    return [(step, metrics["sft/loss"]) for step, metrics in logged if "sft/loss" in metrics]
 
 
 @pytest.mark.parametrize("lie", list(LIES))

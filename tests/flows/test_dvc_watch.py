@@ -2,11 +2,13 @@
 
 import itertools
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,8 +18,11 @@ import psutil
 import pytest
 
 from flows import dvc, dvc_watch
+from flows.pools.exchange import Exchange
+from flows.pools.orders import Order
+from flows.pools.stage_work import Attempt
 from rlhf.errors import DependencyDown, Preempted
-from tests.flows.toy import REPO
+from tests.flows.toy import REPO, dvc_repro
 from tests.web_servers import Quiet, on_a_thread
 
 
@@ -120,13 +125,25 @@ def test_one_that_is_slow_is_not(toy: Path, tmp_path: Path, monkeypatch: pytest.
 
 
 def test_it_ends_when_its_run_is_stopped(toy: Path, hanging: Hanging) -> None:
-    cancel = threading.Event()
-    threading.Thread(target=lambda: hanging.asked.wait() and cancel.set(), daemon=True).start()
-    with dvc_watch.heeding(cancel):
+    with dvc_watch.heeding(hanging.asked):
         with pytest.raises(Preempted, match="stopped while `dvc push` was at work"):
             dvc.call(toy, "push", "--quiet")
         assert dvcs() == []
         assert dvc.cache(toy).is_dir()  # what closes the books of a run that was stopped is not stopped
+
+
+def test_a_worker_that_is_wanted_elsewhere_while_bytes_come_is_lost_and_has_not_failed(
+    toy: Path, hanging: Hanging, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So the stage is sent again."""
+    dvc_repro(toy)
+    for folder in ("data", ".dvc/cache"):
+        shutil.rmtree(toy / folder)
+    order = Order(run="r", stage="sft", ref="refs/r", commit="0", mail="mail", flow_run="", force=False)
+    attempt = Attempt(toy, order, Exchange("memory://exchange"), "one", hanging.asked)
+    monkeypatch.setattr(attempt, "_checkout", lambda: nullcontext(toy))
+    answer = attempt.do()
+    assert (answer.result.state, answer.result.exit_code, answer.entry) == ("stopped", Preempted.exit_code, "")
 
 
 @pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
