@@ -153,7 +153,7 @@ def test_one_that_drips_holds_nobody_up(
 @pytest.mark.faults(
     29,
     injected="MLflow is asked, and answers nothing before the training of a stage is over",
-    happens="the training ends all the same: it asks MLflow nothing, its journal says what logging cost; all is told then",
+    happens="the training ends all the same, having asked it nothing; its journal has what logs cost; all is told then",
 )
 def test_training_waits_for_none_of_its_answers(
     middleman: Middleman, server: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

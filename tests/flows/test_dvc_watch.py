@@ -19,7 +19,7 @@ import pytest
 
 from flows import dvc, dvc_watch
 from flows.pools.exchange import Exchange
-from flows.pools.orders import Order
+from flows.pools.orders import REFS, Order
 from flows.pools.stage_work import Attempt
 from rlhf.errors import DependencyDown, Preempted
 from tests.flows.toy import REPO, dvc_repro
@@ -139,7 +139,7 @@ def test_a_worker_that_is_wanted_elsewhere_while_bytes_come_is_lost_and_has_not_
     dvc_repro(toy)
     for folder in ("data", ".dvc/cache"):
         shutil.rmtree(toy / folder)
-    order = Order(run="r", stage="sft", ref="refs/r", commit="0", mail="mail", flow_run="", force=False)
+    order = Order(run="r", stage="sft", ref=f"{REFS}/r/sft", commit="0", mail="mail/r", flow_run="")
     attempt = Attempt(toy, order, Exchange("memory://exchange"), "one", hanging.asked)
     monkeypatch.setattr(attempt, "_checkout", lambda: nullcontext(toy))
     answer = attempt.do()
