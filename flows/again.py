@@ -36,11 +36,11 @@ def md5_of(path: Path) -> str | None:
 def files_on_disk(folder: Path) -> dict[str, str]:
     """md5 of each file of a folder that DVC sees, by its path in it."""
     files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
-    ignored = _ignored(folder)
-    return {name: file_md5(path) for name, path in files.items() if name not in ignored}
+    hidden = ignored(folder)
+    return {name: file_md5(path) for name, path in files.items() if name not in hidden}
 
 
-def _ignored(folder: Path) -> set[str]:
+def ignored(folder: Path) -> set[str]:
     """Files of a folder that DVC does not see. Git knows the form of .dvcignore, which is that of .gitignore."""
     try:
         told = git(folder, "ls-files", "-z", "-c", "-o", "-i", "--exclude-per-directory=.dvcignore", "--", ".")

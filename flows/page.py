@@ -16,6 +16,7 @@ from flows.page_files import Files, InTree, Kept
 from flows.page_render import as_html, as_markdown
 from flows.request import Report, Run
 from rlhf.errors import PreflowError
+from tasks import sums
 from tasks.redact import redacted
 from tasks.tracking.runs import write_json_atomically
 
@@ -83,6 +84,8 @@ def _write(facts: Facts) -> Path:
     fresh = path.with_suffix(".tmp")
     fresh.write_text(as_html(facts), encoding="utf-8")
     fresh.replace(path)
+    folder = facts.about.reports
+    sums.seal(folder, [file for file in folder.rglob("*") if file.is_file() and file.name != sums.SUMS])
     return path
 
 

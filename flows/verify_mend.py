@@ -2,26 +2,36 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from flows import dvc, objects
+from flows import dvc, objects, releases, remote, verify, verify_inputs
 from flows.again import files_on_disk, md5_of
 from flows.cache import object_path
 from flows.reproduce_restore import outs_of, whole
-from flows.verify import Found, Wrong, unlike, with_members
+from flows.verify_files import unlike, with_members
+from flows.verify_found import Found, Subject, Told, Wrong
+from rlhf.errors import PreflowError
 from rlhf.manifests import set_aside
-from tasks.config import read_yaml
-from tasks.graph import load_graph
+from tasks.graph import Graph, load_graph
 from tasks.witness import folder_listing, folder_md5
 
-Mended = dict[Wrong, str]
-"""What was done about it; what is not among them is as wrong as before."""
+
+@dataclass
+class Mending:
+    """What was wrong when nobody else was at work, and what was done about it."""
+
+    found: Found
+    done: dict[Wrong, str] = field(default_factory=dict)
+    """What is not among them is as wrong as before."""
+    forgotten: list[Wrong] = field(default_factory=list)
+    """Outputs that were taken away, as nothing has them whole: their stages are to be run again."""
 
 
-def mend(root: Path, found: Found, say: Callable[[str], None]) -> Mended:
-    """Put right what can be without running anything.
+def mend(root: Path, run: str, told: Told, say: Callable[[str], None]) -> Mending:
+    """Look once more, now that no run can begin, and put right what can be without running anything.
 
     The working copy first serves the cache, then the cache the working copy: a byte flipped in one of them is in both
     where they are links to one file. What neither has comes from the DVC remote, and is hashed before it counts.
@@ -32,40 +42,71 @@ def mend(root: Path, found: Found, say: Callable[[str], None]) -> Mended:
         Busy: a run is going on.
         PreflowError: dvc.yaml is not usable, so DVC would restore nothing.
     """
-    done: Mended = {}
-    stages = load_graph(root).stages
-    with objects.nobody_else(root, "verify --fix"), ExitStack() as aside:
-        cache = dvc.cache(root)
-        damaged = [one for one in found.wrong if one.kind == "object" and one.stage in stages]
-        for one in damaged:
-            if _from_working_copy(root, cache, one):
-                done[one] = f"written anew from {one.out}"
-            elif (path := object_path(cache, one.md5)) is not None:
-                aside.enter_context(_put_aside(path))
-        outputs = [one for one in found.wrong if one.kind == "output" and one.stage in stages]
-        wanted = {one.out for one in damaged if one not in done}
-        wanted |= {one.where for one in outputs if not whole(cache, one.md5)}
-        _fetch(root, cache, sorted(wanted), say)
-        for one in damaged:
-            if one not in done and _is_good(cache, one.md5):
-                done[one] = "fetched from the DVC remote"
-        for one in outputs:
-            if whole(cache, one.md5) and _restored(root, one):
-                done[one] = "restored from the DVC cache"
-        for one in found.wrong:
+    graph = load_graph(root)
+    with objects.nobody_else(root, "verify --fix"):
+        subject = verify.subject(root, run)
+        this = Mending(verify.look(root, subject, told))
+        with ExitStack() as aside:
+            _mend_data(root, subject, graph, this, aside, say)
+        for one in this.found.wrong:
             if one.kind == "checkpoint":
                 target = set_aside(root / one.where, one.why)
-                done[one] = f"set aside as {target.name}: the stage goes on from the one before"
-    return done
+                this.done[one] = f"set aside as {target.name}: the stage goes on from the one before"
+        if damaged := [one for one in this.found.wrong if one.kind == "input"]:
+            mended = verify_inputs.bring_again(root, subject, damaged, say)
+            this.done |= dict.fromkeys(mended, "brought again from its source")
+        lost = [one for one in this.found.wrong if _is_ours(root, graph, one) and one not in this.done]
+        if lost and nothing_else(root, lost):
+            _forget(root, lost)
+            this.forgotten = lost
+        elif lost:
+            names = ", ".join(one.where for one in lost)
+            say(f"parameters, code or inputs have changed: remove {names}, and `preflow run` makes that with them")
+    return this
 
 
-def to_run_again(root: Path, found: Found, done: Mended) -> list[Wrong]:
-    """Outputs of today's stages that nothing here or on the remote has whole."""
-    stages = load_graph(root).stages
-    return [one for one in found.wrong if one.kind == "output" and one.stage in stages and one not in done]
+def _mend_data(
+    root: Path, subject: Subject, graph: Graph, this: Mending, aside: ExitStack, say: Callable[[str], None]
+) -> None:
+    """Objects of the cache, and outputs in the working copy."""
+    cache, done = dvc.cache(root), this.done
+    damaged = [one for one in this.found.wrong if one.kind == "object"]
+    for one in damaged:
+        if _from_working_copy(root, cache, one):
+            done[one] = f"written anew from {one.out}"
+        elif (path := object_path(cache, one.md5)) is not None:
+            aside.enter_context(_put_aside(path))
+    outputs = [one for one in this.found.wrong if _is_ours(root, graph, one)]
+    wanted = {one.where: one.md5 for one in outputs if not whole(cache, one.md5)}
+    for one in damaged:
+        if one not in done and one.stage in subject.lock:
+            wanted[one.out] = outs_of(subject.lock, one.stage)[one.out]
+        elif one not in done:  # of a version that another run has made
+            _fetch(root, cache, one.stage, {one.out: releases.find(root, one.stage).digests[one.out]}, say)
+    _fetch(root, cache, "" if subject.is_here else subject.name, wanted, say)
+    for one in damaged:
+        if one not in done and _is_good(cache, one.md5):
+            done[one] = "fetched from the DVC remote"
+    for one in outputs:
+        if whole(cache, one.md5) and _restored(root, one):
+            done[one] = "restored from the DVC cache"
 
 
-def forget(root: Path, outputs: Sequence[Wrong]) -> None:
+def _is_ours(root: Path, graph: Graph, one: Wrong) -> bool:
+    """Whether it is an output that DVC would delete too: today's dvc.yaml says that this stage writes it, below here.
+
+    dvc.lock may have come from anywhere, and may name anything.
+    """
+    stage = graph.stages.get(one.stage)
+    return (
+        one.kind == "output"
+        and stage is not None
+        and one.where in stage.outs
+        and (root / one.where).parent.resolve().is_relative_to(root.resolve())
+    )
+
+
+def _forget(root: Path, outputs: Sequence[Wrong]) -> None:
     """Take outputs away, so that the next run makes them anew: the copy, its damaged objects, what DVC remembers."""
     cache = dvc.cache(root)
     for one in outputs:
@@ -106,16 +147,23 @@ def _write(place: Path, content: bytes) -> bool:
     return True
 
 
-def _fetch(root: Path, cache: Path, outs: list[str], say: Callable[[str], None]) -> None:
-    """Bring outputs from the DVC remote. What it cannot give stays away, and what it gives damaged is taken out."""
+def _fetch(root: Path, cache: Path, of: str, outs: Mapping[str, str], say: Callable[[str], None]) -> None:
+    """Bring outputs of a run or version ("" for what the checkout has) from the DVC remote, by path with their md5.
+
+    What it cannot give stays away, and what it gives damaged is taken out.
+    """
     if not outs or not objects.remotes(root):
         return
-    say(f"fetching {', '.join(outs)} from the DVC remote …")
-    dvc.call(root, "fetch", "--no-run-cache", *outs)
-    lock = read_yaml(root / "dvc.lock").get("stages") or {}
-    locked = {path: md5 for stage in lock for path, md5 in outs_of(lock, stage).items()}
-    for out in outs:
-        _drop_damaged(cache, locked[out])
+    if of:
+        try:
+            remote.fetch(root, releases.find(root, of).told(), list(outs), say)
+        except PreflowError as error:
+            say(str(error))
+    else:
+        say(f"fetching {', '.join(sorted(outs))} from the DVC remote …")
+        dvc.call(root, "fetch", "--no-run-cache", *sorted(outs))
+    for md5 in outs.values():
+        _drop_damaged(cache, md5)
 
 
 def _drop_damaged(cache: Path, md5: str) -> None:

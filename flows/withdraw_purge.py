@@ -16,6 +16,7 @@ from flows import dvc, objects
 from flows.again import md5_of
 from flows.lineage_facts import Facts
 from flows.lineage_runs import Known, checkout
+from tasks import sums
 from tasks.journal import home
 from tasks.tracking.store import name_of, uri_of
 
@@ -54,7 +55,7 @@ def purge(root: Path, facts: Facts) -> Purged:
     needed = _files_needed(cache, here) & holding
     gone = holding - needed
     done = Purged(needed=_names_of(facts, needed), by_hand=_inbox(root, facts))
-    copies = [*_outs_in_trees(root, gone), *_copies(root, facts)]  # found while links into the cache still lead there
+    outs, copies = list(_outs_in_trees(root, gone)), list(_copies(root, facts))  # while links still lead to the cache
     done.cached = objects.remove(cache, gone)
     objects.forget_runs(cache, {item.md5 for run, reached in facts.reached for item in _outs(run, reached)})
     for name, place in objects.remotes(root).items():
@@ -62,8 +63,11 @@ def purge(root: Path, facts: Facts) -> Purged:
             done.remote[name] = objects.remove(place, gone)
         else:
             done.by_hand += [f"{place}/files/md5/{md5[:2]}/{md5[2:]} of remote {name}" for md5 in sorted(gone)]
-    for path in copies:
+    for path in outs:
         path.unlink(missing_ok=True)
+    for path in copies:
+        sums.withdraw(path)
+    for path in (*outs, *copies):
         done.files.append(str(path.relative_to(root)) if path.is_relative_to(root) else str(path))
     if not uri_of(root).startswith("sqlite:///"):
         done.by_hand.append(f"tables and reports of these runs in the artifacts of MLflow at {name_of(root)}")

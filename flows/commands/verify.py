@@ -10,14 +10,15 @@ from flows.commands.options import AsJson
 from flows.summary import say
 
 if TYPE_CHECKING:
-    from flows.verify import Found, Wrong
-    from flows.verify_mend import Mended
+    from flows.verify_found import Found, Wrong
 
-HELP = """Hash everything that the last run stands on, and say what is damaged; with --fix, mend it.
+HELP = """Hash everything that a run stands on, and say what is damaged; with --fix, mend it.
 
-Outputs, what they were made of, the objects of the DVC cache, checkpoints of stages that were cut short, and the \
-promoted versions of the registry, each to its last byte. --fix takes a good copy where there is one (working copy, \
-cache, DVC remote) and runs the stage again where there is none. Ends with 0 where all is as it should be, else with 1.
+Outputs, what they were made of, the objects of the DVC cache, checkpoints of stages that were cut short, journal, \
+report, artifacts in MLflow and the digests that MLflow has of the run, and the promoted versions of the registry, \
+each to its last byte. With RUN, what the cache and the records have of a past run. --fix takes a good copy where \
+there is one (working copy, cache, DVC remote, the source of an input) and runs the stage again where there is none. \
+Ends with 0 where all is as it should be, else with 1; what was pruned or withdrawn is named as missing, not as damage.
 
 [bold]Examples[/bold]
 
@@ -25,60 +26,64 @@ cache, DVC remote) and runs the stage again where there is none. Ends with 0 whe
 
   preflow verify --fix
 
-  preflow verify --json
+  preflow verify 20261128-193000-ab12
+
+  preflow verify policy/3 --json
 """
 
 
 def verify(
+    run: Annotated[str, typer.Argument(metavar="[RUN]", show_default=False, help="a run, or policy/3")] = "",
     fix: Annotated[bool, typer.Option("--fix", metavar="", help="mend what is damaged")] = False,
     as_json: AsJson = False,
 ) -> None:
     from flows import verify as work
     from flows import verify_mend, workspace
-    from flows.busy import busy
+    from flows.busy import counting
+    from flows.verify_found import as_json as told
 
     root = workspace.find_root(Path.cwd())
-    with busy("hashing outputs, cache and checkpoints"):
-        found = work.verify(root)
-    done: Mended = {}
+    with counting("hashing") as count:
+        found = work.verify(root, run, count)
+    done: dict[Wrong, str] = {}
     left = found
     if fix and found.wrong:
-        done = verify_mend.mend(root, found, say)
-        if again := verify_mend.to_run_again(root, found, done):
-            done |= _run_again(root, again)
-        with busy("hashing everything once more"):
-            left = work.verify(root)
-            left.wrong += [one for one in found.wrong if one not in done and not (root / one.where).exists()]
+        with counting("hashing once more, while no run can begin") as count:
+            mending = verify_mend.mend(root, run, count, say)
+        found, done = mending.found, mending.done
+        if mending.forgotten:
+            done |= _run_again(root, mending.forgotten)
+        with counting("hashing what is there now") as count:
+            left = work.verify(root, run, count)
+        gone = [one for one in found.wrong if one.kind == "output" and one not in done]
+        left.wrong += [one for one in gone if not (root / one.where).exists() and one not in left.wrong]
     if as_json:
-        print(json.dumps(work.as_json(found, done) | {"left": len(left.wrong)}, ensure_ascii=False))
+        print(json.dumps(told(found, done) | {"left": len(left.wrong)}, ensure_ascii=False))
     else:
         _show(found, done, left, fix)
     raise typer.Exit(1 if left.wrong else 0)
 
 
-def _run_again(root: Path, again: "list[Wrong]") -> "Mended":
-    """Run the stages whose outputs nothing has whole; nothing where the run would do more than that."""
-    from flows import launch, verify_mend
+def _run_again(root: Path, again: "list[Wrong]") -> "dict[Wrong, str]":
+    """Run the stages whose outputs nothing had whole, and which were taken away."""
+    from flows import launch
     from flows.request import Wish
     from flows.stopping import stoppable
 
-    if not verify_mend.nothing_else(root, again):
-        names = ", ".join(one.where for one in again)
-        say(f"parameters, code or inputs have changed since: remove {names}, and `preflow run` makes that with them")
-        return {}
-    verify_mend.forget(root, again)
     with stoppable() as (cancel, begun):
         wish = Wish(promote=False, command="preflow verify --fix")
         launch.run(root, wish, cancel, say=say, show=lambda *_: None, on_begin=begun.set)
     return {one: f"made again by stage {one.stage}" for one in again if (root / one.where).exists()}
 
 
-def _show(found: "Found", done: "Mended", left: "Found", fix: bool) -> None:
+def _show(found: "Found", done: "dict[Wrong, str]", left: "Found", fix: bool) -> None:
     from flows.objects import told_size
 
     for one in found.wrong:
         of = f" (stage {one.stage})" if one.stage else ""
         print(f"{one.kind} {one.where}{of} {one.why}" + (f": {done[one]}" if one in done else ""))
+    for one in found.missing:
+        print(f"missing: {one.kind} {one.where}{f' (stage {one.stage})' if one.stage else ''} {one.why}")
     for note in found.notes:
         print(note)
     looked = f"{found.files} files, {told_size(found.size)}"

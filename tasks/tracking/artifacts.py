@@ -1,4 +1,8 @@
-"""Files among the artifacts of runs, read and added: by the file system where they are on it, else by MLflow."""
+"""Files among the artifacts of runs, read and added: by the file system where they are on it, else by MLflow.
+
+What is added has its SHA-256 noted at that moment, in `Store.sums`; `seal` puts the list among the artifacts of the
+pipeline's run. Its names are those of the folder that holds the artifacts of all runs (`mlruns/artifacts`).
+"""
 
 import shutil
 from collections.abc import Callable, Iterable, Iterator
@@ -6,7 +10,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from tasks.graph import digest
+from tasks.sums import SUMS, as_text, of_text
 from tasks.tracking.store import Store, folder_of
+
+SEALED = "preflow.sums"
+"""Tag of a run whose artifacts hold such a list: without it, none was ever written."""
 
 
 @contextmanager
@@ -32,15 +41,38 @@ def files(store: Store, run: str, folder: str, wanted: Callable[[str], bool] = b
 def add(store: Store, run: str, paths: Iterable[Path], folder: str = "") -> None:
     """Copies of these files into one folder of a run, over what has their names."""
     local = folder_of(store.database, run)
-    if local is not None:
-        copy(paths, local / folder)
+    for path in paths:
+        note(store, run, [path], folder)
+        if local is None:
+            store.client.log_artifact(run, str(path), folder or None)
+            continue
+        (local / folder).mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, local / folder / path.name)
+
+
+def add_text(store: Store, run: str, text: str, path: str) -> None:
+    """A file with this text, over what has its name."""
+    store.sums[name_in(run, path)] = of_text(text)
+    store.client.log_text(run, text, path)
+
+
+def note(store: Store, run: str, paths: Iterable[Path], folder: str = "") -> None:
+    """What files in a folder of a run hold that is written this very moment."""
+    for path in paths:
+        store.sums[name_in(run, f"{folder}/{path.name}" if folder else path.name)] = digest(path)
+
+
+def seal(store: Store, parent: str) -> None:
+    """Write the list of all that was noted into the run that is the parent of the others."""
+    text = as_text(store.sums)
+    local = folder_of(store.database, parent)
+    if local is None:
+        store.client.log_text(parent, text, SUMS)
         return
-    for path in paths:
-        store.client.log_artifact(run, str(path), folder or None)
+    local.mkdir(parents=True, exist_ok=True)
+    (local / SUMS).write_text(text, encoding="utf-8")
 
 
-def copy(paths: Iterable[Path], folder: Path) -> None:
-    """As they are, whatever had their names."""
-    for path in paths:
-        folder.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(path, folder / path.name)
+def name_in(run: str, path: str) -> str:
+    """What the list calls an artifact: where MLflow keeps it below the folder of all runs."""
+    return f"{run}/artifacts/{path}"

@@ -3,10 +3,12 @@
 import json
 import shlex
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rlhf.comparison import JUDGED_BY
+from tasks import sums
 from tasks.costs import costs_of
 from tasks.lineage import Linker, Tree, matches, policies_of, read_tree
 from tasks.redact import redacted
@@ -15,7 +17,7 @@ from tasks.tracking.headlines import headlines, judged_policies, spending, spent
 from tasks.tracking.pictures import copy_shown, gather
 from tasks.tracking.runs import RunRecord
 from tasks.tracking.shipping import Shipment
-from tasks.tracking.store import connect, database_of, folder_of
+from tasks.tracking.store import Store, connect, database_of, folder_of, uri_of
 from tasks.tracking.values import numbers_of, params_of
 
 Results = dict[str, dict[str, Any]]
@@ -27,6 +29,7 @@ def close_run(run: RunRecord) -> dict[str, Any]:
     with run.exclusive(wait=True):
         if not (run.folder / "shipped").exists():
             _Closing(run).close()
+            sums.seal(run.folder, run.record())
             (run.folder / "shipped").touch()
         state = run.state()
     made = {key.rsplit("-", 1)[0]: kept["run"] for key, kept in state["children"].items() if "run" in kept}
@@ -37,13 +40,14 @@ def log_page(run: RunRecord, page: Path) -> None:
     """Give a closed run its page. One that is not closed yet finds the page itself when it is."""
     with run.exclusive(wait=True):
         if (run.folder / "shipped").exists():
-            made = run.state()["run"]
-            if local := folder_of(database_of(run.root), made):  # then MLflow need not be imported
-                artifacts.copy([page], local / "report")
-            else:
-                store = connect(run.root)
-                artifacts.add(store, made, [page], "report")
-                store.vouch()
+            state, database = run.state(), database_of(run.root)
+            is_here = folder_of(database, state["run"]) is not None  # then MLflow need not be imported
+            store = Store(uri_of(run.root), None, database) if is_here else connect(run.root)
+            store = replace(store, sums=state.setdefault("sums", {}))
+            artifacts.add(store, state["run"], [page], "report")
+            artifacts.seal(store, state["run"])
+            store.vouch()
+            run.save(state)
 
 
 class _Closing(Shipment):
@@ -176,13 +180,14 @@ class _Closing(Shipment):
             self.log(children[stage], spent(cost, when, cached=results[stage]["state"] == "cached"))
         for name in CONFIG:
             if (tree.root / name).exists():
-                self.client.log_text(self.parent, redacted((tree.root / name).read_text("utf-8")), f"config/{name}")
+                text = redacted((tree.root / name).read_text("utf-8"))
+                artifacts.add_text(self.store, self.parent, text, f"config/{name}")
         for stage in results:
             for out in tree.graph.stages[stage].outs:
                 if (page := tree.root / out / "report.html").exists():
-                    self.client.log_artifact(self.parent, str(page), f"validation/{stage}")
+                    artifacts.add(self.store, self.parent, [page], f"validation/{stage}")
         if (page := self.run.root / "reports" / self.run.run_id / "report.html").exists():
-            self.client.log_artifact(self.parent, str(page), "report")
+            artifacts.add(self.store, self.parent, [page], "report")
         links = {stage: self._link(child) for stage, child in children.items()}
         note = describe.parent_note(self.run, tree, results, links)
         kept = (self.run.outcome or {}).get("commit")
@@ -201,6 +206,8 @@ class _Closing(Shipment):
         reasons = [f"{stage}: {result['reason']}" for stage, result in results.items() if result.get("reason")]
         if status != "FINISHED" and reasons:
             self.log(self.parent, tags={"preflow.reason": "; ".join(reasons)})
+        artifacts.seal(self.store, self.parent)
+        self.client.set_tag(self.parent, artifacts.SEALED, sums.SUMS)
         self.client.set_terminated(self.parent, status, end_time=int(self._ended() * 1000))
         self.save()
 

@@ -6,7 +6,7 @@ Nothing is drawn twice: what the run shows that made the bytes is copied.
 from collections.abc import Mapping, Set
 from pathlib import Path
 
-from tasks.tracking.artifacts import add, files
+from tasks.tracking.artifacts import add, files, name_in, note
 from tasks.tracking.curves import copy_curves
 from tasks.tracking.store import Store
 
@@ -48,6 +48,9 @@ def gather(store: Store, children: Mapping[str, str], parent: str, shown_by: Map
                 missing -= _copy_images(store, shown_by[stage], parent, missing)
             for key in sorted(missing):
                 _draw(store, parent, key.replace("~", "/", 1), fresh[key])
+    known = store.sums.keys()  # not yet what was drawn, as MLflow names that itself
+    with files(store, parent, IMAGES, lambda name: name_in(parent, f"{IMAGES}/{name}") not in known) as images:
+        note(store, parent, images, IMAGES)
 
 
 def _copy_images(store: Store, other: str, parent: str, wanted: Set[str]) -> set[str]:

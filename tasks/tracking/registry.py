@@ -7,12 +7,13 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rlhf.errors import DependencyDown, PreflowError
 from tasks.lineage import Linker, Tree, policies_of, read_tree
-from tasks.tracking import describe
+from tasks.tracking import artifacts, describe
 from tasks.tracking.card import card
 from tasks.tracking.registered import ALIAS, newest_with, reachable
 from tasks.tracking.runs import RunRecord
@@ -49,7 +50,10 @@ def promote(run: RunRecord, candidate: str, name: str, folder: Path | None, furt
                 store.client.set_model_version_tag(name, str(version), key, value)
         written = card(tree, candidate, run.run_id, run.info.get("ref"), name, version)
         store.client.update_model_version(name, str(version), description=written)
-        store.client.log_text(state["run"], written, "model_card.md")
+        store = replace(store, sums=state.setdefault("sums", {}))
+        artifacts.add_text(store, state["run"], written, "model_card.md")
+        artifacts.seal(store, state["run"])
+        run.save(state)
         store.client.set_registered_model_alias(name, ALIAS, str(version))
         store.client.set_tag(state["run"], "promoted", f"{name} v{version}")
         store.client.log_metric(state["run"], "promoted", 1.0, step=1)

@@ -99,6 +99,13 @@ class RunRecord:
         found = [Journal(path.parent) for path in self.folder.glob("*/events.jsonl")]
         return sorted(found, key=_begun)
 
+    def record(self) -> list[Path]:
+        """The files that nothing changes any more once the run is over: what it was, and what its stages said."""
+        own = [self.folder / "run.json", self.folder / "finish.json"]
+        for journal in self.journals():
+            own += [journal.path / "events.jsonl", *(journal.path / "files").glob("*")]
+        return [path for path in own if path.is_file()]
+
     def finish(self, results: Mapping[str, Mapping[str, Any]], status: str, commit: str = "") -> None:
         """Keep how the run ended, so that it can be told later too."""
         told = {name: dict(result) for name, result in results.items()}

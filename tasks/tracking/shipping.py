@@ -7,6 +7,7 @@ metric point carries the time of its event, and MLflow's database keeps one of e
 import json
 import platform
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from typing import Any
 
@@ -15,7 +16,7 @@ from tasks.config import read_yaml
 from tasks.graph import Graph, GraphError, load_graph, lookup
 from tasks.journal import alive
 from tasks.redact import masked_value
-from tasks.tracking import comparisons, describe
+from tasks.tracking import artifacts, comparisons, describe
 from tasks.tracking.runs import Journal, RunRecord
 from tasks.tracking.store import Store, connect, identified, name_of
 from tasks.tracking.system import facts_of_this_machine
@@ -38,10 +39,10 @@ class Shipment:
 
     def __init__(self, run: RunRecord) -> None:
         self.run = run
-        self.store: Store = connect(run.root)
-        state = run.state()
-        fresh: dict[str, Any] = {"store": self.store.name, "children": {}}
-        self.state = state if state.get("store") == self.store.name else fresh
+        store, state = connect(run.root), run.state()
+        fresh: dict[str, Any] = {"store": store.name, "children": {}}
+        self.state = state if state.get("store") == store.name else fresh
+        self.store: Store = replace(store, sums=self.state.setdefault("sums", {}))
         self._known: dict[str, str] | None = None
 
     @property
@@ -101,12 +102,12 @@ class Shipment:
         """A table as `mlflow.log_table` writes it, but over an old one, not behind it. `kept`: tables so far."""
         columns = list(dict.fromkeys(column for row in rows for column in row))
         path = f"{name}.json"
-        data = masked_value([[row.get(column) for column in columns] for row in rows])
-        self.client.log_dict(run, {"columns": columns, "data": data}, path)
+        told = {"columns": columns, "data": masked_value([[row.get(column) for column in columns] for row in rows])}
+        artifacts.add_text(self.store, run, json.dumps(told, indent=2, default=str), path)
         if path not in kept:
             kept.append(path)
-        artifacts = json.dumps([{"path": each, "type": "table"} for each in kept])
-        self.client.set_tag(run, "mlflow.loggedArtifacts", artifacts)
+        logged = json.dumps([{"path": each, "type": "table"} for each in kept])
+        self.client.set_tag(run, "mlflow.loggedArtifacts", logged)
 
     def save(self) -> None:
         """Remember what has been told, where it was MLflow that heard it."""
@@ -181,7 +182,7 @@ class Shipment:
                 rows = json.loads((files / event["file"]).read_text(encoding="utf-8"))
                 self.table(kept["run"], event["name"], rows, kept["tables"])
             case "file":
-                self.client.log_artifact(kept["run"], str(files / event["file"]), event["folder"] or None)
+                artifacts.add(self.store, kept["run"], [files / event["file"]], event["folder"])
             case "end":
                 used = event.get("used") or {}
                 numbers = {name: used[name] for name in USED if name in used}

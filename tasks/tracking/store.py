@@ -5,7 +5,7 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -38,6 +38,8 @@ class Store:
     client: Any
     database: Path | None
     """The file, where it is an SQLite database; the artifacts of runs are beside it then."""
+    sums: dict[str, str] = field(default_factory=dict)
+    """SHA-256 of what was put among artifacts, by `tasks.tracking.artifacts.name_in`."""
 
     @property
     def name(self) -> str:
@@ -46,9 +48,11 @@ class Store:
 
     def vouch(self) -> None:
         """Raises Stranger where not MLflow answers: what says yes to everything would lose what it is told."""
+        if self.database:
+            return
         from mlflow.entities import ViewType
 
-        if self.database is None and not self.client.search_experiments(ViewType.ALL, max_results=1):
+        if not self.client.search_experiments(ViewType.ALL, max_results=1):
             raise Stranger("what answers at its address knows no experiment, so it is not MLflow")
 
     def experiment(self, name: str) -> str:

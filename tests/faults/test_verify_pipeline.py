@@ -16,7 +16,7 @@ from bench.kills.checkout import SHORT
 from flows import dvc
 from flows.cache import files_of
 from tasks.lineage import read_tree
-from tests.flows.test_verify import flip
+from tests.flows.verify_story import flip
 from tests.test_end_to_end import copied, environ, typed
 
 pytestmark = pytest.mark.slow

@@ -15,6 +15,7 @@ import pytest
 from flows import champion, closing, launch, profiles, running, server
 from flows.request import Report, Wish
 from tasks.outcome import StageResult
+from tests.flows import verify_story
 from tests.flows.toy import PROGRAM, REPO, Nobody, gone, make_toy
 
 
@@ -24,6 +25,18 @@ def toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("PREFLOW_HOME", raising=False)
     root = tmp_path / "project"
     return make_toy(root)
+
+
+@pytest.fixture(scope="session")
+def verified(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The story that `preflow verify` is tried on, as it was made; only to be copied."""
+    return verify_story.make(tmp_path_factory.mktemp("verified"))
+
+
+@pytest.fixture
+def story(verified: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it, as the current folder."""
+    return verify_story.copy_of(verified, tmp_path, monkeypatch)
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,9 @@ Times of files are put back after a flip, as a disk that loses a bit leaves them
 import errno
 import json
 import os
-from collections.abc import Callable
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -14,70 +16,15 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from flows import again, dvc, launch, releases, verify
-from flows.cache import files_of, object_path
+from flows import again, dvc, guards, launch, objects, verify_files
 from flows.cli import app
+from rlhf.errors import PreflowError
 from tasks import witness
-from tasks.lineage import read_tree
-from tests.flows.again_toy import INBOX, RUN, clone_with_remotes, copied, done, make_story
+from tests.flows.again_toy import INBOX, make_story
 from tests.flows.toy import dvc_repro
+from tests.flows.verify_story import POLICY, ROWS, cached, flip, said
 
 ONE_FILE = json.dumps({"state.json": {"bytes": 2, "sha256": sha256(b"{}").hexdigest()}})
-POLICY, ROWS = "data/rl/policy", "data/prepared/preferences"
-
-
-@pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with `story`, run once and pushed to `store`; policy v1 is promoted."""
-    folder = tmp_path_factory.mktemp("verify")
-    root = make_story(folder / "story")
-    commit = done(root, "made")
-    about = {"version": 1, "run": RUN, "ref": f"refs/preflow/runs/{RUN}", "candidate": "rl", "path": POLICY}
-    releases.publish(root, "policy", about, commit)
-    clone_with_remotes(root, folder)
-    return folder
-
-
-@pytest.fixture
-def story(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy of it with a DVC remote of its own, in which the registry has what git has."""
-    root = copied(made / "story", tmp_path / "story")
-    store = copied(made / "store", tmp_path / "store")
-    (root / ".dvc/config.local").write_text(f"['remote \"store\"']\n    url = {store}\n")
-    version = {"name": "policy", "version": 1, "path": POLICY, "md5": md5_of(root, POLICY)}
-    monkeypatch.setattr(verify.tracking, "versions", lambda _: [version])
-    monkeypatch.chdir(root)
-    return root
-
-
-def md5_of(root: Path, path: str) -> str:
-    return str(read_tree(root).digests()[path])
-
-
-def flip(path: Path) -> None:
-    """Turn the lowest bit of the last byte, and leave no other trace."""
-    before = path.stat()
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.chmod(0o644)
-    path.write_bytes(content)
-    path.chmod(before.st_mode & 0o777)
-    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-
-
-def cached(root: Path, path: str, name: str = "") -> Path:
-    """The object of the cache for an output, or for a file in it."""
-    cache, md5 = dvc.cache(root), md5_of(root, path)
-    found = files_of(cache, md5)[name] if name else object_path(cache, md5)
-    assert found is not None
-    return found
-
-
-def said(*options: str, code: int) -> dict[str, Any]:
-    ended = CliRunner().invoke(app, ["verify", "--json", *options], catch_exceptions=False)
-    assert ended.exit_code == code, ended.output
-    answer: dict[str, Any] = json.loads(ended.stdout)
-    return answer
 
 
 def found_and_mended(kind: str, stage: str, how: str) -> None:
@@ -141,7 +88,7 @@ def test_what_cannot_be_read(story: Path, monkeypatch: pytest.MonkeyPatch) -> No
             raise OSError(errno.EIO, os.strerror(errno.EIO), str(path))
         return read(path)
 
-    for module in (verify, again):
+    for module in (verify_files, again):
         monkeypatch.setattr(module, "file_md5", reads)
     wrong = {one["kind"]: one["why"] for one in said(code=1)["wrong"]}
     assert wrong == {
@@ -184,7 +131,9 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 @pytest.mark.parametrize("remote", ["damaged too", "without it", "none"])
 @pytest.mark.slow
-def test_what_nobody_has_whole_is_made_again(remote: str, story: Path, tmp_path: Path, ran: list[str]) -> None:
+def test_what_nobody_has_whole_is_made_again(
+    remote: str, story: Path, tmp_path: Path, ran: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = (story / "dvc.lock").read_bytes()
     there = tmp_path / "store" / cached(story, POLICY, "weights").relative_to(dvc.cache(story))
     both(story)
@@ -193,8 +142,14 @@ def test_what_nobody_has_whole_is_made_again(remote: str, story: Path, tmp_path:
     elif remote == "without it":
         there.unlink()
     else:
-        (story / ".dvc/config.local").unlink()
-        (story / ".dvc/config").write_text("[core]\n    analytics = false\n")
+        without_remote(story)
+    forget = objects.forget_runs
+
+    def forget_alone(cache: Path, md5s: set[str]) -> None:
+        assert guards.is_held(story / ".preflow/run.lock"), "outputs are deleted while a run may begin"
+        forget(cache, md5s)
+
+    monkeypatch.setattr(objects, "forget_runs", forget_alone)
     answer = said("--fix", code=0)
     assert ran == ["preflow verify --fix"]
     assert {"made again by stage rl"} == {one["mended"] for one in answer["wrong"] if one["kind"] == "output"}
@@ -204,8 +159,7 @@ def test_what_nobody_has_whole_is_made_again(remote: str, story: Path, tmp_path:
 @pytest.mark.slow
 def test_nothing_is_run_with_other_settings_than_the_run_had(story: Path, ran: list[str]) -> None:
     both(story)
-    (story / ".dvc/config.local").unlink()
-    (story / ".dvc/config").write_text("[core]\n    analytics = false\n")
+    without_remote(story)
     params = story / "params.yaml"
     params.write_text(params.read_text().replace("kl_coef: 0.5", "kl_coef: 0.6"))
     before = {path: path.read_bytes() for path in (story / POLICY).iterdir()}
@@ -227,7 +181,7 @@ def test_an_output_of_a_stage_that_is_no_more_is_left_alone(story: Path, ran: li
 
 def test_a_truncated_lock_is_no_clean_bill(story: Path) -> None:
     (story / "dvc.lock").write_text("")
-    with pytest.raises(verify.PreflowError, match="names no stages"):
+    with pytest.raises(PreflowError, match="names no stages"):
         CliRunner().invoke(app, ["verify"], catch_exceptions=False)
 
 
@@ -270,24 +224,105 @@ def test_a_manifest(spoil: Callable[[Path], object], says: str, story: Path) -> 
     assert says in wrong["why"]
 
 
-def test_an_input_is_named_and_left_as_it_is(story: Path) -> None:
-    flip(story / INBOX / "old.jsonl")
-    (wrong,) = said(code=1)["wrong"]
-    assert (wrong["kind"], wrong["where"], wrong["stage"]) == ("input", "data/inbox", "collect")
+@pytest.mark.parametrize(("name", "spoil"), [("preferences/old.jsonl", flip), ("sources.json", Path.unlink)])
+def test_an_input_comes_again_from_its_source(name: str, spoil: Callable[[Path], None], story: Path) -> None:
+    spoil(story / "data/inbox" / name)
+    own = (story / INBOX / "own.jsonl").stat().st_mtime_ns
+    found_and_mended("input", "collect", "brought again from its source")
+    assert (story / INBOX / "own.jsonl").stat().st_mtime_ns == own
+    assert [path.name for path in (story / "data").glob(".*")] == []
+
+
+def test_a_source_of_another_sha256_is_not_brought(story: Path) -> None:
+    for path in (story / INBOX / "old.jsonl", story.parent / "shared/old.jsonl"):
+        flip(path)
     content = (story / INBOX / "old.jsonl").read_bytes()
     assert said("--fix", code=1)["left"] == 1
     assert (story / INBOX / "old.jsonl").read_bytes() == content
 
 
-def test_a_version_that_the_registry_has_otherwise(story: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    forged = {"name": "policy", "version": 1, "path": POLICY, "md5": "0" * 32 + ".dir"}
-    monkeypatch.setattr(verify.tracking, "versions", lambda _: [forged])
+def test_an_input_of_no_source_is_named_and_left_as_it_is(story: Path) -> None:
+    flip(story / INBOX / "own.jsonl")
     (wrong,) = said(code=1)["wrong"]
-    assert (wrong["kind"], wrong["where"]) == ("version", "policy/1")
-    assert md5_of(story, POLICY) in wrong["why"]
+    assert (wrong["kind"], wrong["where"], wrong["stage"]) == ("input", "data/inbox", "collect")
+    content = (story / INBOX / "own.jsonl").read_bytes()
+    ended = CliRunner().invoke(app, ["verify", "--fix"], catch_exceptions=False)
+    assert ended.exit_code == 1
+    assert "put the files that you gave there once more" in ended.stderr
+    assert (story / INBOX / "own.jsonl").read_bytes() == content
+
+
+def locked(root: Path, before: str, after: str) -> None:
+    """Put another path into dvc.lock."""
+    lock = root / "dvc.lock"
+    assert before in lock.read_text()
+    lock.write_text(lock.read_text().replace(f"path: {before}\n", f"path: {after}\n"))
+
+
+@pytest.mark.faults(
+    50,
+    injected="dvc.lock names a folder outside of the project, by `..` and in full",
+    happens="verify --fix refuses it by name; the folder is as it was",
+)
+@pytest.mark.parametrize("form", ["../outside", "data/../../outside", "{}/outside"])
+def test_a_lock_that_leads_out_is_refused_by_name(form: str, story: Path, tmp_path: Path, ran: list[str]) -> None:
+    kept = tmp_path / "outside/kept"
+    kept.parent.mkdir()
+    kept.write_text("mine")
+    path = form.format(tmp_path)
+    locked(story, "data/eval/scores.json", path)
+    with pytest.raises(PreflowError, match=f"dvc.lock names {path} in stage evaluate, which is not below this project"):
+        CliRunner().invoke(app, ["verify", "--fix"], catch_exceptions=False)
+    assert kept.read_text() == "mine" and ran == []
+
+
+def without_remote(root: Path) -> None:
+    (root / ".dvc/config.local").unlink()
+    (root / ".dvc/config").write_text("[core]\n    analytics = false\n")
+
+
+@pytest.mark.faults(
+    50,
+    injected="dvc.lock names a folder of the project as an output of a stage that writes no such thing",
+    happens="verify --fix leaves it as it is",
+)
+def test_only_outputs_of_dvc_yaml_are_ever_deleted(story: Path, ran: list[str]) -> None:
+    mine = story / "data/mine/notes.txt"
+    mine.parent.mkdir()
+    mine.write_text("mine")
+    locked(story, "data/eval/completions", "data/mine")
+    assert {(one["where"], one["mended"]) for one in said("--fix", code=1)["wrong"]} == {("data/mine", None)}
+    assert mine.read_text() == "mine" and ran == []
+
+
+def test_nothing_is_deleted_behind_a_link_out_of_the_project(story: Path, tmp_path: Path, ran: list[str]) -> None:
+    both(story)
+    without_remote(story)
+    shutil.move(story / "data/rl", tmp_path / "rl")
+    (story / "data/rl").symlink_to(tmp_path / "rl")
+    files = sorted((tmp_path / "rl").rglob("*"))
+    assert said("--fix", code=1)["left"] == 2
+    assert sorted((tmp_path / "rl").rglob("*")) == files and ran == []
+
+
+def test_what_is_right_by_the_time_that_nobody_else_is_at_work_is_left_alone(
+    story: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that was going on wrote it meanwhile."""
+    flip(story / ROWS / "rows.jsonl")
+    alone = objects.nobody_else
+
+    @contextmanager
+    def later(root: Path, what: str) -> Iterator[None]:
+        with alone(root, what):
+            flip(story / ROWS / "rows.jsonl")  # back
+            yield
+
+    monkeypatch.setattr(objects, "nobody_else", later)
+    assert said("--fix", code=0)["wrong"] == []
 
 
 def test_before_the_first_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(make_story(tmp_path / "fresh"))
-    with pytest.raises(verify.PreflowError, match="nothing was run here yet; `preflow run`"):
+    with pytest.raises(PreflowError, match="nothing was run here yet; `preflow run`"):
         CliRunner().invoke(app, ["verify"], catch_exceptions=False)
