@@ -4,9 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-Kind = Literal[
-    "output", "input", "object", "checkpoint", "version", "journal", "report", "artifact", "lineage", "run"
-]
+Kind = Literal["output", "input", "object", "checkpoint", "version", "journal", "report", "artifact", "lineage", "run"]
 Told = Callable[[int, int], None]
 """How many files were hashed, and their bytes."""
 

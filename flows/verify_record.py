@@ -86,16 +86,13 @@ def _artifacts(root: Path, parent: kept.Kept, stages: Mapping[str, str], found: 
     if not parent.is_sealed:
         found.notes.append(f"what MLflow keeps in artifacts of run {parent.id} {UNSEALED}")
         return
-    try:
-        for one in kept.artifacts_of(root, parent.id):
-            found.count(one.size)
-            stage = stages.get(one.name.partition("/")[0], "")
-            if one.is_withdrawn:
-                found.missing.append(Wrong("artifact", one.name, stage, "was withdrawn"))
-            elif one.why:
-                found.wrong.append(Wrong("artifact", one.name, stage, one.why))
-    except (OSError, ValueError) as error:
-        found.wrong.append(Wrong("artifact", f"{parent.id}/artifacts/{sums.SUMS}", "", f"cannot be used: {error}"))
+    for one in kept.artifacts_of(root, parent.id):
+        found.count(one.size)
+        stage = stages.get(one.name.partition("/")[0], "")
+        if one.is_withdrawn:
+            found.missing.append(Wrong("artifact", one.name, stage, "was withdrawn"))
+        elif one.why:
+            found.wrong.append(Wrong("artifact", one.name, stage, one.why))
 
 
 def versions(root: Path, cache: Path, only_run: str, found: Found, seen: set[str]) -> None:

@@ -60,18 +60,16 @@ class Artifact:
 
 
 def artifacts_of(root: Path, parent: str) -> Iterator[Artifact]:
-    """Each artifact of a pipeline run and its stages, hashed.
+    """Each artifact of a pipeline run and its stages, hashed; of a list of them that is of no use, that alone.
 
     Raises:
         DependencyDown: MLflow did not answer.
-        ValueError: the list of them is damaged, or gone.
     """
     with reachable(root) as store:
-        with artifacts.files(store, parent, "", sums.SUMS.__eq__) as listed:
-            if not listed:
-                raise ValueError("it is not there")
-            text = listed[0].read_text(encoding="utf-8")
-        for (run, folder), names in groupby(sorted(sums.parse(text).items()), lambda item: _place(item[0])):
+        listed, why = _list(store, parent)
+        if why:
+            yield Artifact(artifacts.name_in(parent, sums.SUMS), 0, why, False)
+        for (run, folder), names in groupby(sorted(listed.items()), lambda item: _place(item[0])):
             with artifacts.files(store, run, folder) as there:
                 place = {path.name: path for path in there}
                 for name, sha256 in names:
@@ -80,6 +78,17 @@ def artifacts_of(root: Path, parent: str) -> Iterator[Artifact]:
                         yield Artifact(name, place[last].stat().st_size, sums.unlike(place[last], sha256), False)
                     else:
                         yield Artifact(name, 0, "is not there", last + sums.WITHDRAWN in place)
+
+
+def _list(store: Store, parent: str) -> tuple[dict[str, str], str]:
+    """SHA-256 by name of what was put among artifacts; or why that is not known."""
+    with artifacts.files(store, parent, "", sums.SUMS.__eq__) as found:
+        if not found:
+            return {}, "is not there"
+        try:
+            return sums.parse(found[0].read_text(encoding="utf-8")), ""
+        except (OSError, ValueError) as error:
+            return {}, f"cannot be used: {error}"
 
 
 def _place(name: str) -> tuple[str, str]:

@@ -75,7 +75,7 @@ def test_what_is_gone_is_wrong_and_what_was_withdrawn_is_missing(story: Path) ->
 @pytest.mark.parametrize(
     ("spoil", "says"),
     [
-        (Path.unlink, "it is not there"),
+        (Path.unlink, "is not there"),
         (lambda path: path.write_text(""), "it names no files"),
         (lambda path: path.write_text(f"{'0' * 64}  ../x\n"), "it names '../x', which is not in this folder"),
         (lambda path: path.write_text(path.read_text()[:-9] + "\n" + path.read_text()[1:]), "is damaged"),
