@@ -55,7 +55,10 @@ def purge(root: Path, facts: Facts) -> Purged:
     needed = _files_needed(cache, here) & holding
     gone = holding - needed
     done = Purged(needed=_names_of(facts, needed), by_hand=_inbox(root, facts))
-    outs, copies = list(_outs_in_trees(root, gone)), list(_copies(root, facts))  # while links still lead to the cache
+    traces = _Traces(list(facts.rows.values()))
+    work = [home(root) / "scratch", home(root) / "shared"]
+    outs = [*_outs_in_trees(root, gone), *_copies(work, traces)]  # found while links into the cache still lead there
+    records = list(_copies(_records(root), traces))
     done.cached = objects.remove(cache, gone)
     objects.forget_runs(cache, {item.md5 for run, reached in facts.reached for item in _outs(run, reached)})
     for name, place in objects.remotes(root).items():
@@ -65,9 +68,9 @@ def purge(root: Path, facts: Facts) -> Purged:
             done.by_hand += [f"{place}/files/md5/{md5[:2]}/{md5[2:]} of remote {name}" for md5 in sorted(gone)]
     for path in outs:
         path.unlink(missing_ok=True)
-    for path in copies:
+    for path in records:
         sums.withdraw(path)
-    for path in (*outs, *copies):
+    for path in (*outs, *records):
         done.files.append(str(path.relative_to(root)) if path.is_relative_to(root) else str(path))
     if not uri_of(root).startswith("sqlite:///"):
         done.by_hand.append(f"tables and reports of these runs in the artifacts of MLflow at {name_of(root)}")
@@ -111,13 +114,15 @@ def _outs_in_trees(root: Path, gone: set[str]) -> Iterator[Path]:
                 yield path
 
 
-def _copies(root: Path, facts: Facts) -> Iterator[Path]:
-    """Journals, scratch, reports and MLflow's artifacts that speak of one of the rows."""
-    traces = _Traces(list(facts.rows.values()))
-    folders = [home(root) / "journal", home(root) / "scratch", home(root) / "shared", root / "reports"]
+def _records(root: Path) -> list[Path]:
+    """Where runs are told of: journals, reports, MLflow's artifacts."""
     uri = uri_of(root)
-    if uri.startswith("sqlite:///"):
-        folders.append(Path(uri.removeprefix("sqlite:///")).parent / "artifacts")
+    artifacts = [Path(uri.removeprefix("sqlite:///")).parent / "artifacts"] if uri.startswith("sqlite:///") else []
+    return [home(root) / "journal", root / "reports", *artifacts]
+
+
+def _copies(folders: Sequence[Path], traces: "_Traces") -> Iterator[Path]:
+    """Files in these folders that speak of one of the rows."""
     for folder in folders:
         for path in sorted(folder.rglob("*")) if folder.is_dir() else []:
             if path.is_file() and path.suffix in _TEXTS and path.name != "events.jsonl" and traces.are_in(path):

@@ -39,6 +39,7 @@ def preflow(root: Path, *arguments: str, code: int = 0) -> str:
 def verify(root: Path, *options: str, code: int) -> dict[tuple[str, str], Any]:
     """What is wrong by kind and stage: how it was mended, if it was."""
     found = json.loads(preflow(root, "verify", "--json", *options, code=code))
+    assert found["missing"] == []
     return {(one["kind"], one["stage"]): one["mended"] for one in found["wrong"]}
 
 
@@ -104,3 +105,7 @@ def test_one_flipped_bit_in_each_kind_of_file(project: Path) -> None:
     assert all(mended.values())
     assert verify(project, code=0) == {}
     assert (project / "dvc.lock").read_bytes() == lock
+
+    lists = (project / "mlruns/artifacts").glob("*/artifacts/SHA256SUMS")
+    flip(max(lists, key=lambda path: path.stat().st_mtime).with_name("samples.json"))
+    assert verify(project, code=1) == {("artifact", ""): None}

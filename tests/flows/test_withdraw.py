@@ -182,7 +182,7 @@ def test_a_purge_leaves_no_byte_of_the_row_and_says_what_is_lost(archive: Archiv
     assert 'the good answer to 2"' in left  # of the new version; the models stay
     assert found["purged"]["cached"] == found["purged"]["remote"]["here"] == 4  # raw, prepared, validated, pairs
     assert found["lost"] == {RUN: ["policy v1"]}
-    assert not (journal / "pairs.json").exists()
+    assert not (journal / "pairs.json").exists() and (journal / "pairs.json.withdrawn").exists()
     assert (journal / "others.json").exists()
 
 
