@@ -13,7 +13,7 @@ from tasks import sums, tracking
 from tasks.journal import home
 from tasks.tracking import kept
 
-UNSEALED = "was written by an older preflow, without SHA256SUMS, so nothing says what its bytes should be"
+UNSEALED = "has no SHA256SUMS, written by an older preflow or cut short: nothing says what its bytes should be"
 
 
 def folders(root: Path, run: str, found: Found) -> None:
