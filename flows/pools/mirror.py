@@ -2,7 +2,8 @@
 
 Each attempt has a folder of its own below the stage's key, with its files by SHA-256 and an `index.json` that is
 written after them. So two that are at it, one of them frozen and given up, never mix; and as the key says all that the
-stage depends on, it makes no difference which host or which run goes on.
+stage depends on, it makes no difference which host or which run goes on. Only a run that was told to run the stage
+again goes on from nothing but its own attempts, which the index tells from others.
 """
 
 import json
@@ -23,13 +24,16 @@ _INDEX = "index.json"
 _LEFT = (".tmp-", ".old-", "handed_over", "shared")
 """Of things half done, and of what is made anew at no cost."""
 _TRIES = 5
+Left = tuple[tuple[int, int], str, dict[str, Any]]
+"""How far an attempt came, its name, and its files as the index has them."""
 
 
 class Mirror:
     """The side of who does the stage."""
 
-    def __init__(self, exchange: Exchange, scratch: Path, attempt: str) -> None:
-        self._exchange, self._scratch = exchange, scratch
+    def __init__(self, exchange: Exchange, scratch: Path, attempt: str, run: str) -> None:
+        """`attempt` tells this one from all others, also of the same `run`."""
+        self._exchange, self._scratch, self._run = exchange, scratch, run
         self.folder = f"checkpoints/{scratch.name}"
         """Of the exchange, with what all attempts at the stage have left."""
         self._own = f"{self.folder}/{attempt}"
@@ -58,7 +62,8 @@ class Mirror:
                     self._exchange.send(frozen / name, f"{self._own}/{about['sha256']}")
                     self._there.add(about["sha256"])
             reached = progress(frozen)
-        self._exchange.put(f"{self._own}/{_INDEX}", json.dumps({"files": files, "reached": reached}).encode())
+        told = {"files": files, "reached": reached, "run": self._run}
+        self._exchange.put(f"{self._own}/{_INDEX}", json.dumps(told).encode())
         self._sent = now
         for old in self._there - wanted:
             self._exchange.remove(f"{self._own}/{old}")
@@ -71,21 +76,36 @@ class Mirror:
         Raises:
             DependencyDown: the exchange did not answer.
         """
-        for reached, attempt, files in self._others():
+        return self._restored(self._others())
+
+    def restore_own(self) -> bool:
+        """As `restore`, of what attempts of this run have left and of nothing else: what lies here goes.
+
+        Raises:
+            DependencyDown: the exchange did not answer.
+        """
+        own = self._others(self._run)
+        shutil.rmtree(self._scratch, ignore_errors=True)
+        return self._restored(own)
+
+    def _restored(self, others: list[Left]) -> bool:
+        for reached, attempt, files in others:
             if reached <= progress(self._scratch):
                 return False
             if self._brought(attempt, files):
                 return True
         return False
 
-    def _others(self) -> list[tuple[tuple[int, int], str, dict[str, Any]]]:
+    def _others(self, run: str = "") -> list[Left]:
+        """What attempts have left, of one run or all; the furthest first."""
         found = []
         for attempt in self._exchange.names(self.folder):
             data = self._exchange.get(f"{self.folder}/{attempt}/{_INDEX}")
             try:
                 told = json.loads(data or b"")
                 steps, size = told["reached"]
-                found.append(((int(steps), int(size)), attempt, dict(told["files"])))
+                if run in ("", told.get("run")):
+                    found.append(((int(steps), int(size)), attempt, dict(told["files"])))
             except (ValueError, KeyError, TypeError):
                 continue  # of an attempt that was ended before it had sent one whole
         return sorted(found, key=lambda one: one[:2], reverse=True)

@@ -58,12 +58,14 @@ class Attempt:
         restore(tree, graph, order.stage)
         key = stage_key(graph.stages[order.stage], tree)
         self._scratch = home(self._root) / "scratch" / f"{order.stage}-{key[:16]}"
-        mirror = Mirror(self._exchange, self._scratch, self._name)
+        mirror = Mirror(self._exchange, self._scratch, self._name, order.run)
         place = Place(home(self._root), tree, order.run)
         site = plan_check.Site(self._root, tree, graph, lambda: profiles.whole(profiles.resolve(tree)))
         if order.planned:  # here, whose memory it is that it has to fit into
             plan_check.refuse_hopeless(site, [order.stage], lambda line: _tell(place, order.stage, line))
-        if mirror.restore():
+        if not order.force:
+            mirror.restore()
+        elif mirror.restore_own():
             _mark_cut_short(place, order.stage)
         with _mirrored(mirror):
             result = run_stage(
@@ -135,7 +137,7 @@ def _mirrored(mirror: Mirror) -> AbstractContextManager[None]:
 
 
 def _mark_cut_short(place: Place, stage: str) -> None:
-    """Say that the stage was begun elsewhere: so one that was forced goes on, too, and does not begin anew."""
+    """Say that this run has begun the stage before: so, although it was forced, it goes on, and does not begin anew."""
     folder = place.journals / f"{stage}-0"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "events.jsonl").write_text('{"event": "elsewhere"}\n', encoding="utf-8")

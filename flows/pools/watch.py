@@ -15,7 +15,10 @@ _WAITS = "InfrastructurePending"
 """What Prefect calls a stage whose Pod waits: for a GPU, a node, an image, or for what will never come."""
 _WAITED = 3600.0  # seconds of that after which it is lost
 _TOLD = 300.0  # seconds between two lines about it
-_LAST = 6.0  # seconds in which the last parcel of a stage that has ended may come
+_LAST = 6.0  # seconds in which the last parcel of a stage that was ended may come
+_ANSWERED = 180.0
+"""The same of one that ended by itself: it has sent its answer before, and says so. A mount of NFS takes a name that it
+has missed for missing for as long as it remembers the folder, which is up to a minute."""
 
 
 class Watch:
@@ -69,7 +72,8 @@ class Watch:
         """Whether nothing of it is to be expected any more."""
         now = time.monotonic()
         if self._over is not None:
-            return now - self._over > _LAST
+            answered = self.state.is_completed() or self.state.is_failed()
+            return now - self._over > (_ANSWERED if answered else _LAST)
         return self._stopping is not None and now - self._stopping > GRACE
 
     def give_up(self) -> None:

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 from uuid import UUID
 
 import pytest
-from prefect.states import InfrastructurePending, Pending, State
+from prefect.states import Cancelled, Completed, Crashed, Failed, InfrastructurePending, Pending, State
 
 from flows.pools import watch
 
@@ -66,6 +66,22 @@ def test_what_waits_too_long_is_over_though_nobody_takes_its_job_away(monkeypatc
     assert not one.is_over() and one.lost == "its Pod has waited for 3600 s"
     clock.passes(10)
     one.look(False)
+    assert one.is_over()
+
+
+@pytest.mark.parametrize(
+    ("state", "answers"), [(Completed(), True), (Failed(), True), (Crashed(), False), (Cancelled(), False)]
+)
+def test_the_answer_of_one_that_ended_by_itself_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, state: State, answers: bool
+) -> None:
+    """Beyond the minute for which a mount of NFS may not see it; one that was ended has none."""
+    clock = Clock(monkeypatch)
+    one = watch.Watch(Server(state), UUID(int=1))  # type: ignore[arg-type]
+    one.look(False)
+    clock.passes(1.5)
+    assert one.is_over() is not answers
+    clock.passes(2)
     assert one.is_over()
 
 
