@@ -21,6 +21,7 @@ from flows import (
     placing,
     plan_check,
     profiles,
+    run_lease,
     running,
     server,
     workspace,
@@ -84,6 +85,7 @@ def run(
             this = Run(wish, resolved, report, place, load_graph(place.tree), cancel, taken)
             this, todo = _todo(this, whole, say)
             ready.refuse_unready(root, this.pools, this.graph, todo)
+            this = stack.enter_context(run_lease.held(this, todo, say))
             if todo:
                 guards.check_disk(root)
                 if wish.planned:  # of this machine, whose memory is known; workers plan what they do

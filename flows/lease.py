@@ -1,4 +1,4 @@
-"""One retrain of a kind at a time among all clones of a git remote: a lease, which is a ref there.
+"""One retrain of a kind, or one and the same run, at a time among all clones of a git remote: a lease, a ref there.
 
 `refs/preflow-leases/KEY` is a small text: who holds it and how often it was renewed, or who is done with what. Git
 moves it only from the value that the mover names, so of two that reach for it one gets it. Its holder renews it; who
@@ -103,6 +103,11 @@ class Lease:
             with suppress(PreflowError):
                 self._move(done=digest, outcome=outcome)
 
+    def drop(self) -> None:
+        """Leave it to others, without a trace; one that is lost is theirs already."""
+        with suppress(PreflowError), self._moving:
+            _push(self._root, self._remote, self._ref, self._value, "")
+
     def refuse_lost(self) -> None:
         """Raises PreflowError where somebody has taken it over, or nobody can tell."""
         with self._moving:
@@ -130,7 +135,7 @@ def held(
     """Hold the lease `key` while inside, renewing it; None where there is no git remote, or it does not answer.
 
     Args:
-        digest: of what is to be answered, so that no two clones do the same one after the other.
+        digest: of what is to be answered, so that no two clones do the same one after the other; "": that they may.
         cancel: ends the wait for a lease that may be dead; set where this one is taken over.
 
     Raises:
@@ -141,7 +146,7 @@ def held(
     try:
         lease = _taken(root, remote, key, digest, cancel, say, times or USUAL) if remote else None
     except DependencyDown as error:
-        say(f"{error}; this retrain goes on without asking whether another clone is at it")
+        say(f"{error}; this goes on without asking whether another clone is at it")
         lease = None
     if lease is None:
         yield None
@@ -154,7 +159,10 @@ def held(
     finally:
         over.set()
         beats.join()
-        lease.end(GIVEN_UP, "")  # where nothing else was said
+        if digest:
+            lease.end(GIVEN_UP, "")  # where nothing else was said
+        else:
+            lease.drop()
 
 
 def _taken(
@@ -170,7 +178,7 @@ def _taken(
             if not seen:
                 raise
             raise Busy(f"another clone is at it, and {error}") from None
-        if record and record.done == digest:
+        if record and digest and record.done == digest:
             raise Answered(f"{record.who} has answered for it: {record.outcome}")
         holder = record.who if record and not (record.done or record.dead) else ""
         if holder and value != seen:
@@ -216,7 +224,7 @@ def _push(
     options: Sequence[str] = (),
     refs: Sequence[str] = (),
 ) -> None:
-    """Move the lease from one value to another, with further refs in the same push."""
+    """Move the lease from one value to another, "" where it is not there, with further refs in the same push."""
     lease = f"--force-with-lease={ref}:{before}"
     try:
         git(root, "push", "--quiet", "--atomic", lease, *options, remote, f"{value}:{ref}", *refs, env=QUIET)
@@ -233,7 +241,7 @@ def _push(
 
 def _lost(other: Record | None) -> PreflowError:
     by = f"by {other.who}" if other else "and given up since"
-    return _Moved(f"the lease of this retrain was taken over {by}, as it was not renewed in time: nothing is published")
+    return _Moved(f"the lease was taken over {by}, as it was not renewed in time: nothing is published")
 
 
 def _look(root: Path, remote: str, ref: str) -> tuple[str, Record | None]:
@@ -248,6 +256,8 @@ def _look(root: Path, remote: str, ref: str) -> tuple[str, Record | None]:
         told = json.loads(git(root, "cat-file", "blob", value))
         return value, Record(**{name: type(getattr(_FORM, name))(one) for name, one in told.items()})
     except PreflowError as error:
+        if "couldn't find remote ref" in str(error):  # dropped since
+            return "", None
         raise DependencyDown(f"the git remote {remote} did not answer: {last_line(error)}") from None
     except (ValueError, TypeError, AttributeError):
         return value, Record("a text that preflow did not write", 0, 0.0)

@@ -11,7 +11,7 @@ from typing import IO, Any
 
 import psutil
 
-from rlhf import interruption
+from rlhf.interruption import SAVING as SAVING
 
 # Runs between fork and exec of the program proper, in a child of its own: a hook in this process would be unsafe beside
 # its other threads. -I and -S keep the detour at some 15 ms.
@@ -48,9 +48,6 @@ def spawn(
         stderr=errors,
         process_group=0,
     )
-
-
-SAVING = interruption.SAVING
 
 
 def end_group(process: subprocess.Popen[bytes], patience: float = 3.0) -> None:

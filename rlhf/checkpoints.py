@@ -12,6 +12,7 @@ import math
 import os
 import shutil
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from rlhf.errors import NumericsError, PreflowError
+from rlhf.interruption import SAVING
 from rlhf.manifests import MANIFEST, STATE, TENSORS, fingerprint, problem, set_aside
 from rlhf.spending import spent
 
@@ -133,11 +135,19 @@ class Checkpoints:
             raise NumericsError(f"step {step}: {len(bad)} tensors are not finite (first: {bad[0]}); not saved")
         text = json.dumps({"step": step, "finite": True, "state": state}, sort_keys=True, allow_nan=False)
         size = sum(tensor.nbytes for tensor in tensors.values()) + len(text)
+        began = time.monotonic()
         with self._explained(f"the checkpoint of step {step}", f"{size:,} bytes"):
             self.folder.mkdir(parents=True, exist_ok=True)
             self._refuse_without_room(size)
             self._write(step, tensors, text, further)
         self._retain()
+        if (took := time.monotonic() - began) > SAVING / 2:
+            print(
+                f"the checkpoint of step {step} took {took:.0f} s to save, and who is asked to stop has {SAVING:.0f} s "
+                "for the step that it is in and its checkpoint: PREFLOW_SAVING gives more",
+                file=sys.stderr,
+                flush=True,
+            )
 
     def _write(self, step: int, tensors: Mapping[str, Tensor], text: str, further: Further) -> None:
         draft, final = self.folder / f".tmp-{step:06d}", self.folder / f"step-{step:06d}"

@@ -6,6 +6,7 @@ kill at any moment spoils nothing.
 
 import os
 import signal
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,12 +15,24 @@ from rlhf.errors import Preempted
 
 PARENT_GONE = signal.SIGUSR1
 """What a process gets whose starter has ended; a first request, never a second."""
-SAVING = 30.0
-"""Seconds in which a training that is asked to stop may end its step and save it: what clusters give, too."""
 STACKS = signal.SIGUSR2
 """Has one of several processes of a training write to its stderr where each of its threads stands, though it hangs."""
 MOMENT = 1.0
 """Seconds within which two requests are one: who stops a service asks all its processes, and these ask each other."""
+
+
+def _saving() -> float:
+    text = os.environ.get("PREFLOW_SAVING") or "30"
+    try:
+        if 1 <= (seconds := float(text)) < float("inf"):
+            return seconds
+    except ValueError:
+        pass
+    sys.exit(f"PREFLOW_SAVING={text}: expected seconds, 30 or as long as a step takes that is saved")
+
+
+SAVING = _saving()
+"""Seconds in which a training that is asked to stop may end its step and save it: what clusters give, too."""
 
 
 class Stopped(BaseException):

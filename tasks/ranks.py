@@ -18,11 +18,9 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from rlhf.errors import Preempted
-from rlhf.interruption import PARENT_GONE, STACKS
+from rlhf.interruption import PARENT_GONE, SAVING, STACKS
 from tasks.orphans import LAUNCHER
 
-GRACE = 30.0
-"""Seconds that the others have to end by themselves, saving what they do, once one of the processes has failed."""
 LAST_WORDS = 1.0
 """Seconds that one which is to be killed has to say where it stands."""
 
@@ -116,7 +114,7 @@ def _ended(stage: str, ranks: Sequence[subprocess.Popen[bytes]], asked: Sequence
             print(f"{stage}: process {rank} of {len(ranks)} was ended by {name}", file=sys.stderr, flush=True)
         for process in ranks if not asked else ():
             process.terminate()
-        killer = threading.Timer(GRACE, kill)
+        killer = threading.Timer(SAVING, kill)
         killer.daemon = True
         killer.start()
     return code

@@ -6,6 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from flows.plan_measured import Measured
+from flows.processes import SAVING
 from tasks.outcome import StageResult
 
 Type = Literal["process", "docker", "kubernetes"]
@@ -18,6 +19,10 @@ BEAT = 30
 """Seconds between two signs of life of a stage, to Prefect."""
 WINDOW = 3 * BEAT
 """Seconds without one after which Prefect calls the stage Crashed, and the run sends it again."""
+SENDING = 4
+"""Times what a stage has to save its step it has to save and to send that off."""
+GRACE = SENDING * SAVING
+"""Seconds that a stage gets when its worker is ended."""
 
 
 @dataclass(frozen=True)

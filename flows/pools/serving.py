@@ -8,7 +8,7 @@ import platform
 import signal
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -18,15 +18,13 @@ import psutil
 from flows import server
 from flows.pools import workers
 from flows.pools.exchange import exchange_of
-from flows.pools.orders import Type
+from flows.pools.orders import GRACE, Type
 from flows.pools.ready import refuse_unconnected, refuse_unprepared
 from flows.pools.templates import namespace_of
-from flows.processes import SAVING, end_group, spawn
+from flows.processes import end_group, spawn
 from rlhf.errors import DependencyDown
 from tasks.journal import home
 
-GRACE = 4 * SAVING
-"""Seconds that a stage gets when its worker is ended: to save its step, and to send that off."""
 OBSERVED = "PREFECT_INTEGRATIONS_KUBERNETES_OBSERVER_NAMESPACES"
 _AGAIN = 5.0  # seconds before another try
 
@@ -55,19 +53,19 @@ def serve(
     else:
         refuse_unconnected()
     here = server.start(root)
-    slot = workers.slot_of(os.environ)
+    slots = workers.slots_of(os.environ) if kind == "process" else ()
     while not cancel.is_set():
         try:
             server.wait(here, root, cancel)
-            workers.register(pool, kind, template, slot if kind == "process" else "")
+            workers.register(pool, kind, template, slots)
         except DependencyDown as error:
             say(f"{error}; trying again")
             cancel.wait(_AGAIN)
             continue
-        way = f"with slot {slot}; exchange: {exchange_of(root).url}" if kind == "process" else f"by {kind}"
+        way = f"with slots {', '.join(slots)}; exchange: {exchange_of(root).url}" if slots else f"by {kind}"
         say(f"serving pool {pool} of {here.page} {way}")
         argv = [sys.executable, "-m", "flows.pools.serving", kind, pool]
-        worker = spawn(argv, cwd=root, env=_environ(root, kind, template), output=sys.stdout)
+        worker = spawn(argv, cwd=root, env=_environ(root, kind, template, slots), output=sys.stdout)
         try:
             while worker.poll() is None and not cancel.wait(1.0):
                 pass
@@ -89,13 +87,12 @@ def _below(pid: int) -> list[psutil.Process]:
         return []
 
 
-def _environ(root: Path, kind: Type, template: Mapping[str, Any]) -> dict[str, str]:
-    slot = workers.slot_of(os.environ)
+def _environ(root: Path, kind: Type, template: Mapping[str, Any], slots: Sequence[str]) -> dict[str, str]:
     own = {
         workers.CHECKOUT: str(root),
-        workers.SLOT: slot,
-        # A slot is one stage's at a time, so no two share a home, nor does one with a run of this very checkout.
-        "PREFLOW_HOME": str(home(root) / "worker" / slot),
+        workers.SLOTS: ",".join(slots),
+        # Slots are one stage's at a time, so no two share a home, nor does one with a run of this very checkout.
+        "PREFLOW_HOME": str(home(root) / "worker" / "+".join(slots)),
         "PYTHONPATH": os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH", "")])),
     }
     # Whoever looks on at Jobs for Prefect needs the rights for that in one namespace, and not in the whole cluster.

@@ -26,7 +26,7 @@ from flows.pools.exchange import Exchange, exchange_of
 from flows.pools.mail import Outbox
 from flows.pools.orders import FLOW, Answer, Order
 from flows.pools.stage_work import Attempt
-from flows.pools.workers import CHECKOUT, SLOT
+from flows.pools.workers import CHECKOUT, SLOTS
 from rlhf.errors import DependencyDown, PreflowError
 from tasks.journal import home
 from tasks.outcome import StageResult
@@ -47,8 +47,8 @@ def stage(order: dict[str, Any]) -> State[Any]:
     set_defaults()
     this, root = Order(**order), Path(os.environ[CHECKOUT])
     cancel, own = threading.Event(), str(runtime.flow_run.get_id())
-    # Prefect's slot can be seen and waited for; it is lent anew where the server is away, and this lock is not.
-    with _heeding(cancel), _slot(), guards.held(home(root) / "slot.lock", this.stage, wait=True):
+    # Prefect's slots can be seen and waited for; they are lent anew where the server is away, and this lock is not.
+    with _heeding(cancel), _slots(), guards.held(home(root) / "slot.lock", this.stage, wait=True):
         print(f"{this.stage} of run {this.run}: begins", file=sys.stderr, flush=True)
         exchange = exchange_of(root)
         sources = {"journal": home(root) / "journal" / this.run, "reports": home(root) / "reports" / this.run}
@@ -80,12 +80,12 @@ def stage(order: dict[str, Any]) -> State[Any]:
     return Failed(message=result.reason)
 
 
-def _slot() -> AbstractContextManager[None]:
-    """That of the devices, where others may want them too."""
-    name = os.environ.get(SLOT)
-    if not name:
+def _slots() -> AbstractContextManager[None]:
+    """Those of the devices, where others may want them too; all at once, so that nobody waits with one in hand."""
+    names = [name for name in os.environ.get(SLOTS, "").split(",") if name]
+    if not names:
         return nullcontext()
-    return concurrency(name, occupy=1, lease_duration=_LENT, strict=True, raise_on_lease_renewal_failure=False)
+    return concurrency(names, occupy=1, lease_duration=_LENT, strict=True, raise_on_lease_renewal_failure=False)
 
 
 def _deliver(post: Outbox, answer: Answer) -> None:

@@ -2,18 +2,22 @@
 
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
+from math import ceil
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML, YAMLError
 
-from flows.pools.orders import Type
+from flows.pools.orders import GRACE, SENDING, Type
+from flows.processes import SAVING
 from rlhf.errors import PreflowError
 from tasks.config import ConfigError, read_yaml
 
 
 def template(kind: Type, file: Path | None, assigned: Sequence[str]) -> dict[str, Any]:
     """The base job template of a pool, from a file or our own, with each `NAME=VALUE` as the default of a job variable.
+
+    `saving` and `grace`, where it has them, are this process's own unless they are assigned.
 
     Raises:
         ConfigError: it is none, or has no such variable, or not with such a value.
@@ -29,7 +33,9 @@ def template(kind: Type, file: Path | None, assigned: Sequence[str]) -> dict[str
     if not all(isinstance(made.get(part), Mapping) for part in ("variables", "job_configuration")):
         raise ConfigError(f"{path}: expected a base job template of Prefect: `variables` and `job_configuration`")
     known = _variables(made, str(path))
-    values = dict(_assigned(one, known) for one in assigned)
+    ours = {"saving": ceil(SAVING), "grace": ceil(max(GRACE, known.get("grace", {}).get("default", 0)))}
+    values = {name: seconds for name, seconds in ours.items() if name in known}
+    values |= dict(_assigned(one, known) for one in assigned)
     refuse_unfit(values, made, str(path))
     for name, value in values.items():
         known[name]["default"] = value
@@ -47,6 +53,11 @@ def refuse_unfit(values: Mapping[str, Any], template: Mapping[str, Any], whose: 
         if errors := validate({name: value}, {"properties": {name: known[name]}}):
             told = known[name].get("description")
             raise ConfigError(f"{whose}: job variable {name}: {errors[0].message}{f'; it is: {told}' if told else ''}")
+    seconds = {name: values.get(name, one.get("default")) for name, one in known.items() if name in ("saving", "grace")}
+    if len(seconds) == 2 and None not in seconds.values() and seconds["grace"] < (least := SENDING * seconds["saving"]):
+        raise ConfigError(
+            f"{whose}: grace is {seconds['grace']} s, and to save and to send takes {least}: {SENDING} times saving"
+        )
 
 
 def namespace_of(template: Mapping[str, Any]) -> str:

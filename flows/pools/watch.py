@@ -8,7 +8,7 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.exceptions import ObjectNotFound
 from prefect.states import Cancelled, Cancelling, Crashed, State
 
-from flows.pools.serving import GRACE
+from flows.pools.orders import GRACE
 
 _BEGUN = 300.0  # seconds in which a worker that has claimed a stage must have begun it
 _WAITS = "InfrastructurePending"

@@ -6,7 +6,8 @@ Call `flows.server.start` before; nothing here imports Prefect before it is need
 import os
 import platform
 import re
-from collections.abc import Mapping
+import subprocess
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any, get_args
 
@@ -18,14 +19,15 @@ from rlhf.errors import DependencyDown, PreflowError
 
 CHECKOUT = "PREFLOW_CHECKOUT"
 """Of the worker, in the environment of what it starts."""
-SLOT = "PREFLOW_SLOT"
-"""Of a process worker, too: the slot that a stage takes. In a container it has none, as nobody else has its devices."""
+SLOTS = "PREFLOW_SLOTS"
+"""Of a process worker, too: the slots that a stage takes, with commas. In a container it has none, as nobody else has
+its devices."""
 ENTRYPOINT = "flows.pools.stage_flow.stage"
 AUTOMATION = f"{FLOW}: dead"
 
 
-def register(pool: str, kind: Type, template: Mapping[str, Any], slot: str) -> None:
-    """Make, or bring up to date, all that a worker of a pool needs at its server; `slot` is "" where none is taken.
+def register(pool: str, kind: Type, template: Mapping[str, Any], slots: Sequence[str]) -> None:
+    """Make, or bring up to date, all that a worker of a pool needs at its server, with the `slots` that it takes.
 
     Raises:
         PreflowError: there is such a pool, of another type than this worker is.
@@ -44,7 +46,7 @@ def register(pool: str, kind: Type, template: Mapping[str, Any], slot: str) -> N
             entrypoint=ENTRYPOINT,
             enforce_parameter_schema=False,
         )
-        if slot:
+        for slot in slots:
             with suppress(ObjectAlreadyExists):
                 client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name=slot, limit=1))
         _watch_over_stages(str(client.api_url).rstrip("/"))
@@ -85,13 +87,36 @@ def refuse_variables(pool: str, values: Mapping[str, Any]) -> None:
         refuse_unfit(values, client.read_work_pool(pool).base_job_template, f"work pool {pool}")
 
 
-def slot_of(environ: Mapping[str, str]) -> str:
-    """Name of the one slot that a stage takes: the devices that it may use of this host.
+def slots_of(environ: Mapping[str, str]) -> tuple[str, ...]:
+    """Names of the slots that a stage takes, all or none of them: one for each device that it may use of this host.
 
-    Workers that share devices take turns, whatever their pools; Prefect lends a slot and takes it back from who dies.
+    Workers that have a device in common take turns, whatever their pools and however they name it; Prefect lends slots
+    and takes them back from who dies.
     """
-    devices = re.sub(r"[^\w-]+", "_", environ.get("CUDA_VISIBLE_DEVICES", "").strip())
-    return f"preflow-{platform.node()}-{f'cuda-{devices}' if devices else 'all'}"
+    return tuple(f"preflow-{platform.node()}-{device}" for device in _devices(environ))
+
+
+def _devices(environ: Mapping[str, str]) -> list[str]:
+    """GPUs by number, all that there are where nobody says which; `cpu` where none is to be used."""
+    there, asked = _gpus(), environ.get("CUDA_VISIBLE_DEVICES")
+    if asked is None:
+        return [f"gpu-{number}" for number in there] or ["cpu"]
+    found = set()
+    for name in filter(None, map(str.strip, asked.split(","))):
+        if name == "-1":  # CUDA sees nothing of what stands behind it
+            break
+        known = [number for number, uuid in there.items() if uuid.startswith(name)]
+        found.add(re.sub(r"[^\w-]+", "_", known[0] if len(known) == 1 else name))
+    return [f"gpu-{name}" for name in sorted(found)] or ["cpu"]
+
+
+def _gpus() -> dict[str, str]:
+    """Those of this host, UUID by number; none where NVIDIA's driver does not answer."""
+    query = ("nvidia-smi", "--query-gpu=index,uuid", "--format=csv,noheader")
+    with suppress(OSError, subprocess.SubprocessError):
+        told = subprocess.run(query, capture_output=True, text=True, check=True, timeout=60).stdout
+        return {number.strip(): uuid.strip() for number, _, uuid in (line.partition(",") for line in told.splitlines())}
+    return {}
 
 
 def online(pool: str) -> int:

@@ -7,11 +7,12 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from flows import launch, lease, retrain
@@ -22,6 +23,7 @@ from rlhf.errors import Busy, PreflowError
 from tasks import owners
 from tests.flows import small
 from tests.flows.toy import REPO
+from tests.pools.hosts import until
 
 KEY, REF = "policy/nightly", f"{lease.REFS}/policy/nightly"
 LIVELY = Times(beat=0.02, window=60.0)
@@ -247,6 +249,18 @@ def test_without_a_remote_nobody_is_asked(clones: tuple[Path, Path]) -> None:
         assert mine is None and len(said) == 1
 
 
+def stop(process: subprocess.Popen[Any]) -> None:
+    """Freeze it, and not in the middle of a push: the other end of that is on another machine, and does not freeze."""
+    process.send_signal(signal.SIGSTOP)
+    until(lambda: not any(_pushes(child) for child in psutil.Process(process.pid).children()), lambda: "it pushes on")
+
+
+def _pushes(child: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return child.name() == "git" and child.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
 @pytest.mark.faults(
     35,
     injected="two clones asked for one retrain; the one at it is frozen (SIGSTOP) past its lease, and thaws later",
@@ -263,7 +277,7 @@ def test_frozen_past_its_lease_it_publishes_nothing(clones: tuple[Path, Path]) -
         assert child.stdout.readline() == "held\n"
         with pytest.raises(Busy), taken(second):
             pass
-        child.send_signal(signal.SIGSTOP)
+        stop(child)
         with taken(second, "second", SHORT) as mine:
             mine.publish([], ["HEAD:refs/heads/from-the-second"])
             child.send_signal(signal.SIGCONT)

@@ -118,6 +118,21 @@ def said(root: Path) -> Path:
     return root.parent / "said"
 
 
+def freeze(process: subprocess.Popen[bytes]) -> Callable[[], None]:
+    """What a machine that is suspended is to a process and all that it started; what wakes it up."""
+    tree = [psutil.Process(process.pid)]
+    tree[0].suspend()
+    tree += tree[0].children(recursive=True)
+    for one in tree[1:]:
+        one.suspend()
+
+    def thaw() -> None:
+        for one in tree:
+            one.resume()
+
+    return thaw
+
+
 def power_off(process: subprocess.Popen[bytes]) -> None:
     """What the end of a machine is to a process and all that it started: none gets a word in."""
     with_children = [process.pid, *(child.pid for child in _children(process))]

@@ -1,15 +1,18 @@
 """What Prefect's own workers would submit for a stage, from our templates, as their own classes make it."""
 
 import asyncio
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
 
-from flows.pools.orders import BEAT
-from flows.pools.serving import GRACE
+from flows.pools.orders import BEAT, GRACE
 from flows.pools.templates import namespace_of, refuse_unfit, template
+from flows.processes import SAVING
 from tasks.config import ConfigError
 from tests.deploy.composed import SECRETS, compose
 from tests.deploy.manifests import WORKERS, Object
@@ -72,7 +75,7 @@ def test_a_pod_has_passwords_from_secrets_alone() -> None:
     assert told["PREFLOW_CHECKOUT"] == told["PREFLOW_CLONE"] == told["PREFLOW_HOME"].removesuffix("/.preflow")
     assert told["PREFECT__FLOW_RUN_ID"] == str(ID) and told["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] == str(BEAT)
     assert main["envFrom"] == [{"secretRef": {"name": "preflow-stage", "optional": True}}]
-    assert not {"PREFECT_HOME", "PREFLOW_SLOT"} & set(told) and "sesame" not in str(made)
+    assert not {"PREFECT_HOME", "PREFLOW_SLOTS"} & set(told) and "sesame" not in str(made)
 
 
 @pytest.mark.kubernetes
@@ -99,6 +102,7 @@ def test_a_container_is_what_its_host_is_told() -> None:
         "PREFLOW_CLONE": "/srv/preflow",
         "PREFLOW_CHECKOUT": "/srv/preflow",
         "PREFLOW_HOME": "/srv/preflow/.preflow",
+        "PREFLOW_SAVING": f"{SAVING:.0f}.0",
     }
     assert made.env["PREFECT_API_URL"] == composed["environment"]["PREFECT_API_URL"]
     assert made.env["PREFECT__FLOW_RUN_ID"] == str(ID) and made.env["PREFECT_FLOWS_HEARTBEAT_FREQUENCY"] == str(BEAT)
@@ -166,6 +170,35 @@ def test_processors_are_a_number_or_a_text() -> None:
     asked = [job("cpu=6"), job(cpu=6), job("cpu=500m"), job(cpu="500m")]
     (a, b, c, d) = (one["spec"]["template"]["spec"]["containers"][0]["resources"]["requests"]["cpu"] for one in asked)
     assert (a, b, c, d) == (6, 6, "500m", "500m")
+
+
+ASKED = """
+import sys
+from flows.pools.templates import template
+for name in ("saving", "grace"):
+    print(template("kubernetes", None, sys.argv[1:])["variables"]["properties"][name]["default"])
+"""
+
+
+@pytest.mark.parametrize(
+    ("saving", "assigned", "found"),
+    [("", [], "30 300"), ("120", [], "120 480"), ("10", [], "10 300"), ("", ["saving=60", "grace=240"], "60 240")],
+)
+def test_the_time_to_save_is_that_of_who_serves(saving: str, assigned: list[str], found: str) -> None:
+    pytest.importorskip("prefect_kubernetes", reason=ABSENT.format("kubernetes"))
+    argv = [sys.executable, "-c", ASKED, *assigned]
+    told = subprocess.check_output(argv, env=os.environ | {"PREFLOW_SAVING": saving}, text=True)
+    assert told.split() == found.split()
+
+
+def test_a_grace_in_which_nothing_could_be_sent_is_refused() -> None:
+    with pytest.raises(ConfigError, match="grace is 300 s, and to save and to send takes 400: 4 times saving"):
+        job("saving=100")
+    with pytest.raises(ConfigError, match="grace is 300 s"):
+        refuse_unfit({"saving": 100}, template("kubernetes", None, []), "pool")
+    pod = job(saving=100, grace=400)["spec"]["template"]["spec"]
+    assert pod["terminationGracePeriodSeconds"] == 400
+    assert {"name": "PREFLOW_SAVING", "value": "100.0"} in pod["containers"][0]["env"]
 
 
 def test_a_namespace_is_a_variable_or_the_templates_own(tmp_path: Path) -> None:

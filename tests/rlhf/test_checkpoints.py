@@ -3,13 +3,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from rlhf import checkpoints
 from rlhf.checkpoints import Checkpoints
 from rlhf.errors import NumericsError
 
 
-def save(checkpoints: Checkpoints, *steps: int) -> None:
+def save(kept: Checkpoints, *steps: int) -> None:
     for step in steps:
-        checkpoints.save(step, {"w": torch.full((3,), float(step))}, {"extra": {"kl_coef": step / 10}})
+        kept.save(step, {"w": torch.full((3,), float(step))}, {"extra": {"kl_coef": step / 10}})
 
 
 def test_newest_comes_back_with_tensors_and_state(tmp_path: Path) -> None:
@@ -80,6 +81,15 @@ def test_nonfinite_tensors_are_not_saved(tmp_path: Path) -> None:
     with pytest.raises(NumericsError, match="1 tensors are not finite"):
         checkpoints.save(2, {"w": torch.tensor([1.0, float("nan")])}, {})
     assert [path.name for path in tmp_path.iterdir()] == ["step-000001"]
+
+
+def test_one_that_takes_long_says_what_who_is_asked_to_stop_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for saving, told in ((3600.0, False), (0.0, True)):
+        monkeypatch.setattr(checkpoints, "SAVING", saving)
+        Checkpoints(tmp_path / str(told), every=1).save(1, {}, {})
+        assert ("PREFLOW_SAVING gives more" in capsys.readouterr().err) == told
 
 
 def test_equal_state_is_equal_bytes(tmp_path: Path) -> None:
