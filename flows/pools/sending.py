@@ -128,6 +128,7 @@ class _Sender:
                 if answer is None:
                     watch.give_up()
         if answer is None or answer.result.state == "stopped":
+            watch.look(False)  # who stopped it may have said so since
             if self._work.cancel.is_set():
                 return StageResult(self._name, "stopped", reason=STOPPED, exit_code=Preempted.exit_code)
             if not watch.lost and watch.state.name in ("Cancelling", "Cancelled"):

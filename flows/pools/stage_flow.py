@@ -64,7 +64,9 @@ def stage(order: dict[str, Any]) -> State[Any]:
             answer = Answer(StageResult(this.stage, "failed", 0.0, reason, 1), platform.node())
         state = _state(own)
         if _is_over(state):  # one that was frozen or cut off has been given up
-            return Crashed(message="somebody else has the stage by now; what this attempt made is not handed over")
+            why = "somebody else has the stage by now; what this attempt made is not handed over"
+            print(f"{this.stage} of run {this.run}: {why}", file=sys.stderr, flush=True)
+            return Crashed(message=why)
         asked = _is_asked_to_stop(exchange, this) or _is_cancelled(state)
         _deliver(post, answer)
         if answer.entry:
