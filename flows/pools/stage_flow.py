@@ -66,6 +66,8 @@ def stage(order: dict[str, Any]) -> State[Any]:
         if _is_over(state):  # one that was frozen or cut off has been given up
             why = "somebody else has the stage by now; what this attempt made is not handed over"
             print(f"{this.stage} of run {this.run}: {why}", file=sys.stderr, flush=True)
+            with suppress(DependencyDown):  # it may have posted something since the run cleared that away
+                exchange.remove(this.mail)
             return Crashed(message=why)
         asked = _is_asked_to_stop(exchange, this) or _is_cancelled(state)
         _deliver(post, answer)
