@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import platform
+import shutil
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
@@ -112,7 +113,11 @@ def machine() -> str:
 
 
 def commit() -> str:
-    """Of the checkout, with a plus where it holds more."""
+    """Of the checkout, with a plus where it holds more; `PREFLOW_COMMIT` where there is no git to ask."""
+    if named := os.environ.get("PREFLOW_COMMIT"):
+        return named
+    if shutil.which("git") is None or not (ROOT / ".git").exists():
+        return "unknown"
 
     def git(*arguments: str) -> str:
         return subprocess.run(["git", *arguments], cwd=ROOT, capture_output=True, text=True).stdout.strip()

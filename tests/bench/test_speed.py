@@ -203,3 +203,14 @@ def test_the_page_keeps_what_stands_around_the_table(tmp_path: Path) -> None:
         write_between(page, "speed", ["new"])
     assert page.read_text(encoding="utf-8") == f"before\n{START}\n\nnew\n\n{END}\nafter\n"
     assert (ROOT / "docs/speed.md").read_text(encoding="utf-8").count(START) == 1
+
+
+def test_figures_are_kept_where_there_is_no_git_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PREFLOW_COMMIT", raising=False)
+    monkeypatch.setattr(store, "ROOT", tmp_path)
+    assert store.commit() == "unknown"  # a folder that was copied
+    (tmp_path / ".git").mkdir()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert store.commit() == "unknown"  # no such program
+    monkeypatch.setenv("PREFLOW_COMMIT", "abc")
+    assert store.commit() == "abc"
