@@ -7,7 +7,7 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -124,11 +124,13 @@ def freeze(process: subprocess.Popen[bytes]) -> Callable[[], None]:
     tree[0].suspend()
     tree += tree[0].children(recursive=True)
     for one in tree[1:]:
-        one.suspend()
+        with suppress(psutil.NoSuchProcess):
+            one.suspend()
 
     def thaw() -> None:
         for one in tree:
-            one.resume()
+            with suppress(psutil.NoSuchProcess):  # it had ended, and its parent was not awake to see it
+                one.resume()
 
     return thaw
 
