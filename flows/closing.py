@@ -160,7 +160,7 @@ def _decide(this: Run, gate: Mapping[str, Any]) -> dict[str, Any]:
             reason = f"{gate['reason']}; waits for `preflow promote {this.report.run}`"
             return outcome | {"waits": True, "reason": reason}
         if this.wish.lease:
-            this.wish.lease.refuse_lost()
+            _refuse_lost(this)
         version = tracking.promote(this.owner, this.report.run, gate["candidate"], name)
     except PreflowError as error:
         if isinstance(error, DependencyDown):
@@ -168,6 +168,16 @@ def _decide(this: Run, gate: Mapping[str, Any]) -> dict[str, Any]:
         return outcome | {"reason": f"not promoted: {error}"}
     outcome |= {"promoted": True, "version": version, "reason": f"promoted {name} v{version}"}
     return outcome | _refs(this, version, new=True, over=reigning["version"] if reigning else None)
+
+
+def _refuse_lost(this: Run) -> None:
+    """Only a retrain sends what it promotes: another run goes on where the git remote does not say whose it is."""
+    assert this.wish.lease
+    try:
+        this.wish.lease.refuse_lost()
+    except DependencyDown:
+        if this.wish.retrain:
+            raise
 
 
 def _refs(this: Run, version: int, new: bool = False, over: int | None = None) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from flows import dvc, guards
 from flows.cache import files_of, object_path
 from flows.workspace import files_at, git
 from rlhf.errors import Busy, PreflowError
+from tasks import locks
 from tasks.journal import home
 
 _MD5 = re.compile(r"\bmd5: '?([0-9a-f]{32}(?:\.dir)?)\b")
@@ -38,11 +39,11 @@ def nobody_else(root: Path, what: str) -> Iterator[None]:
             yield
 
 
-def _refuse_held(locks: Iterable[Path]) -> None:
-    for lock in locks:
+def _refuse_held(files: Iterable[Path]) -> None:
+    for lock in files:
         if lock.exists() and guards.is_held(lock):
-            holder = lock.read_text(encoding="utf-8").strip() or lock.stem
-            raise Busy(f"{holder} is going on; wait for it, or end it with Ctrl-C there")
+            holder = locks.holder(lock)
+            raise Busy(f"{holder.name if holder else lock.stem} is going on; wait for it, or end it with Ctrl-C there")
 
 
 def whole(cache: Path, md5s: Iterable[str]) -> set[str]:

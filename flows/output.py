@@ -22,6 +22,8 @@ class Output:
         """What the program is given to write to."""
         self.text = ""
         """All that was passed on."""
+        self.plain = ""
+        """The same as it was printed, to look for words in and not to show."""
         self._path, self._on_line, self._seen = path, on_line, 0
 
     def pass_on(self, ended: bool = False) -> None:
@@ -31,7 +33,9 @@ class Output:
         if not whole:
             return
         self._seen += len(whole)
-        text = logged(whole.decode("utf-8", "replace"))
+        printed = whole.decode("utf-8", "replace")
+        text = logged(printed)
+        self.plain += printed
         self.text += text
         with suppress(OSError), self._path.open("a", encoding="utf-8") as log:  # a full disk: the stage's end says so
             log.write(text)

@@ -12,6 +12,9 @@ from flows.request import Run
 from tasks.config import read_yaml
 from tasks.graph import digest, lookup
 
+TIMES = lease.Times(beat=60.0, window=300.0)
+"""Slower than a retrain's: a run may go on for days, and each renewal is a push and an object of git."""
+
 
 @contextmanager
 def held(this: Run, todo: Collection[str], say: Callable[[str], None]) -> Iterator[Run]:
@@ -27,7 +30,7 @@ def held(this: Run, todo: Collection[str], say: Callable[[str], None]) -> Iterat
     if alone or not remote_of(this.owner) or not dvc.call(this.owner, "config", "core.remote").stdout.strip():
         yield this
         return
-    with lease.held(this.owner, f"runs/{_digest(this)[:32]}", "", this.cancel, say) as mine:
+    with lease.held(this.owner, f"runs/{_digest(this)[:32]}", "", this.cancel, say, TIMES) as mine:
         yield replace(this, wish=replace(this.wish, lease=mine))
 
 

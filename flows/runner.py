@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flows import dvc
-from flows.output import kept
+from flows.output import Output, kept
 from flows.processes import SAVING, end_group, spawn
 from rlhf.errors import Busy, Preempted, PreflowError
 from tasks.journal import home
@@ -73,11 +73,11 @@ def run_stage(
     while True:
         before = _attempts(place, name)
         code, output = _attempt(place, name, on_line, cancel, force)
-        exit_code, reason = _explain(place, name, before, output) if code else _kept(output)
+        exit_code, reason = _explain(place, name, before, output.text) if code else _kept(output.text)
         terminated = code == -signal.SIGTERM or reason == killed_by(signal.SIGTERM)
         preempted = terminated or exit_code == Preempted.exit_code
         if code == 0 and exit_code == 0:
-            state = "ran" if f"Running stage '{name}'" in output else "cached"
+            state = "ran" if f"Running stage '{name}'" in output.plain else "cached"
             result = StageResult(name, state)  # type: ignore[arg-type]
         elif cancel.is_set() or (preempted and cancel.wait(_MOMENT)):
             result = StageResult(name, "stopped", 0.0, STOPPED, Preempted.exit_code)
@@ -93,7 +93,7 @@ def run_stage(
         return replace(result, seconds=round(time.monotonic() - began, 2))
 
 
-def _attempt(place: Place, name: str, on_line: OnLine, cancel: threading.Event, force: bool) -> tuple[int, str]:
+def _attempt(place: Place, name: str, on_line: OnLine, cancel: threading.Event, force: bool) -> tuple[int, Output]:
     argv = [str(dvc.program()), "--wait-for-lock", "repro", *(["-f"] if force else []), "-s", name]
     own = {"PREFLOW_RUN": place.run, "PREFLOW_HOME": str(home(place.owner)), "PREFLOW_REPORTS": str(place.reports)}
     with kept(place.journals / f"{name}.log", on_line) as output:
@@ -106,7 +106,7 @@ def _attempt(place: Place, name: str, on_line: OnLine, cancel: threading.Event, 
             if process.poll() is None:
                 end_group(process, SAVING)
             output.pass_on(ended=True)
-        return process.returncode, output.text
+        return process.returncode, output
 
 
 def tail(path: Path, seen: int, on_line: OnLine) -> int:

@@ -83,7 +83,7 @@ def _differs(root: Path, name: str, sha256: str) -> bool:
 def _brought(root: Path, some: Sequence[Source], one: Wrong, say: Callable[[str], None]) -> bool:
     """Whether these sources, brought again, made an input what dvc.lock says. They are held to their SHA-256."""
     inbox, shared = root / INBOX, sources.shared_folder(root)
-    with TemporaryDirectory(dir=inbox.parent, prefix=".inbox-") as folder:
+    with TemporaryDirectory(dir=inbox.parent, prefix=".tmp-inbox-") as folder:
         try:
             sources.bring([_there(source, shared, say) for source in some], Path(folder), shared)
         except (PreflowError, OSError) as error:

@@ -96,6 +96,9 @@ def run(program: str, tests: str, limits: Limits = Limits()) -> Outcome:
     )
 
 
+_FROM_OUTSIDE = [-number for number in (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)]
+
+
 def _watch(process: "subprocess.Popen[bytes]", folder: Path, limits: Limits) -> Outcome | None:
     """Wait for its end; how it was, where the program did not come to an end by itself."""
     start, ran = time.monotonic(), 0.0
@@ -113,7 +116,7 @@ def _watch(process: "subprocess.Popen[bytes]", folder: Path, limits: Limits) -> 
             return Outcome(None, "busy")
     if process.returncode == -signal.SIGXCPU or (process.returncode == -signal.SIGKILL and ran >= limits.seconds):
         return Outcome(False, "time")
-    return Outcome(None, "killed") if process.returncode == -signal.SIGKILL else None
+    return Outcome(None, "killed") if process.returncode in _FROM_OUTSIDE else None
 
 
 def _processor(process: int) -> tuple[float, float]:

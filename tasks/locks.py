@@ -116,7 +116,9 @@ def _lives(path: Path) -> bool:
     if other is None or other.shared:
         return False
     alive = owners.is_alive(asdict(other))
-    return owners.silence([path]) < WINDOW if alive is None else alive
+    if alive is None:  # of another container here the kernel knows, whose locks are for all of them
+        return not owners.same_kernel(other.machine) and owners.silence([path]) < WINDOW
+    return alive
 
 
 def _told(path: Path, what: str) -> str:

@@ -33,6 +33,11 @@ def machine() -> str:
         return ""
 
 
+def same_kernel(there: str) -> bool:
+    """Whether what `machine` said elsewhere is of this boot of this machine, in whatever container."""
+    return bool(there) and there.partition(" ")[0] == machine().partition(" ")[0]
+
+
 def is_alive(owner: Mapping[str, Any]) -> bool | None:
     """None where it is a process of elsewhere: its files alone can tell."""
     same_host = owner["host"] == platform.node()

@@ -3,6 +3,7 @@
 What talks to Prefect is a process of its own, which is replaced when it ends, as it gives up on a server that is away.
 """
 
+import hashlib
 import os
 import platform
 import signal
@@ -87,12 +88,19 @@ def _below(pid: int) -> list[psutil.Process]:
         return []
 
 
+def _place_of(slots: Sequence[str]) -> str:
+    """Name of a folder: that of a slot, and of several, which are too long together, a digest behind the first."""
+    if len(slots) == 1:
+        return slots[0]
+    return f"{slots[0]}+{len(slots) - 1}-{hashlib.sha256(','.join(slots).encode()).hexdigest()[:8]}"
+
+
 def _environ(root: Path, kind: Type, template: Mapping[str, Any], slots: Sequence[str]) -> dict[str, str]:
     own = {
         workers.CHECKOUT: str(root),
         workers.SLOTS: ",".join(slots),
         # Slots are one stage's at a time, so no two share a home, nor does one with a run of this very checkout.
-        "PREFLOW_HOME": str(home(root) / "worker" / "+".join(slots)),
+        "PREFLOW_HOME": str(home(root) / "worker" / _place_of(slots)),
         "PYTHONPATH": os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH", "")])),
     }
     # Whoever looks on at Jobs for Prefect needs the rights for that in one namespace, and not in the whole cluster.

@@ -52,6 +52,7 @@ def _search(patterns: Sequence[str], texts: Sequence[str], whole: bool) -> tuple
             [sys.executable, "-I", "-S", pattern_child.__file__],
             input=json.dumps(order).encode(), stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env={}, check=False,
             timeout=_PATIENCE * len(texts),
+            start_new_session=True,  # who asks this process to stop asks its group, and the step that it is in is saved
         )  # fmt: skip
     except subprocess.TimeoutExpired as late:
         return (late.stdout or b"").decode("ascii"), -signal.SIGKILL

@@ -28,8 +28,8 @@ while name == "gate" and Path(os.environ.get("HOLD", "/nowhere")).exists():
 """
 PROGRAM = """
 import sys
-from flows import lease
-lease.USUAL = lease.Times(beat=float(sys.argv.pop(1)), window=float(sys.argv.pop(1)))
+from flows import lease, run_lease
+run_lease.TIMES = lease.USUAL = lease.Times(beat=float(sys.argv.pop(1)), window=float(sys.argv.pop(1)))
 from flows.cli import main
 main()
 """

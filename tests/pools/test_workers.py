@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from flows.pools.workers import slots_of
+from flows.pools import serving
+from flows.pools.workers import CHECKOUT, SLOTS, slots_of
+from tasks.redact import logged
 
 SMI = """#!/bin/sh
 echo '0, GPU-8a1f0000-0000'
@@ -54,3 +56,18 @@ def test_without_a_driver_there_is_the_host(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("PATH", str(tmp_path))
     assert devices() == ["cpu"]
     assert devices(CUDA_VISIBLE_DEVICES="1,0") == ["gpu-0", "gpu-1"]
+
+
+def test_homes_have_names_that_a_file_system_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    host = "ip-10-0-12-34.some-region.compute.internal"
+    slots = [f"preflow-{host}-gpu-{number}" for number in range(16)]
+    names = [serving._place_of(some) for some in (slots, slots[:15], slots[1:], slots[:1])]
+    assert max(map(len, names)) < 128 and len(set(names)) == 4
+    assert names[-1] == slots[0]
+
+
+def test_what_a_worker_is_told_of_itself_may_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (SLOTS, CHECKOUT):
+        monkeypatch.setenv(name, "preflow-box-gpu-0")
+        assert logged("in preflow-box-gpu-0") == "in preflow-box-gpu-0"
+        monkeypatch.delenv(name)

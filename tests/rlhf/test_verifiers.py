@@ -12,9 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rlhf.errors import PreflowError
-from rlhf.verifiers import VERIFIERS, check_of, verify
+from rlhf.verifiers import VERIFIERS, check_of, pattern_child, verify
 from rlhf.verifiers.code import program_of
 from rlhf.verifiers.numbers import final_number, numbers
+from rlhf.verifiers.patterns import found
 from rlhf.world.kinds import KINDS
 from rlhf.world.words import FLATTERY, RUDE
 
@@ -113,6 +114,16 @@ def test_a_regular_expression_that_takes_too_long_says_nothing() -> None:
     assert math.isnan(verify(slow, text, "regex"))
     assert verify(slow, "aa", "regex") == 1.0
     assert verify({"answer": ["b$", "(a+)+$"]}, text, "regex") == 1.0  # found before that
+
+
+def test_who_asks_this_process_and_its_group_to_stop_spoils_no_verdict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The step that it is in is ended and saved, with the verdicts that it would have had."""
+    child = tmp_path / "child.py"
+    child.write_text("import os; print(int(os.getpgid(0) == os.getpid()), end='')")
+    monkeypatch.setattr(pattern_child, "__file__", str(child))
+    assert found(["a"], ["a"]) == [True]
 
 
 def test_the_world_asks_for_right_words_whatever_the_manner() -> None:
