@@ -39,7 +39,7 @@ def is_held(lock: Path) -> bool:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             return True
-    return False
+    return locks.lives(lock)
 
 
 def going_on(root: Path, who: str) -> AbstractContextManager[None]:

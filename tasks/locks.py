@@ -96,7 +96,7 @@ def _locked(path: Path, what: str, wait: bool, shared: bool) -> Iterator[TextIO]
                 raise Busy(_told(path, what)) from None
             if not _is_at(file, path):  # its last holder has removed it meanwhile
                 continue
-            if shared or not _lives(path):
+            if shared or not lives(path):
                 yield file
                 return
         if not wait:
@@ -110,7 +110,7 @@ def _is_at(file: TextIO, path: Path) -> bool:
     return False
 
 
-def _lives(path: Path) -> bool:
+def lives(path: Path) -> bool:
     """Whether the holder that the file names is there, although the kernel gave us the lock."""
     other = holder(path)
     if other is None or other.shared:

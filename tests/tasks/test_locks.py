@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from flows.guards import is_held
 from rlhf.errors import Busy
 from tasks import locks, owners
 from tests.faults import child
@@ -95,6 +96,7 @@ def test_the_kernel_is_not_needed_to_see_a_living_process(path: Path) -> None:
 )  # fmt: skip
 def test_whom_the_kernel_does_not_know(owner: dict[str, Any], seconds_ago: float, free: bool, path: Path) -> None:
     written(path, seconds_ago, **owner)
+    assert is_held(path) is not free
     if free:
         take(path)
     else:
