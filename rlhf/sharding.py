@@ -3,7 +3,7 @@
 torch's `fully_shard` puts the weights of a block together where it is computed and lets them go again, and adds the
 gradients up to each one's share (Zhao et al., "PyTorch FSDP", 2304.11277). What is outside of the blocks, which is
 embeddings, LM head, last norm and heads, every process keeps whole: the decoder and the LM head are called one by one
-here, and the two may share a matrix.
+here, and the two may share a matrix. With adapters the frozen base is divided, and every adapter within its blocks.
 
 Passes that do not train need weights, but no gradients: for these the weights are put together beforehand (`whole`), as
 processes do different numbers of such passes, and would wait for each other. So is what is left after a training.
@@ -27,20 +27,27 @@ _blocks: "WeakKeyDictionary[nn.Module, list[Any]]" = WeakKeyDictionary()
 def shard(modules: Iterable[nn.Module]) -> None:
     """Divide the blocks of every language model among the modules; of what has none, nothing.
 
-    Raises PreflowError where transformers marks no block of a model as one, or the model has adapters.
+    Adapters that a base gets after it was divided are whole on every process.
+
+    Raises PreflowError where transformers marks no block of a model as one.
     """
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
 
+    from rlhf.models import packing
+
     group = distributed.group()
     mesh = init_device_mesh(group.device.type, (group.size,))
+    modules = list(modules)
     for module in modules:
-        model = next((part for part in module.modules() if hasattr(part, "get_decoder")), None)
-        if model is None:
+        view = next((part for part in module.modules() if hasattr(part, "get_decoder")), None)
+        if view is None:
             continue
-        if model in _blocks:  # put together after an earlier training
-            _divide_again(_blocks[model])
+        model = _whole_model(view)
+        if model in _blocks:  # put together after an earlier training, or shared with another module
+            _blocks[module] = _blocks[view] = _blocks[model]
             continue
+        packing.able(view, 1)  # tried by forward passes, which afterwards one process alone must not make
         blocks = _blocks_of(model)
         inside = {weight for block in blocks for weight in block.parameters()}
         how: dict[str, Any] = {"mesh": mesh, "mp_policy": MixedPrecisionPolicy(reduce_dtype=torch.float32)}
@@ -49,47 +56,65 @@ def shard(modules: Iterable[nn.Module]) -> None:
             block.set_gradient_divide_factor(1.0)  # losses have their denominator: sums, not means
             block.set_force_sum_reduction_for_comms(True)
         fully_shard(model.get_decoder(), ignored_params=set(model.parameters()) - inside, **how)
-        _blocks[module] = _blocks[model] = blocks
+        _blocks[module] = _blocks[view] = _blocks[model] = blocks
+    _divide_again(modules)
+
+
+def _whole_model(model: Any) -> Any:
+    """The model of transformers: of one with adapters their base."""
+    from rlhf.models.adapted import Adapted
+
+    return model.base.model if isinstance(model, Adapted) else model
 
 
 def _blocks_of(model: Any) -> list[Any]:
     from transformers.modeling_layers import GradientCheckpointingLayer
 
-    from rlhf.models import packing
-    from rlhf.models.adapted import Adapted
-
-    if isinstance(model, Adapted):
-        raise PreflowError("training.shard is for training.method=full: set it to false, adapters take little memory")
     blocks = [part for part in model.modules() if isinstance(part, GradientCheckpointingLayer)]
     if not blocks:
         raise PreflowError(f"{type(model).__name__} has 0 blocks that can be divided: set training.shard to false")
-    packing.able(model, 1)  # tried by forward passes, which afterwards one process alone must not make
     return blocks
 
 
 @contextmanager
 def whole(modules: Iterable[nn.Module]) -> Iterator[None]:
     """With the weights of all blocks put together, for passes without gradient. All processes must come here."""
-    blocks = put_together(modules)
+    modules = list(modules)
+    put_together(modules)
     try:
         yield
     finally:
-        _divide_again(blocks)
+        _divide_again(modules)
 
 
-def put_together(modules: Iterable[nn.Module]) -> list[Any]:
-    """Every process has the weights of all blocks from now on; the blocks that were divided."""
-    blocks = [block for module in modules for block in _blocks.get(module, ())]
-    for block in blocks:
+def put_together(modules: Iterable[nn.Module]) -> None:
+    """Every process has the weights of all blocks from now on."""
+    modules = list(modules)
+    for block in _all_blocks(modules):
         block.set_reshard_after_forward(False)
         block.unshard()
-    return blocks
+    _look_again(modules)
 
 
-def _divide_again(blocks: Iterable[Any]) -> None:
-    for block in blocks:
+def _divide_again(modules: Iterable[nn.Module]) -> None:
+    modules = list(modules)
+    for block in _all_blocks(modules):
         block.reshard()
         block.set_reshard_after_forward(True)
+    _look_again(modules)
+
+
+def _all_blocks(modules: Iterable[nn.Module]) -> Iterable[Any]:
+    """Those of all modules, each once: models with adapters share a base."""
+    return dict.fromkeys(block for module in modules for block in _blocks.get(module, ()))
+
+
+def _look_again(modules: Iterable[nn.Module]) -> None:
+    """Have models with adapters take the weights that these have now."""
+    for module in modules:
+        for part in module.modules() if module in _blocks else ():
+            if hasattr(part, "look_again"):
+                part.look_again()
 
 
 def divided(tensor: Tensor) -> bool:

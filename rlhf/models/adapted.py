@@ -18,10 +18,14 @@ class Adapted(nn.Module):
         """Use `Base.view`, which keeps account of what is in use."""
         super().__init__()
         self.base, self.adapters, self.trained = base, adapters, trained
-        if trained:
-            for name, tensor in adapters[-1].tensors().items():
-                self.register_parameter(name.replace(".", "/"), tensor.requires_grad_(True))
+        self.look_again()
         self.eval()
+
+    def look_again(self) -> None:
+        """Take the newest adapter's weights as parameters, as they are now: dividing them makes other tensors."""
+        if self.trained:
+            for name, tensor in self.adapters[-1].tensors().items():
+                self.register_parameter(name.replace(".", "/"), tensor.requires_grad_(True))
 
     @property
     def config(self) -> Any:

@@ -75,10 +75,15 @@ class Adapter:
     shape: Shape
     ids: Tensor
     """`shape.tokens`, on the device of the base."""
-    weights: Mapping[str, nn.Parameter]
-    """By the path of their layer: `….lora_A.weight` [rank, in], `….lora_B.weight` [out, rank]; float32."""
+    halves: Mapping[str, nn.Module]
+    """By their path: `….lora_A` [rank, in] and `….lora_B` [out, rank]; float32."""
     rows: Mapping[str, nn.Parameter]
     """Rows [tokens, H] by the path of their matrix, input embedding first; of tied matrices the first only."""
+
+    @property
+    def weights(self) -> dict[str, nn.Parameter]:
+        """Those of both halves of each layer; where processes divide them, this one's share while they are divided."""
+        return {f"{path}.weight": half.weight for path, half in self.halves.items()}  # type: ignore[misc]
 
     def tensors(self) -> dict[str, nn.Parameter]:
         """All of it, by the names that PEFT gives them in a file."""
@@ -133,12 +138,10 @@ class Base:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(derive(seed, "adapter"))
             self._inject(key, shape)
-        weights = {}
+        halves = {}
         for path, layer in self._layers.items():
             for half in ("lora_A", "lora_B") if key in layer.lora_A else ():
-                weight = getattr(layer, half)[key].weight
-                weight.data = weight.data.float()
-                weights[f"{path}.{half}.weight"] = weight.requires_grad_(False)
+                halves[f"{path}.{half}"] = getattr(layer, half)[key].float().requires_grad_(False)
         ids = torch.tensor(shape.tokens, device=self.model.device, dtype=torch.long)
         known = below[-1].rows if below else {}
         rows = {
@@ -146,7 +149,7 @@ class Base:
             for path, matrix in self.matrices.items()
             if shape.tokens
         }
-        adapter = self.adapters[key] = Adapter(key, label, shape, ids, weights, rows)
+        adapter = self.adapters[key] = Adapter(key, label, shape, ids, halves, rows)
         return adapter
 
     def view(self, adapters: Sequence[Adapter], trained: bool = False) -> Adapted:

@@ -39,10 +39,10 @@ class Training(Section):
 
     @model_validator(mode="after")
     def _can_be_divided(self) -> Self:
-        if self.shard and self.method != "full":
+        if self.shard and self.method == "qlora":
             raise ValueError(
-                f"shard divides weights that are trained, and {self.method} trains few beside frozen ones (those in 4 "
-                "bits would lose their scales): set shard to false, each process then has the whole base"
+                "shard divides weights by rows, and those in 4 bits would lose their scales: set shard to false, each "
+                "process then has the whole base"
             )
         if self.shard and self.optimizer != "adamw":
             raise ValueError(f"shard divides moments by rows, and {self.optimizer} keeps them in blocks: take adamw")

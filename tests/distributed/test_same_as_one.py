@@ -65,7 +65,7 @@ def test_losses_gradients_and_weights(name: str, both: Path, tmp_path: Path) -> 
     assert list(found) == list(expected) and len(expected) >= 6
     assert sum(gradient.norm() for gradient in expected.values()) > 0.1
     for step, gradient in expected.items():
-        torch.testing.assert_close(found[step], gradient, rtol=0, atol=up_to, msg=lambda m, at=step: f"step {at}: {m}")
+        torch.testing.assert_close(found[step], gradient, rtol=up_to, atol=up_to, msg=lambda m, at=step: f"step {at}: {m}")
     logged = steps(one)
     assert steps(first) == steps(second), "what the first process logs is not of all"
     assert steps(first) == {step: pytest.approx(metrics, abs=up_to, rel=1e-4) for step, metrics in logged.items()}
