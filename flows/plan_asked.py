@@ -45,7 +45,12 @@ class Asked:
         if self.how.method == "full":  # whole on each of several processes
             unread = 0.0 if head or self.sizes.tied or self.how.cuda else self.how.value * self.sizes.embedding
             return self.policy - unread
-        return 4.0 * self.sizes.adapter(self.how.rank)
+        beside = 0.0 if self.how.shards == 1 else 1 / self.how.shards  # its share, when it is put together
+        return 4.0 * self._adapter * (1 + beside)
+
+    @property
+    def _adapter(self) -> int:
+        return self.sizes.adapter(self.how.rank)
 
     @property
     def beside(self) -> list[str]:
@@ -58,15 +63,18 @@ class Asked:
         config = self.values["reward_model"]
         trained_here = self.module == "reward_model"
         reward = self.model(reads_head(config) if trained_here else config["reads"] == "tokens")
-        if trained_here and self.how.shards > 1:  # put together after its training, beside its shares
-            reward += self.how.value * self.sizes.blocks / self.how.shards
-        return sum(self.model() if kind == "policy" else reward for kind in self.beside)
+        later = 0.0
+        if trained_here and self.how.shards > 1 and self.how.method == "full":
+            reward += self.how.value * self.sizes.blocks / self.how.shards  # put together, beside its shares
+        elif trained_here:  # of models that follow the first on one base each process has gradients and moments whole
+            later = (4 + 8) * self._adapter * (1 - 1 / self.how.shards)
+        return later + sum(self.model() if kind == "policy" else reward for kind in self.beside)
 
     @property
     def loaded(self) -> float:
-        """Bytes of a model of which all weights are trained as it is read, before it is in its precision."""
+        """Bytes of the model as it is read; of one whose weights are all trained before it is in its precision."""
         from_base = "data/04_base" in self.stage.cmd  # which is kept in float32
-        return (4.0 if from_base else self.how.value) * self.sizes.parameters
+        return (4.0 if from_base and self.how.method == "full" else self.how.value) * self.sizes.parameters
 
     def largest(self, lengths: Lengths, batch_size: int, head: bool = True, **how: bool) -> Rows:
         """The largest pass of the stage's batches."""

@@ -41,13 +41,13 @@ def cheapest(values: Mapping[str, Any], section: str, longest: float, fits: Fits
 
 
 def _changes(values: Mapping[str, Any]) -> Iterator[tuple[str, Any, str]]:
-    """Those that go together with what is set: moments in 8 bits are not divided, nor are adapters."""
+    """Those that go together with what is set: moments in 8 bits are not divided, nor are weights in 4 bits."""
     if not values["training"]["shard"]:
         yield from CHANGES
         return
-    yield from (one for one in CHANGES if one[0] not in ("training.optimizer", "training.method"))
+    yield from (one for one in CHANGES if one[1] not in ("adamw_8bit", "qlora"))
     yield "training.shard", False, "whole copies"
-    yield from (one for one in CHANGES if one[0] == "training.method")
+    yield from (one for one in CHANGES if one[1] == "qlora")
 
 
 def _needed(before: Mapping[str, Any], after: Mapping[str, Any], taken: list[tuple[str, Any]], fits: Fits) -> list[str]:
@@ -72,8 +72,8 @@ def _more_processes(values: Mapping[str, Any], fits: Fits) -> str:
 
 
 def spread(values: Mapping[str, Any], count: int) -> dict[str, Any]:
-    """The settings for so many GPUs: all weights divided, adapters as copies."""
-    shard = values["training"]["method"] == "full" and count > 1
+    """The settings for so many GPUs: weights divided, those in 4 bits as copies."""
+    shard = values["training"]["method"] != "qlora" and count > 1
     return changed(changed(values, "training.nproc", count), "training.shard", shard)
 
 

@@ -46,16 +46,13 @@ def weights(sizes: Sizes, how: How, trained: bool, whole: bool = True) -> float:
     With shards the blocks are put together, beside this process's share of them: all for passes that do not train, in
     training (`whole` False) two at a time.
     """
+    together = 0.0 if how.shards == 1 else 1.0 if whole else 2.0 / sizes.layers
+    base = how.value * (_share(sizes, how) + together * sizes.blocks)
     if how.method == "full":
-        copies = 4.0 * held(sizes, how) if trained and how.value == 2 else 0.0
-        if how.shards == 1:
-            return how.value * sizes.parameters + copies
-        together = sizes.blocks if whole else 2.0 * sizes.blocks / sizes.layers
-        return how.value * (held(sizes, how) + together) + copies
-    base = float(sizes.parameters * how.value)
+        return base + (4.0 * held(sizes, how) if trained and how.value == 2 else 0.0)
     if how.method == "qlora":
         base = NF4 * sizes.linear + how.value * (sizes.parameters - sizes.linear)
-    return base + 4 * sizes.adapter(how.rank)
+    return base + 4 * (held(sizes, how) + together * sizes.adapter(how.rank))
 
 
 def trained(sizes: Sizes, how: How) -> int:
@@ -64,9 +61,15 @@ def trained(sizes: Sizes, how: How) -> int:
 
 
 def held(sizes: Sizes, how: How) -> float:
-    """Those of Φ whose gradients and moments one process has: of blocks its share, and all that is outside of them."""
-    if how.method != "full":
-        return float(trained(sizes, how))
+    """Those of Φ whose gradients and moments one process has: of blocks its share, and all that is outside of them.
+
+    Adapters lie within the blocks.
+    """
+    return _share(sizes, how) if how.method == "full" else sizes.adapter(how.rank) / how.shards
+
+
+def _share(sizes: Sizes, how: How) -> float:
+    """Weights of a model that one process has all the time."""
     return sizes.parameters - sizes.blocks * (1 - 1 / how.shards)
 
 

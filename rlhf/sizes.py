@@ -71,7 +71,7 @@ class How:
     cuda: bool = False
     """Whether on a GPU, where norms are those of transformers."""
     shards: int = 1
-    """Processes that divide the blocks' weights, gradients and moments (`rlhf.sharding`); not with adapters."""
+    """Processes that divide the blocks' weights, gradients and moments (`rlhf.sharding`); not those in 4 bits."""
 
     @property
     def value(self) -> int:

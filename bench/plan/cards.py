@@ -40,7 +40,7 @@ def _told(graph: Graph, shape: str, recipe: dict[str, Any], stage: str) -> str:
 
 def _count(graph: Graph, shape: str, recipe: dict[str, Any], stage: str, card: str) -> str:
     count = 1
-    while count <= (HOST if recipe["method"] == "full" else 1):  # adapters have the whole base in each process
+    while count <= (HOST if recipe["method"] != "qlora" else 1):  # weights in 4 bits are whole in each process
         if _plan(graph, shape, recipe, stage, card, count).lines[0].fits:
             return str(count)
         count *= 2

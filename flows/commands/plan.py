@@ -40,7 +40,7 @@ def plan(
     count: Annotated[
         int | None,
         typer.Option(
-            "--n", min=1, metavar="N", help="processes, one a GPU: training.nproc, and training.shard if full"
+            "--n", min=1, metavar="N", help="processes, one a GPU: training.nproc, and training.shard but for qlora"
         ),
     ] = None,
     shape: Annotated[

@@ -31,7 +31,7 @@ from tests.tasks import small_rl, test_dpo, test_reward_model, test_sft
 
 LORA = Training(method="lora", rank=2, alpha=4.0)
 SHARDED = Training(shard=True)
-SHARDED_LORA = LORA.model_copy(update={"shard": True})
+SHARDED_LORA = Training(method="lora", rank=2, alpha=4.0, shard=True)
 Stage = Callable[[Path, Path, Any], object]
 """(where the inputs are, where to work, log) → writes `out` there."""
 
@@ -104,6 +104,9 @@ TRAINERS: dict[str, tuple[Callable[[Path], Any], Stage]] = {
     "grpo, sharded": _rl("grpo", SHARDED),
     "ppo, sharded": _rl("ppo", SHARDED, kl_target=0.5),
     "lora, sharded": _sft(SHARDED_LORA),
+    "lora, sharded, bfloat16": _sft(
+        SHARDED_LORA.model_copy(update={"dtype": "bfloat16", "gradient_checkpointing": True})
+    ),
     "reward_model, lora, sharded": _reward_model(SHARDED_LORA),
     "dpo, lora, sharded": _dpo(Dpo(lr=0.01), SHARDED_LORA),
     "grpo, lora, sharded": _rl("grpo", SHARDED_LORA),

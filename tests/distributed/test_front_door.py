@@ -7,8 +7,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import psutil
@@ -27,11 +28,11 @@ LONG = 100
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
 
 
-def project(root: Path, nproc: int, shard: bool = False, **settings: Any) -> Path:
+def project(root: Path, nproc: int, training: Mapping[str, Any] = MappingProxyType({}), **settings: Any) -> Path:
     """Four micro-batches a step; the checkpoints are thirty steps apart."""
     root.mkdir()
     make_root(root, max_batch_tokens=12, **{"checkpoint_every": 30} | settings)
-    params = json.loads((root / "params.yaml").read_text()) | {"training": {"nproc": nproc, "shard": shard}}
+    params = json.loads((root / "params.yaml").read_text()) | {"training": {"nproc": nproc, **training}}
     (root / "params.yaml").write_text(json.dumps(params))
     return root
 
@@ -67,13 +68,18 @@ def long_project(tmp_path: Path) -> Iterator[tuple[Path, subprocess.Popen[str]]]
     running.kill()
 
 
-@pytest.mark.parametrize("shard", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_it_leaves_what_one_process_leaves(shard: bool, tmp_path: Path) -> None:
-    one, two = (project(tmp_path / str(nproc), nproc, shard, epochs=6) for nproc in (1, 2))
+@pytest.mark.parametrize(
+    "training",
+    [{}, *(pytest.param({"shard": True, "method": one}, marks=pytest.mark.slow) for one in ("full", "lora"))],
+    ids=["copies", "shard", "shard-lora"],
+)
+def test_it_leaves_what_one_process_leaves(training: dict[str, Any], tmp_path: Path) -> None:
+    one, two = (project(tmp_path / str(nproc), nproc, training, epochs=6) for nproc in (1, 2))
     assert ended(typed_sft(one)) == 0
     found, expected = finish(two), tiny.contents(one / "out")
     assert found.keys() == expected.keys()
-    weights = [list(load_file(root / "out/policy/model.safetensors").values()) for root in (one, two)]
+    files = [name for name in expected if name.endswith(".safetensors")]
+    weights = [[tensor for name in files for tensor in load_file(root / "out" / name).values()] for root in (one, two)]
     assert max((left - right).abs().max().item() for left, right in zip(*weights, strict=True)) < 1e-5
     assert {path.name for path in two.iterdir()} == {path.name for path in one.iterdir()}
     assert not list((two / ".preflow/scratch").glob("*/*"))
@@ -83,7 +89,7 @@ def test_it_leaves_what_one_process_leaves(shard: bool, tmp_path: Path) -> None:
     (last,), (other,) = ([entry for entry in events(root) if entry["event"] == "end"] for root in (one, two))
     assert last["status"] == other["status"] == "FINISHED"
     trained = last["cost"]["tokens_trained"] / other["cost"]["tokens_trained"]
-    assert trained == 1 or (shard and 1 < trained < 1.5)  # passes that do not count are paid for as well
+    assert trained == 1 or (training and 1 < trained < 1.5)  # passes that do not count are paid for as well
 
 
 @pytest.mark.slow

@@ -16,7 +16,7 @@ from tests.distributed import several
 from tests.faults import child
 from tests.tasks import tiny
 
-UPDATES = {"sft": 12, "grpo": 6, "ppo": 6, "sft, sharded": 12, "ppo, sharded": 6}
+UPDATES = {"sft": 12, "grpo": 6, "ppo": 6, "sft, sharded": 12, "ppo, sharded": 6, "lora, sharded": 12}
 """Optimiser steps of each trainer; checkpoints are three apart, or two."""
 AT = 5
 """The update that one process does not live to see."""
@@ -62,6 +62,7 @@ def faulty_at(update: int, what: str, of: int) -> Callable[[int], None]:
         ("sft", 1),
         ("ppo", 1),
         ("sft, sharded", 0),
+        ("lora, sharded", 0),
         *(pytest.param(*more, marks=pytest.mark.slow) for more in (("sft", 0), ("grpo", 1), ("ppo, sharded", 1))),
     ],
 )
@@ -76,7 +77,7 @@ def test_one_is_killed(name: str, killed: int, given: Path, tmp_path: Path) -> N
     said = (folder / f"stderr-{1 - killed}").read_text()
     assert "PreflowError: another of the 2 processes of this training has ended" in said
     assert list((folder / "out").iterdir()) == []
-    assert saved(folder) == ([3] if name.startswith("sft") else [2, 4])
+    assert saved(folder) == ([3] if UPDATES[name] == 12 else [2, 4])
     assert finished(name, given, folder) == expected
     assert len(steps(folder)) < UPDATES[name] + 2, "it began anew"
 
@@ -108,7 +109,7 @@ def test_one_hangs(given: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     injected="a training of two ranks, killed, goes on with one, and one of one with two; also with FSDP2",
     happens="it does, weights within 1e-5, and says `resharded` on stderr and as a metric",
 )
-@pytest.mark.parametrize("name", ["sft", "sft, sharded"])
+@pytest.mark.parametrize("name", ["sft", "sft, sharded", "lora, sharded"])
 @pytest.mark.parametrize("sizes", [(2, 1), (1, 2)], ids=["2-1", "1-2"])
 def test_another_number_of_processes(name: str, sizes: Sequence[int], given: Path, tmp_path: Path) -> None:
     expected = finished(name, given, tmp_path / "unbroken")
@@ -122,8 +123,10 @@ def test_another_number_of_processes(name: str, sizes: Sequence[int], given: Pat
     assert f"resharded ({before} → {after} processes): not bitwise" in (folder / "stderr-0").read_text()
     assert steps(folder)["3"]["sft/resharded"] == 1.0
     assert "sft/resharded" not in json.dumps(steps(tmp_path / "unbroken"))
+    files = [path.relative_to(tmp_path / "unbroken") for path in (tmp_path / "unbroken/out").rglob("*.safetensors")]
     weights = [
-        list(load_file(one / "out/policy/model.safetensors").values()) for one in (tmp_path / "unbroken", folder)
+        [tensor for file in files for tensor in load_file(one / file).values()]
+        for one in (tmp_path / "unbroken", folder)
     ]
     assert max((one - other).abs().max().item() for one, other in zip(*weights, strict=True)) < 1e-5
 
@@ -137,6 +140,16 @@ def test_each_process_keeps_its_share(given: Path, tmp_path: Path) -> None:
     assert second.keys() == blocks and len(blocks) == 3 * 9
     sizes = [sum(part[name].numel() for name in blocks) for part in (first, second)]
     assert sizes[0] == sizes[1] == 3 * (4 * 16 * 16 + 3 * 16 * 32 + 2 * 16) / 2
+
+
+def test_each_process_keeps_its_share_of_an_adapter(given: Path, tmp_path: Path) -> None:
+    """Of both halves of every layer, with their moments; rows of control tokens lie outside of the blocks."""
+    several.ended(work("lora, sharded", given, tmp_path, faulty_at(AT, "kill", 0)), 2, tmp_path)
+    (folder,) = tmp_path.rglob("checkpoints/step-*")
+    first, second = (load_file(folder / name) for name in ("tensors.safetensors", "tensors-1.safetensors"))
+    halves = {name for name in first if "lora_" in name and first[name].dim()}
+    assert second.keys() == halves and len(halves) == 3 * 2 * 7
+    assert all(first[name].shape == second[name].shape for name in halves)
 
 
 def steps(folder: Path) -> dict[str, dict[str, float]]:

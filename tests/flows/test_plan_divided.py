@@ -35,6 +35,22 @@ def test_divided_weights_are_whole_between_two_steps() -> None:
     assert dpo["moments"] == pytest.approx(8 * (outside + shares))
 
 
+def test_a_frozen_base_is_divided_as_well() -> None:
+    """However few weights are trained: between two steps a process has all of them, beside its eighth of the blocks."""
+    shape = NAMED["8B"]
+    options = ("--shape", "8B", "--gpu", "80GB", "--n", "8", *BF16, "--set", "training.gradient_checkpointing=true")
+    lora, qlora = (
+        by_stage(planned(*options, "--set", f"training.method={method}", "--set", "training.rank=16"))
+        for method in ("lora", "qlora")
+    )
+    eighth, adapter = shape.blocks / 8, shape.adapter(16)
+    assert lora["dpo"]["moment"] == "gathering" and qlora["dpo"]["moment"] == "training"
+    assert lora["dpo"]["terms"]["weights"] == 2 * (shape.parameters + eighth) + 4 * adapter * (1 + 1 / 8)
+    assert lora["dpo"]["terms"]["moments"] == adapter
+    # Of the two reward models, which are trained one after another, the second's adapter is whole.
+    assert lora["reward_model"]["terms"]["other models"] == 2 * 4 * adapter * (1 + 1 / 8) + 12 * adapter * 7 / 8
+
+
 def test_no_number_of_gpus_trains_what_none_holds() -> None:
     lines = by_stage(planned("--shape", "70B", "--gpu", "80GB", "--n", "64", *BF16, code=1))
     assert not any(lines[stage]["fits"] for stage in TRAINING)
@@ -49,13 +65,22 @@ def test_no_more_processes_are_named_than_one_host_has_gpus(enough: int, named: 
     assert change == (f"training.nproc={named}, training.shard=true (on {named} GPUs)" if named else "")
 
 
-@pytest.mark.parametrize("gpu", ["24GB", "40GB"])
-def test_a_change_of_divided_weights_can_be_run(gpu: str) -> None:
-    """Adapters and moments in 8 bits are not divided: settings that say both are refused."""
+@pytest.mark.parametrize(
+    ("gpu", "named"),
+    [
+        ("12GB", {"training.shard=false", "training.method=qlora"}),
+        ("24GB", {"training.shard=false", "training.method=lora"}),  # whole, the base has no share beside it
+        ("40GB", {"training.method=lora"}),
+    ],
+)
+def test_a_change_of_divided_weights_can_be_run(gpu: str, named: set[str]) -> None:
+    """Weights and moments in 4 and 8 bits are not divided: settings that say both are refused."""
     divided = ("--shape", "8B", "--gpu", gpu, *BF16, "--set", "training.nproc=2", "--set", "training.shard=true")
     change = by_stage(planned(*divided, code=1))["sft"]["change"]
-    assert "training.shard=false" in change and "8bit" not in change
-    settings = [word for one in change.split(" (")[0].split(", ") for word in ("--set", one)]
+    changes = change.split(" (")[0].split(", ")
+    assert named <= set(changes) and ("training.shard=false" in changes) == ("training.shard=false" in named)
+    assert "8bit" not in change
+    settings = [word for one in changes for word in ("--set", one)]
     assert by_stage(planned(*divided, *settings, code=1))["sft"]["fits"]
 
 

@@ -194,13 +194,21 @@ def test_worked_by_hand() -> None:
     assert footprint.checkpoint(sizes, How(), head=False) == 4 * 60 + 8 * 50
     assert footprint.checkpoint(sizes, How(method="lora", rank=1)) == (4 + 8) * 31
     assert footprint.moments(sizes, shards) == 8 * (19 + 22)
+    # Of a frozen base the same, and of an adapter, which lies in the block, half and all of it beside.
+    adapter = How(method="lora", rank=1, shards=2)
+    assert footprint.weights(sizes, adapter, trained=True, whole=False) == 4 * (19 + 22 + 2 * 38 + 15.5 + 2 * 31)
+    assert footprint.gathered(sizes, adapter) == {"weights": 4 * (60 + 19 + 31 + 15.5), "moments": 8 * 15.5}
+    assert footprint.checkpoint(sizes, adapter) == (4 + 8) * 31
 
 
 DIVIDED = """
 import gc
+import sys
+from pathlib import Path
 import torch
 from torch.testing._internal.distributed.fake_pg import FakeStore
 from rlhf import distributed, sharding
+from rlhf.models.adapters import Base, Origin, Shape
 from rlhf.sizes import How
 from tests.rlhf.test_footprint import DEEP, model_of
 
@@ -213,6 +221,9 @@ def held():
 torch.distributed.init_process_group("fake", rank=0, world_size=2, store=FakeStore())
 distributed.group = lambda: distributed.Group(0, 2)
 model = model_of(DEEP, How(dtype="bfloat16"))
+if sys.argv[1] == "lora":
+    base = Base(model, Origin(Path(), "", False, "bfloat16"))
+    model = base.view([base.add("sft", Shape(8, 16.0, 0.0, base.linear, ()))], trained=True)
 sharding.shard([model])
 print(held())
 sharding.put_together([model])
@@ -220,12 +231,15 @@ print(held())
 """
 
 
-def test_weights_that_are_put_together_lie_beside_their_shares() -> None:
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_weights_that_are_put_together_lie_beside_their_shares(method: Any) -> None:
     """Of the first of two processes, bytes of all tensors: divided, and put together for passes that do not train."""
-    ended = subprocess.run([sys.executable, "-W", "ignore", "-c", DIVIDED], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-W", "ignore", "-c", DIVIDED, method]
+    ended = subprocess.run(command, capture_output=True, text=True, check=True)
     divided, together = map(int, ended.stdout.split())
-    how = How(dtype="bfloat16", shards=2)
-    assert divided == pytest.approx(2 * footprint.held(DEEP, how), rel=1e-3)
+    base, how = How(dtype="bfloat16", shards=2), How(method, rank=8, dtype="bfloat16", shards=2)
+    adapter = 4 * footprint.held(DEEP, how) if method == "lora" else 0.0
+    assert divided == pytest.approx(2 * footprint.held(DEEP, base) + adapter, rel=1e-3)
     assert together == pytest.approx(footprint.weights(DEEP, how, trained=False), rel=1e-3)
 
 
