@@ -141,7 +141,8 @@ class Base:
         halves = {}
         for path, layer in self._layers.items():
             for half in ("lora_A", "lora_B") if key in layer.lora_A else ():
-                halves[f"{path}.{half}"] = getattr(layer, half)[key].float().requires_grad_(False)
+                linear = halves[f"{path}.{half}"] = getattr(layer, half)[key].requires_grad_(False)
+                linear.weight.data = linear.weight.data.float()
         ids = torch.tensor(shape.tokens, device=self.model.device, dtype=torch.long)
         known = below[-1].rows if below else {}
         rows = {
