@@ -133,8 +133,8 @@ def test_processes_divide_the_blocks_of_what_is_trained(project: Path) -> None:
     assert eight["moments"] == 8 * (blocks / 8 + outside)
 
 
-def test_an_adapter_has_its_base_whole_in_each_process(project: Path) -> None:
-    options = (*BIG, "--set", "training.method=lora", "--gpu", "900GB")
+def test_a_base_in_4_bits_is_whole_in_each_process(project: Path) -> None:
+    options = (*BIG, "--set", "training.method=qlora", "--gpu", "900GB")
     one, eight = (by_stage(planned(*options, "--n", n))["sft"]["peak"] for n in ("1", "8"))
     assert one == eight
 
