@@ -87,6 +87,9 @@ def _artifacts(root: Path, parent: kept.Kept, stages: Mapping[str, str], found: 
         found.notes.append(f"what MLflow keeps in artifacts of run {parent.id} {UNSEALED}")
         return
     for one in kept.artifacts_of(root, parent.id):
+        if one.unseen:
+            found.notes.append(f"artifact {one.name} could not be looked at: {one.unseen}")
+            continue
         found.count(one.size)
         stage = stages.get(one.name.partition("/")[0], "")
         if one.is_withdrawn:

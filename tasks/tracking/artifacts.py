@@ -6,12 +6,13 @@ pipeline's run. Its names are those of the folder that holds the artifacts of al
 
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tasks.graph import digest
 from tasks.sums import SUMS, as_text, of_text
+from tasks.tracking.boundary import sentence
 from tasks.tracking.store import Store, folder_of
 
 SEALED = "preflow.sums"
@@ -19,10 +20,13 @@ SEALED = "preflow.sums"
 
 
 @contextmanager
-def files(store: Store, run: str, folder: str, wanted: Callable[[str], bool] = bool) -> Iterator[list[Path]]:
+def files(
+    store: Store, run: str, folder: str, wanted: Callable[[str], bool] = bool, missed: dict[str, str] | None = None
+) -> Iterator[list[Path]]:
     """The files in one folder of a run ("" for the top) whose names are wanted; they are only to be read.
 
-    Those that somebody has deleted since are left out.
+    Those that somebody has deleted since are left out, and those that could not be fetched: why, by name, is put into
+    `missed`.
     """
     local = folder_of(store.database, run)
     if local is not None:
@@ -32,9 +36,13 @@ def files(store: Store, run: str, folder: str, wanted: Callable[[str], bool] = b
     with TemporaryDirectory() as place:
         found = []
         for file in store.client.list_artifacts(run, folder or None):
-            if not file.is_dir and wanted(file.path.rpartition("/")[2]):
-                with suppress(Exception):  # stores raise what their libraries raise; a plot is worth no failed record
+            name = file.path.rpartition("/")[2]
+            if not file.is_dir and wanted(name):
+                try:
                     found.append(Path(store.client.download_artifacts(run, file.path, place)))
+                except Exception as error:  # stores raise what their libraries raise; a plot is worth no failed record
+                    if missed is not None:
+                        missed[name] = sentence(error)
         yield found
 
 

@@ -55,40 +55,51 @@ class Artifact:
     size: int
     why: str
     """Why it is not what was put there; "" where it is."""
-    is_withdrawn: bool
+    is_withdrawn: bool = False
     """Whether it is not there, on purpose."""
+    unseen: str = ""
+    """Why it could not be looked at, which says nothing of what it is; "" where it was."""
 
 
 def artifacts_of(root: Path, parent: str) -> Iterator[Artifact]:
     """Each artifact of a pipeline run and its stages, hashed; of a list of them that is of no use, that alone.
 
+    MLflow has its time for each folder: there may be many, and hashing them takes time too.
+
     Raises:
         DependencyDown: MLflow did not answer.
     """
     with reachable(root) as store:
-        listed, why = _list(store, parent)
-        if why:
-            yield Artifact(artifacts.name_in(parent, sums.SUMS), 0, why, False)
-        for (run, folder), names in groupby(sorted(listed.items()), lambda item: _place(item[0])):
-            with artifacts.files(store, run, folder) as there:
-                place = {path.name: path for path in there}
-                for name, sha256 in names:
-                    last = name.rpartition("/")[2]
-                    if last in place:
-                        yield Artifact(name, place[last].stat().st_size, sums.unlike(place[last], sha256), False)
-                    else:
-                        yield Artifact(name, 0, "is not there", last + sums.WITHDRAWN in place)
+        listed = _list(store, parent)
+    if isinstance(listed, Artifact):
+        yield listed
+        return
+    for (run, folder), names in groupby(sorted(listed.items()), lambda item: _place(item[0])):
+        missed: dict[str, str] = {}
+        with reachable(root) as store, artifacts.files(store, run, folder, missed=missed) as there:
+            place = {path.name: path for path in there}
+            for name, sha256 in names:
+                last = name.rpartition("/")[2]
+                if last in place:
+                    yield Artifact(name, place[last].stat().st_size, sums.unlike(place[last], sha256))
+                elif last in missed:
+                    yield Artifact(name, 0, "", unseen=missed[last])
+                else:
+                    yield Artifact(name, 0, "is not there", last + sums.WITHDRAWN in place.keys() | missed.keys())
 
 
-def _list(store: Store, parent: str) -> tuple[dict[str, str], str]:
-    """SHA-256 by name of what was put among artifacts; or why that is not known."""
-    with artifacts.files(store, parent, "", sums.SUMS.__eq__) as found:
+def _list(store: Store, parent: str) -> dict[str, str] | Artifact:
+    """SHA-256 by name of what was put among artifacts; or the list itself, with why that is not known."""
+    name, missed = artifacts.name_in(parent, sums.SUMS), dict[str, str]()
+    with artifacts.files(store, parent, "", sums.SUMS.__eq__, missed) as found:
+        if missed:
+            return Artifact(name, 0, "", unseen=missed[sums.SUMS])
         if not found:
-            return {}, "is not there"
+            return Artifact(name, 0, "is not there")
         try:
-            return sums.parse(found[0].read_text(encoding="utf-8")), ""
+            return sums.parse(found[0].read_text(encoding="utf-8"))
         except (OSError, ValueError) as error:
-            return {}, f"cannot be used: {error}"
+            return Artifact(name, 0, f"cannot be used: {error}")
 
 
 def _place(name: str) -> tuple[str, str]:

@@ -3,12 +3,15 @@
 import shutil
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from tasks import sums
+from tasks.tracking import boundary, registered, store
 from tests.flows.again_toy import RUN
 from tests.flows.toy import git
 from tests.flows.verify_story import POLICY, ROWS, artifacts, cached, changed_in_mlflow, flip, md5_of, mlflow_run, said
@@ -193,3 +196,47 @@ def test_an_mlflow_that_is_away_is_said(story: Path, monkeypatch: pytest.MonkeyP
         f"what MLflow has of {RUN} was not looked at",
         "promoted versions were not looked at",
     ]
+
+
+def behind_a_server(monkeypatch: pytest.MonkeyPatch, download: Callable[[str], None]) -> None:
+    """MLflow's artifacts come by its client, as those of a server do; `download` is told of each file first."""
+
+    class Served(store._InTime):
+        def download_artifacts(self, run: str, path: str, place: str) -> Any:
+            return store.asked(lambda: (download(path), self._client.download_artifacts(run, path, place))[1], path)
+
+    def connect(root: Path) -> store.Store:
+        opened = store.connect(root)
+        return replace(opened, client=Served(opened.client, "the server"), database=None)
+
+    monkeypatch.setattr(registered, "connect", connect)
+
+
+@pytest.mark.parametrize("path", ["model_card.md", "SHA256SUMS"])
+def test_an_artifact_that_did_not_come_is_not_called_damaged(
+    path: str, story: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut(asked: str) -> None:
+        if asked == path:
+            raise ConnectionResetError("cut off")
+
+    behind_a_server(monkeypatch, cut)
+    answer = said(code=0)
+    assert answer["wrong"] == []
+    assert answer["notes"] == [
+        f"artifact {mlflow_run(story)}/artifacts/{path} could not be looked at: ConnectionResetError: cut off"
+    ]
+
+
+def test_a_slow_server_has_its_time_for_each_folder(story: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each file takes a fifth of what MLflow has in all elsewhere, and there are more than five."""
+    clock = SimpleNamespace(now=0.0, files=0)
+
+    def slow(_: str) -> None:
+        clock.now += boundary.PATIENCE / 5
+        clock.files += 1
+
+    behind_a_server(monkeypatch, slow)
+    monkeypatch.setattr(boundary, "time", SimpleNamespace(monotonic=lambda: clock.now))
+    answer = said(code=0)
+    assert (answer["wrong"], answer["notes"]) == ([], []) and clock.files > 5
