@@ -6,6 +6,7 @@ Elsewhere nobody can ask; there what it writes or touches counts, by the clock t
 import os
 import platform
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
@@ -51,11 +52,19 @@ def is_alive(owner: Mapping[str, Any]) -> bool | None:
 def silence(files: Iterable[Path]) -> float:
     """Seconds since the newest of these files was written or touched; infinite where there is none.
 
-    Their server's clock may differ from ours, so a file written there now says what time it is.
+    Their server's clock may differ from ours, so a file written there now says what time it is. Where none can be
+    written nobody knows, and they count as written now.
     """
-    stamps = [(path.stat().st_mtime, path.parent) for path in files if path.is_file()]
+    stamps = []
+    for path in files:
+        with suppress(FileNotFoundError):  # it may go while we look
+            if path.is_file():
+                stamps.append((path.stat().st_mtime, path.parent))
     if not stamps:
         return float("inf")
     newest, folder = max(stamps)
-    with TemporaryFile(dir=folder) as probe:
-        return os.fstat(probe.fileno()).st_mtime - newest
+    try:
+        with TemporaryFile(dir=folder) as probe:
+            return os.fstat(probe.fileno()).st_mtime - newest
+    except OSError:
+        return 0.0

@@ -67,7 +67,7 @@ def waiting(root: Path) -> list[str]:
     found = []
     for path in sorted(folder.glob("*/comparison.json")):
         if not (path.parent / "shipped").exists():
-            with suppress(KeyError, TypeError, ValueError):  # a record that a full disk has torn is nobody's
+            with suppress(OSError, KeyError, TypeError, ValueError):  # going away, or torn by a full disk: nobody's
                 owner = (_read(path) or {})["owner"]
                 signs = [*path.parent.iterdir(), home(root) / "compare" / "compare.lock"]
                 if (path.parent / "finish.json").exists() or is_gone(owner, signs):

@@ -162,9 +162,15 @@ def begin(root: Path, run_id: str, info: Mapping[str, Any], owner: Mapping[str, 
 
 
 def is_gone(owner: Mapping[str, Any], signs: Iterable[Path]) -> bool:
-    """Whether the process that must be alive for a run to go on is not. Asked of files where it was elsewhere."""
+    """Whether the process that must be alive for a run to go on is not. Asked of files where it was elsewhere.
+
+    Where these cannot be read nobody knows, and it goes on.
+    """
     alive = owners.is_alive(owner)
-    return owners.silence(signs) > SILENCE if alive is None else not alive
+    try:
+        return owners.silence(signs) > SILENCE if alive is None else not alive
+    except OSError:
+        return False
 
 
 def runs_of(root: Path) -> list[RunRecord]:

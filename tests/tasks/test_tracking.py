@@ -1,5 +1,6 @@
 """Journals into MLflow, on a toy pipeline and a database in a temporary folder."""
 
+import errno
 import json
 import os
 import platform
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tasks import locks, tracking
+from tasks import locks, owners, tracking
 from tasks.journal import home
 from tasks.outcome import StageResult
 from tasks.tracking import boundary, shipping, store
@@ -235,6 +236,48 @@ def test_a_run_of_another_host_is_closed_when_nothing_is_heard_of_it(root: Path)
     os.utime(folder / "sft-1/events.jsonl", (0, 0))
     tracking.reconcile(root)
     assert {run.info.status for run in runs(root)} == {"KILLED"}
+
+
+@pytest.mark.parametrize("trouble", ["full", "vanishing", "unreadable"])
+def test_files_of_another_host_that_cannot_be_looked_at_fail_nothing(
+    trouble: str, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither of a run nor of a comparison, which are then not taken for over; what only vanishes counts no more."""
+    tracking.announce(root, "r1", {})
+    tracking.comparisons.begin(root, "c1", {"name": "leash"})
+    journal, comparison = home(root) / "journal/r1", home(root) / "compare/runs/c1"
+    for path in (journal / "run.json", comparison / "comparison.json"):
+        facts = json.loads(path.read_text())
+        path.write_text(json.dumps(facts | {"owner": facts["owner"] | {"host": "another", "machine": "", "pid": 1}}))
+        (path.parent / "going").touch()
+        for sign in (path, path.parent / "going"):
+            os.utime(sign, (0, 0))
+
+    def full(**_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    really = Path.is_file
+
+    def is_file(path: Path) -> bool:
+        if path.name != "going":
+            return really(path)
+        if trouble == "unreadable":
+            raise OSError(errno.EIO, "Input/output error")
+        path.unlink()
+        return True
+
+    if trouble == "full":
+        monkeypatch.setattr(owners, "TemporaryFile", full)
+    else:
+        monkeypatch.setattr(Path, "is_file", is_file)
+        (home(root) / "compare/compare.lock").touch()
+        os.utime(home(root) / "compare/compare.lock", (0, 0))
+    over = trouble == "vanishing"
+    assert RunRecord(root, "r1", json.loads((journal / "run.json").read_text())).is_over() == over
+    assert tracking.comparisons.waiting(root) == ["c1"] * over
+    (journal / "going").touch()
+    os.utime(journal / "going", (0, 0))
+    tracking.reconcile(root)
 
 
 def test_a_run_of_this_machine_is_known_by_its_boot_whatever_the_host_is_called(root: Path) -> None:
