@@ -194,6 +194,7 @@ def promote(
 
     Raises:
         DependencyDown: MLflow did not answer; nothing was promoted.
+        Busy: another process is at telling MLflow of the run still; `champion` has not moved.
         PreflowError: the run has no such candidate.
     """
     from tasks.tracking.registry import promote as promote_now

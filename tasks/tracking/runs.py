@@ -6,6 +6,7 @@ Files beside the journals of a run, in `<home>/journal/<run>/`: `run.json` (writ
 
 import json
 import os
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -189,7 +190,7 @@ def runs_of(root: Path) -> list[RunRecord]:
 
 def write_json_atomically(path: Path, value: Any) -> None:
     """All of it or nothing, whenever the power fails."""
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    fresh = path.with_name(f".{path.name}.{os.getpid()}.{threading.get_ident()}")
     fresh.write_text(json.dumps(value, ensure_ascii=False, indent=1, default=str), encoding="utf-8")
     os.replace(fresh, path)
 

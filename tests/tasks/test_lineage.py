@@ -13,7 +13,8 @@ from tasks import tracking
 from tasks.graph import load_graph
 from tasks.lineage import matches, policies_of, read_tree
 from tasks.outcome import StageResult
-from tasks.tracking import registered
+from tasks.tracking import artifacts, registered, registry
+from tasks.tracking.runs import RunRecord
 from tasks.tracking.store import connect
 from tasks.witness import outputs
 
@@ -231,3 +232,29 @@ def test_a_registry_that_does_not_answer_is_not_an_empty_one(root: Path, monkeyp
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     with pytest.raises(DependencyDown, match="refused"):
         tracking.champion(root)
+
+
+def test_a_page_that_comes_while_a_run_is_promoted_stays_in_the_list(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And nobody else is at the record of the run when the list is written."""
+    ids = run(root, "r1")
+    page = root / "reports/r1/report.html"
+    toy.write_file(page, "a page")
+    card, seal, free = registry.card, artifacts.seal, []
+
+    def slow_card(*given: Any) -> str:
+        tracking.attach(root, "r1", page)
+        return card(*given)
+
+    def watched_seal(*given: Any) -> None:
+        with RunRecord.read(root, "r1").exclusive(wait=False) as mine:
+            free.append(mine)
+        seal(*given)
+
+    monkeypatch.setattr(registry, "card", slow_card)
+    monkeypatch.setattr(artifacts, "seal", watched_seal)
+    tracking.promote(root, "r1", "rl")
+    listed = set(RunRecord.read(root, "r1").state()["sums"])
+    assert {f"{ids['run']}/artifacts/{name}" for name in ("report/report.html", "model_card.md")} <= listed
+    assert free == [False, False]

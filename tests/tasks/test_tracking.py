@@ -7,6 +7,7 @@ import platform
 import sqlite3
 import subprocess
 import sys
+import threading
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from tasks import locks, owners, tracking
 from tasks.journal import home
 from tasks.outcome import StageResult
 from tasks.tracking import boundary, shipping, store
-from tasks.tracking.runs import RunRecord
+from tasks.tracking.runs import RunRecord, write_json_atomically
 from tasks.tracking.store import connect, uri_of
 from tasks.tracking.values import MAX_PARAM, params_of
 
@@ -133,6 +134,23 @@ def test_a_crash_after_a_run_was_made_finds_it_again(root: Path) -> None:
     (RunRecord.read(root, "r1").folder / "mlflow.json").unlink()
     tracking.replay(root, "r1")
     assert len(runs(root)) == 2
+
+
+def test_two_threads_of_a_process_write_one_record_side_by_side(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    really = os.replace
+
+    def replace(fresh: Path, path: Path) -> None:
+        monkeypatch.setattr(os, "replace", really)
+        other = threading.Thread(target=write_json_atomically, args=(path, "the other's"))
+        other.start()
+        other.join()
+        really(fresh, path)
+
+    monkeypatch.setattr(os, "replace", replace)
+    write_json_atomically(tmp_path / "mlflow.json", "mine")
+    assert json.loads((tmp_path / "mlflow.json").read_text()) == "mine"
 
 
 def test_half_a_line_waits_for_its_other_half(root: Path) -> None:
