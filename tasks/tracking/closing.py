@@ -28,8 +28,10 @@ def close_run(run: RunRecord) -> dict[str, Any]:
     """Ship all that is left of a run that is over, and say so on disk. Returns the ids of `tracking.finish_run`."""
     with run.exclusive(wait=True):
         if not (run.folder / "shipped").exists():
-            _Closing(run).close()
+            closing = _Closing(run)
+            closing.close()
             sums.seal(run.folder, run.record())
+            closing.show_page()
             (run.folder / "shipped").touch()
         state = run.state()
     made = {key.rsplit("-", 1)[0]: kept["run"] for key, kept in state["children"].items() if "run" in kept}
@@ -82,6 +84,13 @@ class _Closing(Shipment):
                 self._tell_stopped(stage, given[stage].get("reason") or "")
         self.save()
         self._conclude(linker, tree, given, status)
+
+    def show_page(self) -> None:
+        """Last of all: a flow that does not wait for us any longer may have written it only now."""
+        if (page := self.run.root / "reports" / self.run.run_id / "report.html").exists():
+            artifacts.add(self.store, self.parent, [page], "report")
+            artifacts.seal(self.store, self.parent)
+            self.save()
 
     def _outcome(self, tree: Tree) -> tuple[str, Results]:
         """As the flow told; else from what the stages left behind."""
@@ -186,8 +195,6 @@ class _Closing(Shipment):
             for out in tree.graph.stages[stage].outs:
                 if (page := tree.root / out / "report.html").exists():
                     artifacts.add(self.store, self.parent, [page], f"validation/{stage}")
-        if (page := self.run.root / "reports" / self.run.run_id / "report.html").exists():
-            artifacts.add(self.store, self.parent, [page], "report")
         links = {stage: self._link(child) for stage, child in children.items()}
         note = describe.parent_note(self.run, tree, results, links)
         kept = (self.run.outcome or {}).get("commit")

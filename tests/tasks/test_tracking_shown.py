@@ -12,7 +12,7 @@ from mlflow.entities import Metric
 from tasks import tracking
 from tasks.lineage import read_tree
 from tasks.outcome import StageResult
-from tasks.tracking import curves, pictures, views
+from tasks.tracking import closing, curves, pictures, views
 from tasks.tracking.card import LIMIT, card
 from tasks.tracking.headlines import gain
 from tasks.tracking.store import connect
@@ -204,3 +204,20 @@ def test_the_card_counts_rows_and_names_licences(root: Path) -> None:
     assert f"| preferences&emsp; | 1,234&emsp; | 6&emsp; | `{md5[:12]}` |" in text
     assert "| preferences&emsp; | p.csv (given/p.csv)&emsp; | r7&emsp; | CC-BY-4.0 |" in text
     assert "a small model trained from nothing on the corpus" in text
+
+
+def test_a_page_that_is_written_while_another_closes_the_run_is_shown(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who wrote it does not know that the run was told, and so attaches nothing."""
+    end = closing._Closing.close
+
+    def close(self: closing._Closing) -> None:
+        end(self)
+        toy.write_file(root / "reports/r1/report.html", "a page")
+
+    monkeypatch.setattr(closing._Closing, "close", close)
+    ids = run(root, "r1")
+    folder = root / "mlruns/artifacts" / ids["run"] / "artifacts"
+    assert (folder / "report/report.html").read_text() == "a page"
+    assert f"{ids['run']}/artifacts/report/report.html\n" in (folder / "SHA256SUMS").read_text()
