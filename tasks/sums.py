@@ -49,7 +49,11 @@ def parse(text: str) -> dict[str, str]:
 
 def seal(folder: Path, files: Iterable[Path]) -> None:
     """Write the list of these files of a folder into it."""
-    sums = {path.relative_to(folder).as_posix(): digest(path) for path in files}
+    write(folder, {path.relative_to(folder).as_posix(): digest(path) for path in files})
+
+
+def write(folder: Path, sums: Mapping[str, str]) -> None:
+    """Write a list into a folder: all of it or nothing."""
     fresh = folder / f".{SUMS}.{os.getpid()}"
     fresh.write_text(as_text(sums), encoding="utf-8")
     fresh.replace(folder / SUMS)

@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from tasks import sums
 from tasks.graph import digest
-from tasks.sums import SUMS, as_text, of_text
 from tasks.tracking.boundary import sentence
 from tasks.tracking.store import Store, folder_of
 
@@ -60,7 +60,7 @@ def add(store: Store, run: str, paths: Iterable[Path], folder: str = "") -> None
 
 def add_text(store: Store, run: str, text: str, path: str) -> None:
     """A file with this text, over what has its name."""
-    store.sums[name_in(run, path)] = of_text(text)
+    store.sums[name_in(run, path)] = sums.of_text(text)
     store.client.log_text(run, text, path)
 
 
@@ -72,13 +72,12 @@ def note(store: Store, run: str, paths: Iterable[Path], folder: str = "") -> Non
 
 def seal(store: Store, parent: str) -> None:
     """Write the list of all that was noted into the run that is the parent of the others."""
-    text = as_text(store.sums)
     local = folder_of(store.database, parent)
     if local is None:
-        store.client.log_text(parent, text, SUMS)
+        store.client.log_text(parent, sums.as_text(store.sums), sums.SUMS)
         return
     local.mkdir(parents=True, exist_ok=True)
-    (local / SUMS).write_text(text, encoding="utf-8")
+    sums.write(local, store.sums)
 
 
 def name_in(run: str, path: str) -> str:

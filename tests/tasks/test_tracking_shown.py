@@ -221,3 +221,14 @@ def test_a_page_that_is_written_while_another_closes_the_run_is_shown(
     folder = root / "mlruns/artifacts" / ids["run"] / "artifacts"
     assert (folder / "report/report.html").read_text() == "a page"
     assert f"{ids['run']}/artifacts/report/report.html\n" in (folder / "SHA256SUMS").read_text()
+
+
+def test_a_list_of_artifacts_is_replaced_and_never_half_written(root: Path) -> None:
+    """Whoever reads it meanwhile, or is left with it by a full disk, has the one before."""
+    ids = run(root, "r1")
+    listed = root / "mlruns/artifacts" / ids["run"] / "artifacts/SHA256SUMS"
+    before = listed.read_text()
+    toy.write_file(root / "reports/r1/report.html", "a page")
+    with listed.open() as opened:
+        tracking.attach(root, "r1", root / "reports/r1/report.html")
+        assert opened.read() == before != listed.read_text()
