@@ -50,6 +50,10 @@ class Journal:
         events = self.path / "events.jsonl"
         return events.stat().st_size if events.exists() else 0
 
+    def has_ended(self) -> bool:
+        """Whether its stage has said its last word."""
+        return any(event["event"] == "end" for event in self.read()[0])
+
     def read(self, offset: int = 0) -> tuple[Events, int]:
         """Events from a byte offset on, and the offset behind the last whole line; a line half written waits."""
         with (self.path / "events.jsonl").open("rb") as file:
@@ -101,9 +105,12 @@ class RunRecord:
         return sorted(found, key=_begun)
 
     def record(self) -> list[Path]:
-        """The files that nothing changes any more once the run is over: what it was, and what its stages said."""
+        """The files that nothing changes any more once the run is over: what it was, and what its stages said.
+
+        A stage that has not said its end may outlive its run and write on.
+        """
         own = [self.folder / "run.json", self.folder / "finish.json"]
-        for journal in self.journals():
+        for journal in filter(Journal.has_ended, self.journals()):
             own += [journal.path / "events.jsonl", *(journal.path / "files").glob("*")]
         return [path for path in own if path.is_file()]
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from tasks import locks, owners, tracking
+from tasks import locks, owners, sums, tracking
 from tasks.journal import home
 from tasks.outcome import StageResult
 from tasks.tracking import boundary, shipping, store
@@ -134,6 +134,19 @@ def test_a_crash_after_a_run_was_made_finds_it_again(root: Path) -> None:
     (RunRecord.read(root, "r1").folder / "mlflow.json").unlink()
     tracking.replay(root, "r1")
     assert len(runs(root)) == 2
+
+
+def test_what_a_stage_that_outlives_its_run_writes_is_no_damage(root: Path) -> None:
+    tracking.announce(root, "r1", {})
+    toy.end(toy.start(root, "r1", "collect"), root, "collect")
+    orphan = toy.start(root, "r1", "sft")
+    orphan.table("samples", [{"said": "blue"}])
+    tracking.finish_run(root, "r1", told("failed"), "FAILED")
+    orphan.table("samples", [{"said": "red"}])
+    listed = {path: sums.unlike(path, sha256) for path, sha256 in sums.look(home(root) / "journal/r1")}
+    assert {path.relative_to(home(root) / "journal/r1").as_posix(): why for path, why in listed.items()} == {
+        "run.json": "", "finish.json": "", "collect-1/events.jsonl": ""
+    }  # fmt: skip
 
 
 def test_two_threads_of_a_process_write_one_record_side_by_side(
