@@ -203,7 +203,11 @@ def behind_a_server(monkeypatch: pytest.MonkeyPatch, download: Callable[[str], N
 
     class Served(store._InTime):
         def download_artifacts(self, run: str, path: str, place: str) -> Any:
-            return store.asked(lambda: (download(path), self._client.download_artifacts(run, path, place))[1], path)
+            def fetch() -> Any:
+                download(path)
+                return self._client.download_artifacts(run, path, place)
+
+            return store.asked(fetch, path)
 
     def connect(root: Path) -> store.Store:
         opened = store.connect(root)
