@@ -83,7 +83,8 @@ def tell(this: Run, say: Callable[[str], None]) -> None:
     this.report.page = str(this.place.reports / page.PAGE)
     if this.cancel.is_set():  # who stops a run does not wait for servers
         return
-    if this.report.mlflow:  # else it goes with the end of the run, when that is told
+    told = (this.place.journals / "shipped").exists()  # by another command, which was faster
+    if this.report.mlflow or told:  # else it goes with the end of the run, when that is told
         left = f"the page of run {this.report.run}; it is in {this.report.page} alone"
         _while_it_answers(
             this, say, left, lambda: tracking.attach(this.owner, this.report.run, this.place.reports / page.PAGE)

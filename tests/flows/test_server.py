@@ -11,7 +11,7 @@ import pytest
 
 from flows import guards, leftovers, server, supervisor
 from flows.processes import end_group, spawn
-from tasks import tracking
+from tasks import owners, tracking
 from tasks.tracking import runs
 
 
@@ -67,7 +67,7 @@ def test_a_run_that_goes_on_keeps_its_server(tmp_path: Path) -> None:
 def test_only_dead_runs_of_this_project_are_marked_as_crashed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PREFLOW_HOME", raising=False)
     tracking.announce(tmp_path, "alive", {})
-    dead = runs.owner_of_this_process() | {"started": 1.0}
+    dead = owners.this_process() | {"started": 1.0}
     runs.begin(tmp_path, "dead", {}, dead)
     asked: list[str] = []
 

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 from rlhf.spending import ACCOUNT
-from tasks import spending
+from tasks import owners, spending
 from tasks.costs import KINDS, costs_of, total
 from tasks.journal import home
 from tasks.lineage import read_tree
-from tasks.tracking.runs import begin, owner_of_this_process, write_json_atomically
+from tasks.tracking.runs import begin, write_json_atomically
 
 sys.path.insert(0, str(Path(__file__).parent))
 import toy_runs as toy
@@ -29,7 +29,7 @@ def told(state: str, seconds: float) -> dict[str, dict[str, Any]]:
 
 
 def run(root: Path, run_id: str = "r1", seconds: float = 1.5) -> None:
-    begin(root, run_id, {}, owner_of_this_process())
+    begin(root, run_id, {}, owners.this_process())
     toy.run_all(root, run_id)
     results = told("ran", seconds)
     write_json_atomically(home(root) / "journal" / run_id / "finish.json", {"results": results})
