@@ -39,6 +39,7 @@ def typed(root: Path, fault: str, path: str) -> subprocess.CompletedProcess[str]
     return subprocess.run(COMMAND, cwd=root, env=environ, capture_output=True, text=True, check=False)
 
 
+@pytest.mark.slow
 def test_a_program_has_them_by_the_tests_sitecustomize_alone(tmp_path: Path) -> None:
     """A point of a module that it imports later; of another stage; one that there is not; and the variable alone."""
     root, armed = make_root(tmp_path), os.pathsep.join([str(points.ON_PATH), str(REPO)])

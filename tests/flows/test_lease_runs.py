@@ -20,6 +20,8 @@ from tests.flows.test_lease import stop
 from tests.flows.toy import REPO, git
 from tests.pools.hosts import freeze, power_off, until
 
+pytestmark = pytest.mark.slow
+
 HOLD = """
 import time
 while name == "gate" and Path(os.environ.get("HOLD", "/nowhere")).exists():
