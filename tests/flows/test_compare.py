@@ -31,6 +31,7 @@ def finished(root: Path, *words: str, **variables: str) -> tuple[int, dict[str, 
     return process.returncode, json.loads(out or "{}"), err
 
 
+@pytest.mark.slow
 @pytest.mark.e2e
 def test_stopped_failed_and_done_it_runs_nothing_twice(toy: Path, api: str) -> None:
     variables = {"PREFECT_API_URL": api}

@@ -189,6 +189,7 @@ def run_card(out: Path, more: str) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_qlora_is_loaded_in_4_bits_by_the_check_and_by_the_card(
     dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
