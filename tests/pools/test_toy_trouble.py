@@ -101,6 +101,7 @@ fsspec.register_implementation("late", Late)
 """
 
 
+@pytest.mark.slow
 def test_an_exchange_that_shows_new_names_late_costs_nothing(hosts: Hosts) -> None:
     """As NFS does, to who has looked for them before: here for 15 seconds, so long after the stage has ended."""
     here, there = hosts.host("here"), hosts.host("there")
