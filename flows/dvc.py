@@ -87,6 +87,11 @@ def _run(root: Path, arguments: Sequence[str], shell: str) -> subprocess.Complet
                 end_group(process)
 
 
+def default_remote(tree: Path) -> str:
+    """Name of the remote that push and pull go to; "" where there is none."""
+    return call(tree, "config", "core.remote").stdout.strip()
+
+
 def status(root: Path) -> dict[str, list[str]]:
     """Stages whose inputs, parameters, command or outputs differ from dvc.lock, each with the reasons in words.
 

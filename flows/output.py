@@ -20,11 +20,14 @@ class Output:
     def __init__(self, raw: IO[bytes], path: Path, on_line: Callable[[str], None]) -> None:
         self.raw = raw
         """What the program is given to write to."""
-        self.text = ""
-        """All that was passed on."""
         self.plain = ""
-        """The same as it was printed, to look for words in and not to show."""
+        """All that was passed on, as it was printed: to look for words in and not to show."""
         self._path, self._on_line, self._seen = path, on_line, 0
+
+    @property
+    def text(self) -> str:
+        """All that was passed on, without secrets."""
+        return logged(self.plain)
 
     def pass_on(self, ended: bool = False) -> None:
         """To the log and, line by line, to who listens; half a line waits for the rest until the program has ended."""
@@ -36,7 +39,6 @@ class Output:
         printed = whole.decode("utf-8", "replace")
         text = logged(printed)
         self.plain += printed
-        self.text += text
         with suppress(OSError), self._path.open("a", encoding="utf-8") as log:  # a full disk: the stage's end says so
             log.write(text)
         for line in text.splitlines():

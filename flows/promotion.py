@@ -178,7 +178,7 @@ def _checkout(root: Path, run: Release) -> Iterator[Path]:
 
 
 def _how_to_send(root: Path, tree: Path, run: str) -> dict[str, Any]:
-    there = remote_of(root) or dvc.call(tree, "config", "core.remote").stdout.strip()
+    there = remote_of(root) or dvc.default_remote(tree)
     return {"unsent": f"kept in this clone; `preflow promote {run}` sends it to the remotes"} if there else {}
 
 

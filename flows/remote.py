@@ -64,7 +64,7 @@ def push_version(root: Path, version: Mapping[str, Any], paths: Sequence[str]) -
     Raises:
         DependencyDown: the remote did not take them.
     """
-    if not _default(root):
+    if not dvc.default_remote(root):
         return ""
     commit = str(version["commit"] or version["ref"])
     with _checkout(root, f"push-{commit[:12]}", commit, dvc.cache(root)) as tree:
@@ -77,7 +77,7 @@ def push(tree: Path, paths: Sequence[str] = ()) -> str:
     Raises:
         DependencyDown: it did not take them.
     """
-    name = _default(tree)
+    name = dvc.default_remote(tree)
     if name and (done := dvc.call(tree, "push", "--quiet", *paths)).returncode != 0:
         last = dvc.last_line(done.stderr)
         raise DependencyDown(f"the DVC remote {name} did not take everything: {last}")
@@ -93,10 +93,6 @@ def _checkout(root: Path, name: str, commit: str, cache: Path) -> Iterator[Path]
             yield worktrees.add(root, tree.name, commit, with_inbox=False, cache=cache)
         finally:
             worktrees.remove(root, tree)
-
-
-def _default(tree: Path) -> str:
-    return dvc.call(tree, "config", "core.remote").stdout.strip()
 
 
 def _is_there(cache: Path, md5: str | None) -> bool:

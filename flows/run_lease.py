@@ -27,7 +27,7 @@ def held(this: Run, todo: Collection[str], say: Callable[[str], None]) -> Iterat
         Busy: another clone is at this run; the message names it.
     """
     alone = this.wish.start or this.wish.retrain or not todo
-    if alone or not remote_of(this.owner) or not dvc.call(this.owner, "config", "core.remote").stdout.strip():
+    if alone or not remote_of(this.owner) or not dvc.default_remote(this.owner):
         yield this
         return
     with lease.held(this.owner, f"runs/{_digest(this)[:32]}", "", this.cancel, say, TIMES) as mine:

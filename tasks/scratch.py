@@ -7,18 +7,15 @@ under the old ones did not end, it says what that loses and how to get it back.
 
 import json
 import os
-import platform
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import psutil
-
 from rlhf.errors import PreflowError
 from rlhf.manifests import MADE_OF, STATE
-from tasks.journal import alive
+from tasks import owners
 from tasks.redact import redacted
 
 SHOWN = 4
@@ -53,8 +50,7 @@ def take(scratch: Path, stage: str, own: Mapping[str, str]) -> bool:
             for line in _instead(scratch, stage, own):
                 print(f"{stage}: {line}", file=sys.stderr, flush=True)
     scratch.mkdir(parents=True, exist_ok=True)
-    me = {"host": platform.node(), "pid": os.getpid(), "started": psutil.Process().create_time()}
-    _write(scratch, {"made_of": dict(own), "process": me, "finished": False})
+    _write(scratch, {"made_of": dict(own), "process": owners.this_process(), "finished": False})
     return resumed
 
 
@@ -81,9 +77,7 @@ def _left(folder: Path, stage: str) -> bool:
     record = _record(folder)
     if record is None or record["finished"] or folder.name.rpartition("-")[0] != stage:
         return False
-    process = record["process"]
-    at_work = process["host"] == platform.node() and alive(process["pid"], process["started"])
-    return not at_work and bool(_kept(folder))
+    return not owners.is_alive(record["process"]) and bool(_kept(folder))
 
 
 def _how_far(folder: Path) -> str:

@@ -94,7 +94,7 @@ def exchange_of(root: Path) -> Exchange:
     Raises:
         PreflowError: it has no default DVC remote, or one that fsspec cannot open.
     """
-    remote = objects.remotes(root).get(dvc.call(root, "config", "core.remote").stdout.strip())
+    remote = objects.remotes(root).get(dvc.default_remote(root))
     if remote is None:
         raise PreflowError(
             f"{root} has no default DVC remote, by which a run and its workers exchange data: "
