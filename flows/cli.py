@@ -26,6 +26,7 @@ from flows.commands import (
 from flows.stopping import stop_now
 from flows.summary import say
 from rlhf.errors import PreflowError
+from rlhf.interruption import Stopped
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -69,7 +70,7 @@ def main() -> None:
     signal.signal(signal.SIGINT, stop_now)
     try:
         app()
-    except PreflowError as error:
+    except (PreflowError, Stopped) as error:
         say(f"preflow: {error}")
         sys.exit(error.exit_code)
 

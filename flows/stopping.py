@@ -8,13 +8,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rlhf.errors import Preempted
+from rlhf.interruption import Stopped
 
 
 @contextmanager
 def stoppable() -> Iterator[tuple[threading.Event, threading.Event]]:
     """An event that Ctrl-C and SIGTERM set; a second Ctrl-C ends this process at once, and its children die with it.
 
-    Until the second event is set, what the main thread does ends with Preempted: it may wait for git or dvc.
+    Until the second event is set, what the main thread does ends with Stopped: it may wait for git or dvc.
     """
     cancel, begun = threading.Event(), threading.Event()
 
@@ -36,4 +37,4 @@ def stoppable() -> Iterator[tuple[threading.Event, threading.Event]]:
 
 def stop_now(*_: object) -> None:
     """A signal handler that ends what the main thread does."""
-    raise Preempted("stopped; the same command starts over")
+    raise Stopped("stopped; the same command starts over")
