@@ -103,7 +103,8 @@ def test_one_process_is_killed(
     long_project: tuple[Path, subprocess.Popen[str]], killed: int, unbroken: dict[str, bytes]
 ) -> None:
     root, running = long_project
-    psutil.Process(running.pid).children()[killed].kill()
+    (process,) = (one for one in psutil.Process(running.pid).children() if one.environ().get("RANK") == str(killed))
+    process.kill()
     begun = time.monotonic()
     _, said = running.communicate(timeout=60)
     assert running.returncode == 1 and time.monotonic() - begun < 40
