@@ -16,8 +16,8 @@ from bench.page import table
 
 HOSTS, QUEUED, ROWS, RUNS = 1_000 // 8, 1_000, 10**9, 10**5
 """Eight GPUs a host, a worker a host."""
-POLL = 15
-"""Seconds from one question of a worker to the next, by Prefect's settings."""
+POLL = 3
+"""Seconds from one question of a worker to the next: `PREFECT_WORKER_QUERY_SECONDS` of `preflow worker`."""
 DAY, MINUTE, HOST, STORE = 86_400.0, 60.0, 1e12, 1e15
 """What a stage may take, what a person waits; bytes of a large host, memory or disk, and of an object store."""
 MLFLOW_RUNS, POINTS = 14, 16_467

@@ -61,7 +61,7 @@ def _point(server: Running, client: Any, submit: Callable[[], Any], deployment: 
 
 
 def _poll(client: Any) -> list[Any]:
-    """As a worker asks every 15 seconds."""
+    """As a worker asks every few seconds."""
     before = (datetime.now(UTC) + timedelta(seconds=10)).isoformat()
     answer = client._client.post(f"/work_pools/{POOL}/get_scheduled_flow_runs", json={"scheduled_before": before})
     answer.raise_for_status()
