@@ -27,22 +27,22 @@ class Watch(Log):
 
     def __init__(self, cell: Cell, clock: Clock, trained: list[int]) -> None:
         super().__init__(None)
-        self._cell, self._clock, self._trained = cell, clock, trained
+        self._cell, self._ticks, self._trained = cell, clock, trained
 
     def __call__(self, metrics: Mapping[str, float], step: int) -> None:
         figures = {name.partition("/")[2]: value for name, value in metrics.items()}
         if "loss" not in figures:  # what a stage measures beside its steps
             return
         if step == 0:
-            self._clock.first |= first_figures(figures)
-        self._clock.tokens += int(figures["tokens"]) if "tokens" in figures else 0
+            self._ticks.first |= first_figures(figures)
+        self._ticks.tokens += int(figures["tokens"]) if "tokens" in figures else 0
 
     def progress(self, done: int, total: int, **figures: float) -> None:
         if total != self._cell.warmup + self._cell.steps:
             return
         if self._trained:
-            self._clock.tokens += self._trained[done - 1]
-        if self._clock.tick():
+            self._ticks.tokens += self._trained[done - 1]
+        if self._ticks.tick():
             raise Finished
 
 
