@@ -13,12 +13,12 @@ from bench.limits.table import amount, duration, grown, medians, part_lines, pow
 
 ROOT = Path(__file__).parents[2]
 NAMES = [name for group in PARTS.values() for name in group]
-BURN = "import time\nwhile time.process_time() < 0.3: pass\n"
+BURN = "import time\nwhile time.process_time() < 0.35: pass\n"
 
 
 def test_the_clock_counts_what_was_run_to_its_end() -> None:
     used = Clock().once(lambda: subprocess.run([sys.executable, "-c", BURN], check=True))
-    assert used >= 0.25  # in ticks of 10 ms, which cut off
+    assert used >= 0.3  # of more than that, as ticks of 10 ms cut off
 
 
 def test_the_clock_counts_a_server_and_what_that_has_started() -> None:
