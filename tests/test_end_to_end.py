@@ -5,7 +5,6 @@ Sizes are cut until it fits a test, so it asserts that learning happens, not how
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from ruamel.yaml import YAML
 
 from tasks.costs import KINDS
 from tasks.graph import load_graph
+from tests.checkout import copy_tree
 
 REPO = Path(__file__).parents[1]
 SHORT: dict[str, Any] = {
@@ -73,10 +73,7 @@ def states(report: dict[str, Any]) -> dict[str, str]:
 def copied(root: Path, settings: dict[str, Any]) -> Path:
     """The tree under test as a repository of its own, with one commit and these params."""
     root.mkdir()
-    for name in sh(REPO, "git", "ls-files", "-co", "--exclude-standard").splitlines():
-        if (REPO / name).is_file():
-            (root / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(REPO / name, root / name)
+    copy_tree(root)
     yaml = YAML()
     params = yaml.load((root / "params.yaml").read_text())
     for key, value in settings.items():

@@ -24,6 +24,7 @@ from tasks.config.sources import Source
 from tasks.journal import Log
 from tasks.prepare import prepare
 from tasks.validate import validate
+from tests.checkout import copy_tree
 from tests.rlhf.tiny_models import ARCHITECTURES
 
 REPO = Path(__file__).parents[2]
@@ -109,13 +110,7 @@ def test_no_network_for_a_name_on_the_hub(small: Path, things: Path, tmp_path: P
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The tree under test as a repository of its own."""
     root = tmp_path_factory.mktemp("stranger") / "preflow"
-    listed = subprocess.run(
-        ["git", "ls-files", "-co", "--exclude-standard"], cwd=REPO, text=True, capture_output=True, check=True
-    )
-    for name in listed.stdout.splitlines():
-        if (REPO / name).is_file():
-            (root / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(REPO / name, root / name)
+    copy_tree(root)
     commit(root)
     yield root
     preflow(root, "stop")
