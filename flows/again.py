@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from flows import releases
+from flows.releases import releases
 from flows.workspace import git
 from rlhf.errors import PreflowError
 from tasks.witness import file_md5, folder_md5

@@ -13,11 +13,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from flows import dvc, dvc_watch, releases, remote
+from flows import dvc, dvc_watch, remote
 from flows.cache import files_of, link_folder, object_path
 from flows.output import kept
 from flows.processes import end_group, spawn
-from flows.releases_refs import CHAMPION
+from flows.releases import releases
+from flows.releases.refs import CHAMPION
 from flows.runner import Place
 from rlhf.errors import DependencyDown, Preempted, PreflowError
 from tasks import champion as champions

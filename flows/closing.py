@@ -73,7 +73,7 @@ def judge(this: Run, results: Results, say: Callable[[str], None]) -> None:
 
 def tell(this: Run, say: Callable[[str], None]) -> None:
     """Write the run's page, and show it to MLflow and, in short, to Prefect. Trouble with it costs the run nothing."""
-    from flows import page
+    from flows.page import page
 
     try:
         short = page.finish(this)

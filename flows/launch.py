@@ -19,7 +19,6 @@ from flows import (
     given,
     guards,
     placing,
-    plan_check,
     profiles,
     run_lease,
     running,
@@ -28,6 +27,7 @@ from flows import (
     worktrees,
 )
 from flows.busy import busy
+from flows.plan import check
 from flows.pools import ready
 from flows.request import Report, Run, Start, Wish
 from rlhf.errors import DependencyDown
@@ -89,7 +89,7 @@ def run(
             if todo:
                 guards.check_disk(root)
                 if wish.planned:  # of this machine, whose memory is known; workers plan what they do
-                    plan_check.refuse_hopeless(_site(this), todo - set(this.pools), say)
+                    check.refuse_hopeless(_site(this), todo - set(this.pools), say)
                 prefect = _prefect(root)
             if prefect and not (todo or wish.retrain):
                 prefect = prefect if _hears(prefect, root, cancel, say) else None
@@ -100,7 +100,7 @@ def run(
             closing.keep(this, results, say)
             closing.judge(this, results, say)
             here = {one.name for one in results.values() if one.state == "ran"} - set(this.pools)
-            plan_check.remember(_site(this), report.costs, here)
+            check.remember(_site(this), report.costs, here)
         report.seconds = round(time.monotonic() - began, 1)
         done_with = bool(resolved.label) and report.exit_code in (0, closing.NOT_PROMOTED) and not wish.keep
         report.worktree = str(place.tree) if resolved.label and not done_with else ""
@@ -130,9 +130,9 @@ def _as_begun(start: Start) -> profiles.Resolved:
     )
 
 
-def _site(this: Run) -> plan_check.Site:
+def _site(this: Run) -> check.Site:
     """What is planned, where it runs."""
-    return plan_check.Site(this.owner, this.tree, this.graph, lambda: profiles.whole(this.resolved))
+    return check.Site(this.owner, this.tree, this.graph, lambda: profiles.whole(this.resolved))
 
 
 def _surely_runs(root: Path, wish: Wish, resolved: profiles.Resolved) -> bool:

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from flows.releases_refs import QUIET, last_line, remote_of
+from flows.releases.refs import QUIET, last_line, remote_of
 from flows.workspace import git
 from rlhf.errors import Busy, DependencyDown, PreflowError
 from tasks import owners

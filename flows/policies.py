@@ -8,9 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from flows import dvc, releases, remote, workspace
+from flows import dvc, remote, workspace
 from flows.cache import files_of, link_folder
-from flows.releases_refs import CHAMPION, Model, model_named
+from flows.releases import releases
+from flows.releases.refs import CHAMPION, Model, model_named
 from rlhf.errors import PreflowError
 from tasks import tracking
 from tasks.lineage import read_tree

@@ -11,7 +11,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from flows.hints import hinted
-from flows.releases_refs import check_name
+from flows.releases.refs import check_name
 from tasks.config import ConfigError, read_yaml
 from tasks.config.collect import GIVEN
 from tasks.config.sources import Source

@@ -9,11 +9,14 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from flows import champion, dvc, guards, releases, releases_send, remote, retrain_due, workspace, worktrees
+from flows import champion, dvc, guards, remote, workspace, worktrees
 from flows.cache import object_path
 from flows.lease import Lease
-from flows.releases import Release
-from flows.releases_refs import remote_of
+from flows.releases import releases
+from flows.releases import send as releases_send
+from flows.releases.refs import remote_of
+from flows.releases.releases import Release
+from flows.retrain import due
 from rlhf.errors import PreflowError
 from tasks import tracking
 from tasks.journal import home
@@ -141,7 +144,7 @@ def promote(root: Path, run: str, candidate: str, force: str, say: Say) -> dict[
         tags = {"promoted.by": "hand"} | ({"promoted.although": force} if force else {})
         version = tracking.promote(root, found.run.run, candidate, found.name, tree, tags)
         reason = f"promoted {found.name} v{version}: {candidate} of run {found.run.run}"
-        retrain_due.settle(root, found.run.run, reason)
+        due.settle(root, found.run.run, reason)
         done = {"promoted": True, "name": found.name, "version": version, "run": found.run.run, "reason": reason}
         over = reigning["version"] if reigning else None
         return done | release(root, tree, found.name, version, found.run.commit, send_it=True, over=over)

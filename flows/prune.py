@@ -11,8 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from flows import dvc, objects, releases, workspace, worktrees
-from flows.lineage_runs import Known, known_runs, versions
+from flows import dvc, objects, workspace, worktrees
+from flows.lineage.runs import Known, known_runs, versions
+from flows.releases import releases
 from flows.workspace import git
 from tasks.config import ConfigError
 from tasks.journal import home

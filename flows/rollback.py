@@ -4,9 +4,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flows import champion, dvc, guards, policies, releases, releases_send, remote
+from flows import champion, dvc, guards, policies, remote
 from flows.again import md5_of
 from flows.cache import files_of, object_path
+from flows.releases import releases, send
 from rlhf.errors import PreflowError
 from tasks import tracking
 
@@ -39,7 +40,7 @@ def _rollback(root: Path, name: str, number: int | None, say: Callable[[str], No
     releases.crown(root, name, version)
     say(f"{name} v{version} is the champion; {files} files of it were read and are whole")
     remote.push_version(root, target, wanted)  # before the refs: who sees a version can fetch it
-    pushed = releases_send.push(root, name, version, before)
+    pushed = send.push(root, name, version, before)
     return {"name": name, "version": version, "before": before, "files": files, "pushed": pushed}
 
 

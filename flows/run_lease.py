@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 
 from flows import champion, dvc, lease
-from flows.releases_refs import remote_of
+from flows.releases.refs import remote_of
 from flows.request import Run
 from tasks.config import read_yaml
 from tasks.graph import digest, lookup

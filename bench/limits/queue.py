@@ -36,7 +36,7 @@ def _deployed(client: Any) -> Callable[[], Any]:
 
     client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
     flow = client.create_flow_from_name("retrain")
-    deployment = client.create_deployment(flow, "wide", work_pool_name=POOL, entrypoint="flows.retrain_flow.retrain")
+    deployment = client.create_deployment(flow, "wide", work_pool_name=POOL, entrypoint="flows.retrain.flow.retrain")
     return partial(client.create_flow_run_from_deployment, deployment)
 
 

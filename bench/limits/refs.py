@@ -9,9 +9,10 @@ from pathlib import Path
 from bench.limits.clock import Clock
 from bench.limits.files import BUILD
 from bench.limits.record import Point
-from flows import releases_refs, workspace
-from flows.lineage_runs import known_runs
+from flows import workspace
+from flows.lineage.runs import known_runs
 from flows.objects import locks_of_refs
+from flows.releases import refs as releases_refs
 from flows.workspace import git
 from tests.tasks import toy_runs
 

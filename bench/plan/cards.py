@@ -4,10 +4,10 @@ from typing import Any
 
 from bench.page import table
 from bench.speed.store import ROOT
-from flows.plan import Plan, plan
-from flows.plan_card import GIB, card_of
-from flows.plan_change import HOST, spread
-from flows.plan_sizes import NAMED
+from flows.plan.card import GIB, card_of
+from flows.plan.change import HOST, spread
+from flows.plan.plan import Plan, plan
+from flows.plan.sizes import NAMED
 from tasks.config.params import Params
 from tasks.graph import Graph, load_graph
 

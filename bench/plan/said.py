@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from bench.plan.cells import Way, cell
-from flows.plan_passes import Lengths
-from flows.plan_stages import Need, need
+from flows.plan.passes import Lengths
+from flows.plan.stages import Need, need
 from rlhf.sizes import How, Sizes
 from tasks.config.params import Params
 from tasks.graph import Stage

@@ -52,9 +52,9 @@ def reproduce(
     as_json: AsJson = False,
 ) -> None:
     from flows import workspace
-    from flows.reproduce import Asked
-    from flows.reproduce import reproduce as do_again
-    from flows.reproduce_show import show
+    from flows.reproduce.reproduce import Asked
+    from flows.reproduce.reproduce import reproduce as do_again
+    from flows.reproduce.show import show
 
     root = workspace.find_root(Path.cwd())
     with stoppable() as (cancel, begun):
@@ -74,8 +74,8 @@ def diff(
     from rich.console import Console
 
     from flows import workspace
-    from flows.diff import diff as find
-    from flows.diff_show import show
+    from flows.diff.diff import diff as find
+    from flows.diff.show import show
 
     say(f"comparing {a} with {b or 'the working tree'} …")
     found = find(workspace.find_root(Path.cwd()), a, b)

@@ -58,10 +58,10 @@ def compare(
         bool, typer.Option("--dry-run", metavar="", help="print what would run, what is done and how long it takes")
     ] = (False),
 ) -> None:
-    from flows import compare as comparing
     from flows import workspace
-    from flows.compare_grid import Asked, parse_seeds
-    from flows.compare_show import show_comparison, show_plan
+    from flows.compare import compare as comparing
+    from flows.compare.grid import Asked, parse_seeds
+    from flows.compare.show import show_comparison, show_plan
 
     asked = Asked(
         algorithms=words(algorithm),

@@ -40,7 +40,7 @@ def show(
     ] = "",
     as_json: Annotated[bool, typer.Option("--json", metavar="", help="one JSON object on stdout")] = False,
 ) -> None:
-    from flows.data_show import show as show_row
+    from flows.data.show import show as show_row
 
     show_row(what, number=row, row_id=row_id, kind=kind, columns=_columns(columns), model=model, as_json=as_json)
 
@@ -73,7 +73,7 @@ def check(
     ] = "",
     as_json: Annotated[bool, typer.Option("--json", metavar="", help="one JSON object on stdout")] = False,
 ) -> None:
-    from flows.data_check import check as check_files
+    from flows.data.check import check as check_files
 
     columns_of = _columns(columns)
     raise typer.Exit(check_files(files, kind=kind, columns=columns_of, model=model, html=html, as_json=as_json))
@@ -88,7 +88,7 @@ def _columns(given: list[str] | None) -> dict[str, str]:
         raise ConfigError(f"--columns {wrong}: expected OURS=THEIRS, for example --columns chosen=better")
     columns = {ours: theirs for ours, _, theirs in pairs}
     if columns:
-        from flows.data_columns import refuse_unknown
+        from flows.data.columns import refuse_unknown
 
         refuse_unknown(columns)
     return columns

@@ -34,15 +34,16 @@ def lineage(
     svg: Annotated[Path | None, typer.Option(metavar="FILE", show_default=False, help="the picture alone")] = None,
     as_json: AsJson = False,
 ) -> None:
-    from flows import lineage_picture, workspace
-    from flows.lineage import lineage as ask
-    from flows.lineage_nodes import told
-    from flows.lineage_show import show
+    from flows import workspace
+    from flows.lineage import picture
+    from flows.lineage.lineage import lineage as ask
+    from flows.lineage.nodes import told
+    from flows.lineage.show import show
 
     both = up == down
     found = ask(workspace.find_root(Path.cwd()), x, say).kept(up or both, down or both)
     for path in filter(None, (svg, html)):
-        lineage_picture.write(found, path)
+        picture.write(found, path)
         say(f"drawn in {path}")
     if as_json:
         print(json.dumps(told(found), ensure_ascii=False))
@@ -77,9 +78,11 @@ def withdraw(
     yes: Annotated[bool, typer.Option("--yes", metavar="", help="with --purge: do not ask")] = False,
     as_json: AsJson = False,
 ) -> None:
-    from flows import objects, withdraw_purge, withdraw_show, workspace
-    from flows import withdraw as work
-    from flows.lineage_rows import Wanted
+    from flows import objects, workspace
+    from flows.lineage.rows import Wanted
+    from flows.withdraw import purge as withdraw_purge
+    from flows.withdraw import show as withdraw_show
+    from flows.withdraw import withdraw as work
     from tasks.config import ConfigError
 
     given = {"source": source, "annotator": annotator, "row": row}

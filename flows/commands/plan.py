@@ -61,10 +61,12 @@ def plan(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    from flows import plan as planning
-    from flows import plan_change, plan_exact, plan_show, profiles, workspace
+    from flows import profiles, workspace
     from flows.history import seconds_before
-    from flows.plan_card import card_of
+    from flows.plan import change, show
+    from flows.plan import exact as plan_exact
+    from flows.plan import plan as planning
+    from flows.plan.card import card_of
     from tasks.config import ConfigError, read_yaml
     from tasks.graph import graph_of
 
@@ -75,7 +77,7 @@ def plan(
     here = not (shape or gpu)
     values = profiles.whole(resolved)
     if count:
-        values = plan_change.spread(values, count)
+        values = change.spread(values, count)
     card = card_of(gpu, values["training"]["nproc"])
     if tflops is not None and not (card.gpu and isfinite(tflops)):
         raise ConfigError(f"--tflops {tflops:g}: expected the rate of a GPU; name its memory too, as --gpu 80GB")
@@ -90,7 +92,7 @@ def plan(
         found = planned(counted={name: one.terms for name, one in counted.items() if one.terms})
     before = seconds_before(root, graph, resolved.values, named) if here else {}
     if as_json:
-        print(json.dumps(plan_show.as_json(found, before, counted), ensure_ascii=False))
+        print(json.dumps(show.as_json(found, before, counted), ensure_ascii=False))
     else:
-        print("\n".join(plan_show.lines(found, before, counted, shutil.get_terminal_size((120, 24)).columns)))
+        print("\n".join(show.lines(found, before, counted, shutil.get_terminal_size((120, 24)).columns)))
     raise typer.Exit(0 if found.fits else 1)

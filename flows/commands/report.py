@@ -27,7 +27,8 @@ def report(
     open_it: Annotated[bool, typer.Option("--open", metavar="", help="show it in the browser")] = False,
     as_json: AsJson = False,
 ) -> None:
-    from flows import page, workspace
+    from flows import workspace
+    from flows.page import page
 
     name, path, made = page.find(workspace.find_root(Path.cwd()), run)
     if as_json:

@@ -47,12 +47,13 @@ def retrain(
     by_hand: ByHand = False,
     as_json: AsJson = False,
 ) -> None:
-    from flows import schedule_runs, server, workspace
-    from flows.retrain import Order, fire
+    from flows import server, workspace
+    from flows.retrain.retrain import Order, fire
+    from flows.schedule import runs
 
     def goes_on(flow_run: str) -> bool:
         server.up(root)
-        return schedule_runs.goes_on(flow_run)
+        return runs.goes_on(flow_run)
 
     root = workspace.find_root(Path.cwd())
     order = Order(once("--profile", profile), tuple(settings or ()), tuple(watch or ()), by_hand)
@@ -93,7 +94,9 @@ def promote(
     ] = "",
     as_json: AsJson = False,
 ) -> None:
-    from flows import promotion, retrain, schedule_runs, server, workspace
+    from flows import promotion, server, workspace
+    from flows.retrain import retrain
+    from flows.schedule import runs
     from rlhf.errors import DependencyDown
     from tasks.config import ConfigError
 
@@ -109,9 +112,9 @@ def promote(
         done = promotion.promote(root, run, candidate, force, say)
         with suppress(DependencyDown):  # it has nothing left to wait for, whether it hears of it or not
             if flow_run and server.up(root):
-                schedule_runs.close(flow_run, retrain.PROMOTED, str(done["reason"]))
-    elif flow_run and server.up(root) and schedule_runs.goes_on(flow_run):
-        schedule_runs.answer(flow_run, not refuse, reason)
+                runs.close(flow_run, retrain.PROMOTED, str(done["reason"]))
+    elif flow_run and server.up(root) and runs.goes_on(flow_run):
+        runs.answer(flow_run, not refuse, reason)
         done = {"promoted": False, "run": run, "reason": "answered; the firing that waits goes on with it"}
     else:
         outcome = retrain.decide(root, run, not refuse, reason, say)
@@ -144,8 +147,9 @@ def rollback(
     ] = "",
     as_json: AsJson = False,
 ) -> None:
-    from flows import releases, workspace
-    from flows.releases_refs import model_named
+    from flows import workspace
+    from flows.releases import releases
+    from flows.releases.refs import model_named
     from flows.rollback import rollback as put_back
     from tasks.config import ConfigError
 

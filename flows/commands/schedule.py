@@ -43,8 +43,9 @@ def create(
     ] = "",
     as_json: AsJson = False,
 ) -> None:
-    from flows import profiles, schedule
-    from flows.retrain import Order
+    from flows import profiles
+    from flows.retrain.retrain import Order
+    from flows.schedule import schedule
 
     root = _root()
     order = Order(once("--profile", profile), tuple(settings or ()), tuple(watch or ()), by_hand, name)
@@ -55,7 +56,8 @@ def create(
 @app.command("list")
 def list_(as_json: AsJson = False) -> None:
     """Schedules, when they fire, and whether somebody serves them."""
-    from flows import schedule, server, workspace
+    from flows import server, workspace
+    from flows.schedule import schedule
 
     root = workspace.find_root(Path.cwd())
     found = schedule.listed(root, server.up(root).url) if server.was_used(root) else []
@@ -71,7 +73,7 @@ def list_(as_json: AsJson = False) -> None:
 @app.command()
 def pause(name: _Name, as_json: AsJson = False) -> None:
     """Hold a schedule."""
-    from flows import schedule
+    from flows.schedule import schedule
 
     _show(schedule.pause(_root(), name, True), as_json)
 
@@ -79,7 +81,7 @@ def pause(name: _Name, as_json: AsJson = False) -> None:
 @app.command()
 def resume(name: _Name, as_json: AsJson = False) -> None:
     """Let a schedule go on. Slots of the meantime do not fire."""
-    from flows import schedule
+    from flows.schedule import schedule
 
     _show(schedule.pause(_root(), name, False), as_json)
 
@@ -87,7 +89,7 @@ def resume(name: _Name, as_json: AsJson = False) -> None:
 @app.command()
 def run(name: _Name, as_json: AsJson = False) -> None:
     """Fire now, besides the slots."""
-    from flows import schedule
+    from flows.schedule import schedule
 
     made = schedule.run_now(_root(), name)
     print(json.dumps(made) if as_json else f"{name}: asked for a firing now; `preflow schedule serve` takes it")
@@ -96,7 +98,7 @@ def run(name: _Name, as_json: AsJson = False) -> None:
 @app.command()
 def delete(name: _Name) -> None:
     """Take a schedule away. What it retrained stays."""
-    from flows import schedule
+    from flows.schedule import schedule
 
     schedule.delete(_root(), name)
     print(f"{name}: deleted")
@@ -110,7 +112,8 @@ def serve(
 
     Run it under systemd, or whatever keeps services here. What came due while it was away fires once.
     """
-    from flows import schedule_serve, workspace
+    from flows import workspace
+    from flows.schedule import serve as schedule_serve
 
     root = workspace.find_root(Path.cwd())
     with stoppable() as (cancel, begun):

@@ -10,7 +10,7 @@ from flows.commands.options import AsJson
 from flows.summary import say
 
 if TYPE_CHECKING:
-    from flows.verify_found import Found, Wrong
+    from flows.verify.found import Found, Wrong
 
 HELP = """Hash everything that a run stands on, and say what is damaged; with --fix, mend it.
 
@@ -37,10 +37,11 @@ def verify(
     fix: Annotated[bool, typer.Option("--fix", metavar="", help="mend what is damaged")] = False,
     as_json: AsJson = False,
 ) -> None:
-    from flows import verify as work
-    from flows import verify_mend, workspace
+    from flows import workspace
     from flows.busy import counting
-    from flows.verify_found import as_json as told
+    from flows.verify import mend
+    from flows.verify import verify as work
+    from flows.verify.found import as_json as told
 
     root = workspace.find_root(Path.cwd())
     with counting("hashing") as count:
@@ -49,7 +50,7 @@ def verify(
     left = found
     if fix and found.wrong:
         with counting("hashing once more, while no run can begin") as count:
-            mending = verify_mend.mend(root, run, count, say)
+            mending = mend.mend(root, run, count, say)
         found, done = mending.found, mending.done
         if mending.forgotten:
             done |= _run_again(root, mending.forgotten)

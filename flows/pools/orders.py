@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from flows.plan_measured import Measured
+from flows.plan.measured import Measured
 from flows.processes import SAVING
 from tasks.outcome import StageResult
 

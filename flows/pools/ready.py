@@ -7,7 +7,7 @@ from pathlib import Path
 from flows import server
 from flows.pools import workers
 from flows.pools.exchange import exchange_of
-from flows.releases_refs import remote_of
+from flows.releases.refs import remote_of
 from rlhf.errors import PreflowError
 from tasks.config import ConfigError
 from tasks.config.pools import Pool

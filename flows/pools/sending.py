@@ -11,7 +11,8 @@ import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.exceptions import ObjectNotFound, PrefectHTTPStatusError
 
-from flows import champion, dvc, dvc_watch, plan_measured, workspace
+from flows import champion, dvc, dvc_watch, workspace
+from flows.plan import measured
 from flows.pools import workers
 from flows.pools.exchange import exchange_of
 from flows.pools.keeping import is_up_to_date, take
@@ -19,7 +20,7 @@ from flows.pools.mail import Attempts, Inbox, Spot
 from flows.pools.orders import REFS, Answer, Order
 from flows.pools.stage_work import inputs_of
 from flows.pools.watch import Watch
-from flows.releases_refs import QUIET, last_line, remote_of
+from flows.releases.refs import QUIET, last_line, remote_of
 from flows.runner import AGAIN, STOPPED, tail
 from flows.work import Work
 from flows.workspace import git
@@ -140,7 +141,7 @@ class _Sender:
             return answer.result
         self._patiently(lambda: take(self._work, order, answer))
         with suppress(OSError):  # no trouble with plans is worth any to a run
-            plan_measured.keep(self._place.owner, answer.measured)
+            measured.keep(self._place.owner, answer.measured)
         if answer.scratch.startswith("checkpoints/"):
             with suppress(DependencyDown):  # nobody needs it any more, and it can lie there
                 self._exchange.remove(answer.scratch)

@@ -10,13 +10,14 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from flows import dvc, dvc_watch, guards, plan_check, profiles, worktrees
-from flows.plan_measured import Measured
+from flows import dvc, dvc_watch, guards, profiles, worktrees
+from flows.plan import check
+from flows.plan.measured import Measured
 from flows.pools.beside import now_and_then
 from flows.pools.exchange import Exchange
 from flows.pools.mirror import Mirror
 from flows.pools.orders import Answer, Order
-from flows.releases_refs import QUIET, last_line, remote_of
+from flows.releases.refs import QUIET, last_line, remote_of
 from flows.runner import STOPPED, Place, run_stage
 from flows.workspace import git
 from rlhf.errors import DependencyDown, Preempted, PreflowError
@@ -60,9 +61,9 @@ class Attempt:
         self._scratch = home(self._root) / "scratch" / f"{order.stage}-{key[:16]}"
         mirror = Mirror(self._exchange, self._scratch, self._name, order.run)
         place = Place(home(self._root), tree, order.run)
-        site = plan_check.Site(self._root, tree, graph, lambda: profiles.whole(profiles.resolve(tree)))
+        site = check.Site(self._root, tree, graph, lambda: profiles.whole(profiles.resolve(tree)))
         if order.planned:  # here, whose memory it is that it has to fit into
-            plan_check.refuse_hopeless(site, [order.stage], lambda line: _tell(place, order.stage, line))
+            check.refuse_hopeless(site, [order.stage], lambda line: _tell(place, order.stage, line))
         if not order.force:
             mirror.restore()
         elif mirror.restore_own():
@@ -151,12 +152,12 @@ def _tell(place: Place, stage: str, line: str) -> None:
         log.write(f"{line}\n")
 
 
-def _remembered(site: plan_check.Site, order: Order, result: StageResult) -> list[Measured]:
+def _remembered(site: check.Site, order: Order, result: StageResult) -> list[Measured]:
     """What the stage took beside what was planned, where it ran."""
     if result.state != "ran":
         return []
     costs = costs_of(site.owner, order.run, read_tree(site.tree), {order.stage: asdict(result)})
-    return plan_check.remember(site, costs, [order.stage])
+    return check.remember(site, costs, [order.stage])
 
 
 def _kept(tree: Path, stage: str, result: StageResult) -> Answer:

@@ -14,7 +14,7 @@ from typing import Any, get_args
 from flows.pools.orders import BEAT, FLOW, WINDOW, Type
 from flows.pools.templates import refuse_unfit
 from flows.prefect_api import ask
-from flows.schedule import connected, make_pool
+from flows.schedule.schedule import connected, make_pool
 from rlhf.errors import DependencyDown, PreflowError
 
 CHECKOUT = "PREFLOW_CHECKOUT"

@@ -11,7 +11,8 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from flows import releases, workspace
+from flows import workspace
+from flows.releases import releases
 from flows.request import commit_message
 from tasks.graph import load_graph
 from tests.flows.toy import REPO, git

@@ -82,7 +82,7 @@ def seconds(firing: dict[str, Any]) -> float:
 
 
 def remembered(root: Path, name: str) -> dict[str, Any]:
-    """What `flows.retrain_due` keeps of a schedule."""
+    """What `flows.retrain.due` keeps of a schedule."""
     found: dict[str, Any] = json.loads((root / ".preflow" / "retrain" / f"{name}.json").read_text())
     return found
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from flows.page_facts import About, Facts, gather, module_of
-from flows.page_files import InTree
+from flows.page.facts import About, Facts, gather, module_of
+from flows.page.files import InTree
 from flows.request import Report
 from tasks.config import read_yaml
 from tasks.graph import graph_of

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from flows import cli, guards
-from flows import compare as comparing
+from flows.compare import compare as comparing
 from rlhf.errors import PreflowError
 from tests.flows.toy import REPO, dvc_repro
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from flows import worktrees
-from flows.compare_store import folder
+from flows.compare.store import folder
 from tasks.tracking.store import connect
 from tests.flows.compare_toy import make_toy, ran, start
 from tests.flows.toy import dvc_repro, git, gone

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.compare_graph import method_of, methods, read, reads, signatures, trimmed
+from flows.compare.graph import method_of, methods, read, reads, signatures, trimmed
 from tasks.config import ConfigError, read_yaml
 from tasks.graph import Graph, graph_of
 from tests.flows.compare_toy import GRAPH

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from flows import profiles
-from flows.compare_grid import Asked, Cell, grid, parse_seeds, values_of
-from flows.compare_outlook import A_CELL, A_SEED, IN_PART, ONCE, refuse_idle, shared, timed_by_runs, untimed
+from flows.compare.grid import Asked, Cell, grid, parse_seeds, values_of
+from flows.compare.outlook import A_CELL, A_SEED, IN_PART, ONCE, refuse_idle, shared, timed_by_runs, untimed
 from tasks.config import ConfigError
 from tasks.journal import home
 from tests.flows.compare_toy import make_toy

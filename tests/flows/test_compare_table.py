@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from flows import compare_rows
-from flows.compare_figures import frontier, scores
-from flows.compare_grid import Asked, Cell
-from flows.compare_table import markdown, show, summary
+from flows.compare import rows as compare_rows
+from flows.compare.figures import frontier, scores
+from flows.compare.grid import Asked, Cell
+from flows.compare.table import markdown, show, summary
 from rlhf.statistics import crossed_resamples
 
 PROMPTS = [f"q{n}" for n in range(6)]

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 
-from flows import compare_store as store
-from flows import compare_work
-from flows.compare_grid import Cell
-from flows.compare_start import free_name, heeding
-from flows.compare_work import Job, work
+from flows.compare import store
+from flows.compare import work as compare_work
+from flows.compare.grid import Cell
+from flows.compare.start import free_name, heeding
+from flows.compare.work import Job, work
 from rlhf.errors import Preempted
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from flows import costs, page_render
+from flows import costs
+from flows.page import render
 from flows.request import Report
 from tasks.costs import KINDS
 from tests.flows.page_run import make_run
@@ -60,7 +61,7 @@ def test_nothing_is_printed_where_nothing_is_known() -> None:
 def test_the_page_has_one_section_of_cost_with_the_kinds_in_it(tmp_path: Path) -> None:
     facts = make_run(tmp_path, states={"sft": "cached"})
     facts.about.report.costs = {"sft": COST, "rl": COST}
-    text = page_render.as_html(facts)
+    text = render.as_html(facts)
     assert text.count('<section id="cost"') == 1
     section = text.partition('<section id="cost"')[2].partition("</section>")[0]
     rows = [row for row in section.split("<tr") if "<td>sft</td>" in row or "<td>rl</td>" in row]

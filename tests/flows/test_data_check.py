@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from flows.commands.data import _columns as columns_of
-from flows.data_check import check
+from flows.data.check import check
 from rlhf.errors import PreflowError
 from tasks.config import ConfigError
 

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from flows import cli
-from flows.data_show import kind_of
+from flows.data.show import kind_of
 from rlhf.chat import Chat
 from rlhf.errors import PreflowError
 from rlhf.records import content_id, write_rows
@@ -171,7 +171,7 @@ def test_lengths_are_not_those_of_a_padded_batch(model: Path) -> None:
     """Some tokenizers are saved with the padding and the limit of their last batch, or take text for control tokens."""
     from tokenizers import Tokenizer
 
-    from flows.data_tokens import tokenizer_of
+    from flows.data.tokens import tokenizer_of
 
     saved = Tokenizer.from_file(str(model / "tokenizer.json"))
     saved.enable_padding(length=9)

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from flows import diff_metrics
-from flows.diff import diff
-from flows.diff_metrics import unpaired
+from flows.diff import metrics
+from flows.diff.diff import diff
+from flows.diff.metrics import unpaired
 from tests.flows.again_toy import INBOX, PARAMS, RL, STAGES, add_rows, copied, done, keep, make_story, preflow, text
 
 
@@ -67,8 +67,8 @@ def test_rewards_of_two_reward_models_have_no_difference(
     a, b = side("the same"), side(model)
     low, high = ({"mean": mean, "ci_low": mean - 1, "ci_high": mean + 1} for mean in (0.0, 2.0))
     said = {id(a): {"best_reward": low, "length": low}, id(b): {"best_reward": high, "length": high}}
-    monkeypatch.setattr(diff_metrics, "_json", lambda of, _: said[id(of)])
-    reward, length = diff_metrics.others(a, b)["sample"]
+    monkeypatch.setattr(metrics, "_json", lambda of, _: said[id(of)])
+    reward, length = metrics.others(a, b)["sample"]
     assert (reward["change"] and "interval") == told
     assert length["change"]["mean"] == 2.0
 

@@ -6,8 +6,8 @@ import pytest
 from ruamel.yaml import YAML
 
 from flows import profiles
-from flows.compare_graph import read, signatures
-from flows.compare_grid import Asked, grid, outside
+from flows.compare.graph import read, signatures
+from flows.compare.grid import Asked, grid, outside
 from rlhf.errors import PreflowError
 from tasks.graph import graph_of
 from tests.flows.own_data import OWN, REPO, brought, checkout, make_model, settled

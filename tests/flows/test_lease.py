@@ -15,9 +15,10 @@ from typing import Any
 import psutil
 import pytest
 
-from flows import launch, lease, retrain
+from flows import launch, lease
 from flows.lease import GIVEN_UP, Answered, Record, Times, held
 from flows.request import Report, Wish
+from flows.retrain import retrain
 from flows.workspace import git
 from rlhf.errors import Busy, PreflowError
 from tasks import owners

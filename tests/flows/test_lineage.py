@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from flows import dvc, workspace
 from flows.cli import app
-from flows.lineage_touch import _splits
+from flows.lineage.touch import _splits
 from rlhf.errors import PreflowError
 from tests.flows.archive import Archive
 from tests.flows.rows_toy import ADA, HELD, SPOILT, VAL, outs, pair

@@ -54,12 +54,12 @@ def test_what_happened_is_told_and_that_nothing_did_is_not(state: str, told: boo
     from prefect.client.schemas.objects import FlowRun
     from prefect.states import Completed
 
-    from flows import retrain_flow
+    from flows.retrain import flow
 
-    hooks = (retrain_flow.retrain.on_completion_hooks, retrain_flow.retrain.on_failure_hooks)
-    assert all(retrain_flow._tell in (found or []) for found in (*hooks, retrain_flow.retrain.on_crashed_hooks))
+    hooks = (flow.retrain.on_completion_hooks, flow.retrain.on_failure_hooks)
+    assert all(flow._tell in (found or []) for found in (*hooks, flow.retrain.on_crashed_hooks))
     with receiver() as (url, heard):
         firing = FlowRun(id=uuid4(), flow_id=uuid4(), name="nightly 03:00", parameters={"notify": url})
-        retrain_flow._tell(None, firing, Completed(name=state, message="because"))
+        flow._tell(None, firing, Completed(name=state, message="because"))
     expected = {"firing": "nightly 03:00", "state": state, "message": "because", "flow_run": str(firing.id)}
     assert heard == ([expected] if told else [])

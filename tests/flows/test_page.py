@@ -12,9 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from flows import page, page_graph, page_render, page_story
-from flows.page_facts import Facts
-from flows.page_svg import ticks
+from flows.page import graph as page_graph
+from flows.page import page, render, story
+from flows.page.facts import Facts
+from flows.page.svg import ticks
 from rlhf.errors import DataRefused, PreflowError
 from tasks.graph import load_graph
 from tests.flows.conftest import Runs
@@ -58,7 +59,7 @@ class Parsed(HTMLParser):
 
 
 def parsed(facts: Facts) -> Parsed:
-    found = Parsed(page_render.as_html(facts))
+    found = Parsed(render.as_html(facts))
     assert found.open == []
     return found
 
@@ -75,7 +76,7 @@ def test_every_shipped_graph_has_a_page(shipped: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("shipped", GRAPHS, ids=lambda path: path.name)
 def test_nothing_is_fetched(shipped: Path, tmp_path: Path) -> None:
-    text = page_render.as_html(make_run(tmp_path, shipped))
+    text = render.as_html(make_run(tmp_path, shipped))
     found = Parsed(text)
     assert not {tag for tag, _ in found.tags} & {"script", "link", "iframe", "img", "object", "base", "form"}
     links = [value for _, attributes in found.tags for name, value in attributes.items() if name in ("href", "src")]
@@ -87,7 +88,7 @@ def test_what_a_policy_says_stays_text(tmp_path: Path) -> None:
     found = parsed(make_run(tmp_path))
     assert f"rl: {HOSTILE}" in found.text
     assert {name for _, attributes in found.tags for name in attributes if name.startswith("on")} == set()
-    short = page_render.as_markdown(make_run(tmp_path))
+    short = render.as_markdown(make_run(tmp_path))
     assert "<" not in short.replace("<sub>", "")
 
 
@@ -95,7 +96,7 @@ def test_a_secret_is_not_shown(tmp_path: Path) -> None:
     facts = make_run(tmp_path)
     secret = "AKIA" + "B" * 16
     facts = replace(facts, about=replace(facts.about, command=f"preflow run --set x={secret}"))
-    assert secret not in page_render.as_html(facts) + page_render.as_markdown(facts)
+    assert secret not in render.as_html(facts) + render.as_markdown(facts)
 
 
 @pytest.mark.parametrize("lost", ["scores.json", "curves.json", "gate.json", "metrics.json", "completions", "report"])
@@ -120,7 +121,7 @@ def test_outputs_of_an_earlier_run_are_not_told_as_this_ones(tmp_path: Path) -> 
     found = parsed(facts)
     assert (tmp_path / "data/13_gate/gate.json").exists()
     assert not {"gate", "evaluation", "samples"} & set(found.sections)
-    assert page_story.headline(facts) == page_story.Headline("rl failed", "rl lost", "bad")
+    assert story.headline(facts) == story.Headline("rl failed", "rl lost", "bad")
 
 
 def test_a_refusal_is_told_from_what_the_gate_left_behind(tmp_path: Path) -> None:
@@ -135,21 +136,21 @@ def test_a_refusal_is_told_from_what_the_gate_left_behind(tmp_path: Path) -> Non
     (left / "report.html").write_text("<!doctype html>")
     found = parsed(facts)
     assert "preferences/new.jsonl:2" in found.text and "it holds a key" in found.text
-    assert page_story.headline(facts).says.startswith("The data was refused")
+    assert story.headline(facts).says.startswith("The data was refused")
     assert ("a", {"href": "validation/report.html"}) in found.tags
 
 
 def test_headlines(tmp_path: Path) -> None:
     facts = make_run(tmp_path)
-    assert page_story.headline(facts).says == "Promoted dpo as policy v3: +0.240 gold over sft"
+    assert story.headline(facts).says == "Promoted dpo as policy v3: +0.240 gold over sft"
     report = facts.about.report
     report.promotion = {"promoted": True, "name": "policy", "version": 3, "reason": "policy v3 is already the champion"}
-    assert page_story.headline(facts).says.startswith("policy v3 stays champion")
+    assert story.headline(facts).says.startswith("policy v3 stays champion")
     report.promotion = {"promoted": False, "reason": "not promoted: a run with --set is promoted only with --promote"}
-    told = page_story.headline(facts)
+    told = story.headline(facts)
     assert told.says.startswith("dpo passed the gate") and "--promote" in told.more
     report.exit_code = 85
-    assert page_story.headline(facts).says == "Stopped before it was done"
+    assert story.headline(facts).says == "Stopped before it was done"
 
 
 @pytest.mark.parametrize(
@@ -166,7 +167,7 @@ def test_the_gate_says_its_sentence_once(tmp_path: Path, came: str, says: str) -
     assert facts.gate is not None
     reason = facts.gate["reason"]
     facts.about.report.promotion = {"reason": came.format(reason)}
-    assert page_story.gate_says(facts) == says.format(reason)
+    assert story.gate_says(facts) == says.format(reason)
     assert f"{says.format(reason)}." in parsed(facts).text
 
 
@@ -197,7 +198,7 @@ def test_ticks_are_round() -> None:
 
 
 def test_a_page_is_light_to_make() -> None:
-    program = "import sys, flows.page; print(*sorted({'torch', 'mlflow', 'prefect', 'pandas'} & set(sys.modules)))"
+    program = "import sys, flows.page.page; print(*sorted({'torch', 'mlflow', 'prefect', 'pandas'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", program], cwd=REPO, capture_output=True, text=True, check=True)
     assert done.stdout.split() == []
 

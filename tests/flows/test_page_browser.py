@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from flows.page_render import as_html
+from flows.page.render import as_html
 from tests.flows.page_run import HOSTILE, make_run
 
 pytestmark = pytest.mark.browser

@@ -11,9 +11,11 @@ import torch
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
-from flows import plan_card, plan_check, plan_measured, plan_sizes, profiles
+from flows import profiles
 from flows.cli import app
-from flows.plan_card import GIB, Card
+from flows.plan import card, check, measured
+from flows.plan import sizes as plan_sizes
+from flows.plan.card import GIB, Card
 from flows.request import Report
 from rlhf.chat import Chat
 from rlhf.errors import PreflowError
@@ -161,10 +163,10 @@ def test_lengths_are_those_of_the_data(project: Path) -> None:
 
 
 def test_the_size_of_a_gpu_is_a_size(project: Path) -> None:
-    assert plan_card.parse("24GB") == plan_card.parse("24") == plan_card.parse("24 GiB") == 24 * GIB
+    assert card.parse("24GB") == card.parse("24") == card.parse("24 GiB") == 24 * GIB
     for text in ("", "many", "0GB", "-3GB"):
         with pytest.raises(ConfigError, match="expected the size"):
-            plan_card.parse(text)
+            card.parse(text)
 
 
 def test_a_checkpoint_that_is_not_here(project: Path) -> None:
@@ -213,17 +215,17 @@ def test_no_model_in_a_folder(tmp_path: Path) -> None:
 
 def test_what_stages_took_corrects_the_next_plan(project: Path) -> None:
     before = by_stage(planned("--gpu", "24GB"))
-    name = plan_measured.key("sft", Sizes(300, 128, 2, 4, 4, 32, 384, tied=True), How(cuda=True))
-    plan_measured.keep(project, [(name, (2.0 * GIB, 3.0 * GIB))])
+    name = measured.key("sft", Sizes(300, 128, 2, 4, 4, 32, 384, tied=True), How(cuda=True))
+    measured.keep(project, [(name, (2.0 * GIB, 3.0 * GIB))])
     after = by_stage(planned("--gpu", "24GB"))
     assert after["sft"]["peak"] - GIB == pytest.approx(1.5 * (before["sft"]["peak"] - GIB))  # not the context's
     assert after["dpo"]["peak"] == before["dpo"]["peak"]
     assert by_stage(planned("--gpu", "24GB", "--shape", "8B", code=1))["sft"]["factor"] == 1.0  # of another size
     for _ in range(3):
-        plan_measured.keep(project, [(name, (2.0 * GIB, 2.4 * GIB))])
+        measured.keep(project, [(name, (2.0 * GIB, 2.4 * GIB))])
     assert by_stage(planned("--gpu", "24GB"))["sft"]["factor"] == pytest.approx(1.2)  # the median
     for _ in range(5):
-        plan_measured.keep(project, [(name, (2.0 * GIB, 0.1 * GIB))])  # beyond belief
+        measured.keep(project, [(name, (2.0 * GIB, 0.1 * GIB))])  # beyond belief
     assert by_stage(planned("--gpu", "24GB"))["sft"]["factor"] == 1.0
 
 
@@ -242,9 +244,9 @@ def planned_toy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[...
         values["base"] |= base
         monkeypatch.setattr(profiles, "whole", lambda _: values)
         module = ("rl", "rl")
-        for place in ("flows.plan", "flows.plan_check", "flows.plan_stages"):
+        for place in ("flows.plan.plan", "flows.plan.check", "flows.plan.stages"):
             monkeypatch.setattr(f"{place}.module_of", lambda stage: module if stage.name == "rl" else None)
-        monkeypatch.setattr(plan_check, "card_of", lambda *_: Card("a toy", size, gpu=False))
+        monkeypatch.setattr(check, "card_of", lambda *_: Card("a toy", size, gpu=False))
         return root
 
     return made
@@ -285,7 +287,7 @@ def test_trouble_in_planning_ends_no_run(
     def trouble(*_: Any, **__: Any) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr(plan_check, "plan", trouble)
+    monkeypatch.setattr(check, "plan", trouble)
     assert run(planned_toy(64.0 * GIB)).exit_code == 0
 
 
@@ -313,12 +315,12 @@ def test_a_build_without_cuda_has_no_gpu(monkeypatch: pytest.MonkeyPatch, tmp_pa
     program.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    monkeypatch.setattr(plan_card, "_torch_knows_cuda", lambda: False)
-    assert not plan_card.card_of("", 1).gpu
-    monkeypatch.setattr(plan_card, "_torch_knows_cuda", lambda: True)
-    assert plan_card.card_of("", 1).size == 2 * GIB
+    monkeypatch.setattr(card, "_torch_knows_cuda", lambda: False)
+    assert not card.card_of("", 1).gpu
+    monkeypatch.setattr(card, "_torch_knows_cuda", lambda: True)
+    assert card.card_of("", 1).size == 2 * GIB
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1")
-    assert plan_card.card_of("", 1).size == 80 * GIB
+    assert card.card_of("", 1).size == 80 * GIB
 
 
 def test_a_run_that_fits_remembers_what_it_took(
@@ -327,6 +329,6 @@ def test_a_run_that_fits_remembers_what_it_took(
     root = planned_toy(64.0 * GIB)
     monkeypatch.setattr("flows.closing.costs_of", lambda *_: {"rl": {"peak_memory_gib": 0.75}})
     assert run(root).exit_code == 0
-    ((kept,),) = plan_measured.kept(root).values()
+    ((kept,),) = measured.kept(root).values()
     assert kept["measured"] == 0.75 * GIB
     assert 0.4 * GIB < kept["predicted"] < GIB

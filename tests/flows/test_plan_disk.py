@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from flows.plan_sizes import of_folder
-from flows.plan_work import disk_of
+from flows.plan.sizes import of_folder
+from flows.plan.work import disk_of
 from rlhf.checkpoints import Checkpoints
 from rlhf.models import Policy, new_policy
 from rlhf.sizes import How

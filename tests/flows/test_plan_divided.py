@@ -6,9 +6,12 @@ from typing import Any
 
 import pytest
 
-from flows import plan_change, plan_check, plan_measured, profiles
-from flows.plan_card import GIB
-from flows.plan_sizes import NAMED
+from flows import profiles
+from flows.plan import change as plan_change
+from flows.plan import check
+from flows.plan import measured as plan_measured
+from flows.plan.card import GIB
+from flows.plan.sizes import NAMED
 from tasks.config.params import Params
 from tasks.graph import load_graph
 from tests.flows.test_plan import by_stage, planned, project
@@ -87,9 +90,9 @@ def test_a_change_of_divided_weights_can_be_run(gpu: str, named: set[str]) -> No
 def test_of_several_processes_the_memory_of_one_is_kept(project: Path) -> None:
     """A stage's cost report adds up what its processes take; stages that train nothing are one."""
     values = profiles.whole(profiles.resolve(project, settings=("training.nproc=2",)))
-    site = plan_check.Site(project, project, load_graph(project), lambda: values)
+    site = check.Site(project, project, load_graph(project), lambda: values)
     took = {"peak_memory_gib": 1.0, "peak_cuda_gib": 1.0}
-    kept = plan_check.remember(site, {"sft": took, "annotate": took}, ["sft", "annotate"])
+    kept = check.remember(site, {"sft": took, "annotate": took}, ["sft", "annotate"])
     measured = {name.partition(",")[0]: size for name, (_, size) in kept}
     assert measured == {"sft": 0.5 * GIB, "annotate": GIB}
     assert sorted(plan_measured.kept(project)) == sorted(name for name, _ in kept)

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.cli import app
-from flows.plan_exact import _impossible
+from flows.plan.exact import _impossible
 from rlhf.sizes import How
 from tasks import first_step
 from tests.flows.test_plan import by_stage, planned, project
@@ -102,6 +102,6 @@ def test_trouble_is_named_stage_by_stage(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_a_plan_without_it_imports_no_torch() -> None:
-    program = "import sys, flows.plan, flows.plan_exact, flows.plan_show; print('torch' in sys.modules)"
+    program = "import sys, flows.plan.plan, flows.plan.exact, flows.plan.show; print('torch' in sys.modules)"
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert ended.stdout.strip() == "False"

@@ -7,13 +7,15 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from flows import plan_flops, plan_measured, plan_time
 from flows.cli import app
-from flows.plan_card import Card
-from flows.plan_data import Facts
-from flows.plan_flops import Work
-from flows.plan_passes import Lengths
-from flows.plan_time import Time
+from flows.plan import flops as plan_flops
+from flows.plan import measured
+from flows.plan import time as plan_time
+from flows.plan.card import Card
+from flows.plan.data import Facts
+from flows.plan.flops import Work
+from flows.plan.passes import Lengths
+from flows.plan.time import Time
 from rlhf.batching import collate
 from rlhf.chat import Chat
 from rlhf.models import token_logprobs
@@ -107,8 +109,8 @@ def test_times_are_in_the_plan_once_a_run_has_measured_them(project: Path) -> No
     flops = by_stage(first)["sft"]["flops"]
     card = Card(first["card"]["name"], first["card"]["size"], gpu=first["card"]["gpu"])
     sizes, how = Sizes(**first["sizes"]), How(**first["how"])
-    name = plan_time.key(plan_measured.key("sft", sizes, how), how, card, Params().threads)
-    plan_measured.keep(project, plan_time.measured(name, Work(flops, 2 * 32.0 * 48), COST).items())
+    name = plan_time.key(measured.key("sft", sizes, how), how, card, Params().threads)
+    measured.keep(project, plan_time.measured(name, Work(flops, 2 * 32.0 * 48), COST).items())
     again = planned()
     assert by_stage(again)["sft"]["seconds"] == pytest.approx(100.0)
     longer = by_stage(planned("--set", "sft.epochs=4"))["sft"]["seconds"] - by_stage(again)["sft"]["seconds"]

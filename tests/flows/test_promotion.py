@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from flows import champion, closing, launch, profiles, promotion, rollback
-from flows.releases import Release
+from flows.releases.releases import Release
 from flows.request import Report, Run, Wish
 from flows.runner import Place
 from flows.workspace import Snapshot

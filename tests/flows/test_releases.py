@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from flows import profiles, releases, releases_refs, releases_send, workspace
+from flows import profiles, workspace
+from flows.releases import refs, releases, send
 from rlhf.errors import DependencyDown, PreflowError
 from tests.flows.toy import git
 
@@ -58,7 +59,7 @@ def clone(remote: Path, to: Path) -> Path:
 def test_a_fresh_clone_knows_versions_runs_and_champion_by_git_alone(toy: Path, remote: Path, tmp_path: Path) -> None:
     first = promote(toy, 1, RUN, "aa")
     promote(toy, 2, LATER, "bb")
-    assert (releases_send.push(toy, "policy", 1), releases_send.push(toy, "policy", 2)) == ("origin", "origin")
+    assert (send.push(toy, "policy", 1), send.push(toy, "policy", 2)) == ("origin", "origin")
     elsewhere = clone(remote, tmp_path / "elsewhere")
     for name in ("policy", "policy@champion", "models:/policy@champion", "policy/2", "policy/v2", ""):
         found = releases.find(elsewhere, name)
@@ -81,9 +82,9 @@ def test_the_champion_can_go_back(toy: Path, remote: Path, tmp_path: Path) -> No
     promote(toy, 1, RUN, "aa")
     promote(toy, 2, LATER, "bb")
     for version in (1, 2):
-        releases_send.push(toy, "policy", version)
+        send.push(toy, "policy", version)
     releases.crown(toy, "policy", 1)
-    releases_send.push(toy, "policy", 1)
+    send.push(toy, "policy", 1)
     elsewhere = clone(remote, tmp_path / "elsewhere")
     assert releases.find(elsewhere, "policy").version == 1
     assert releases.find(elsewhere, "policy/2").version == 2
@@ -94,9 +95,9 @@ def test_the_same_version_from_another_run_is_pushed_over_the_first(toy: Path, r
     first, second = (releases.publish(toy, "policy", told(1, RUN), made_once) for _ in range(2))
     assert second == first  # said twice is once
     releases.crown(toy, "policy", 1)
-    releases_send.push(toy, "policy", 1)
+    send.push(toy, "policy", 1)
     again = promote(toy, 1, LATER, "aa")
-    releases_send.push(toy, "policy", 1)
+    send.push(toy, "policy", 1)
     assert git(remote, "rev-parse", "refs/preflow/policy/v1", "refs/preflow/policy/champion").split() == [again, again]
     assert releases.find(toy, "policy/1").run == LATER
 
@@ -106,13 +107,13 @@ def test_two_clones_with_registries_of_their_own_do_not_overwrite_each_other(
 ) -> None:
     elsewhere = clone(remote, tmp_path / "elsewhere")
     theirs = promote(elsewhere, 1, LATER, "bb")
-    releases_send.push(elsewhere, "policy", 1)
+    send.push(elsewhere, "policy", 1)
     promote(toy, 1, RUN, "aa")
     with pytest.raises(PreflowError, match="origin has another policy v1"):
-        releases_send.push(toy, "policy", 1)
+        send.push(toy, "policy", 1)
     assert set(git(remote, "for-each-ref", "--format=%(objectname)", "refs/preflow/policy").split()) == {theirs}
     assert not git(remote, "for-each-ref", f"refs/preflow/runs/{RUN}")  # all or nothing
-    releases_refs.fetch(toy)
+    refs.fetch(toy)
     assert releases.find(toy, "policy/1").md5 == "aa.dir"
 
 
@@ -136,7 +137,7 @@ def test_names_that_stand_for_nothing(toy: Path, remote: Path) -> None:
     with pytest.raises(DependencyDown, match="the git remote origin did not answer"):
         releases.find(toy, "other")
     git(toy, "remote", "remove", "origin")
-    assert releases_send.push(toy, "policy", 3) == ""
+    assert send.push(toy, "policy", 3) == ""
     with pytest.raises(PreflowError, match="not here, and there is no git remote"):
         releases.find(toy, "policy/7")
 
@@ -145,32 +146,32 @@ def test_a_champion_that_this_clone_has_not_seen_is_told_before_it_is_replaced(
     toy: Path, remote: Path, tmp_path: Path
 ) -> None:
     promote(toy, 1, RUN, "aa")
-    releases_send.push(toy, "policy", 1)
+    send.push(toy, "policy", 1)
     elsewhere = clone(remote, tmp_path / "elsewhere")
     theirs = promote(elsewhere, 2, LATER, "bb")
     with pytest.raises(PreflowError, match=r"policy v1 of run .* champion on origin .*`preflow rollback policy/2`"):
-        releases_send.push(elsewhere, "policy", 2)
-    releases_send.push(elsewhere, "policy", 2)  # now it has been told
+        send.push(elsewhere, "policy", 2)
+    send.push(elsewhere, "policy", 2)  # now it has been told
     mine = promote(toy, 3, "20260102-030407-00ac", "cc")
     with pytest.raises(PreflowError, match=r"policy v2 of run .*rollback policy/3.*rollback policy/2"):
-        releases_send.push(toy, "policy", 3, over=1)
+        send.push(toy, "policy", 3, over=1)
     assert git(remote, "rev-parse", "refs/preflow/policy/champion").strip() == theirs
     assert not git(remote, "for-each-ref", "refs/preflow/policy/v3")
-    releases_send.push(toy, "policy", 3)
+    send.push(toy, "policy", 3)
     assert git(remote, "rev-parse", "refs/preflow/policy/champion").strip() == mine
     # Who knows from a registry that both share whom it replaces need not have fetched.
     promote(elsewhere, 4, "20260102-030408-00ad", "dd")
-    assert releases_send.push(elsewhere, "policy", 4, over=3) == "origin"
+    assert send.push(elsewhere, "policy", 4, over=3) == "origin"
 
 
 def test_the_champion_is_the_remotes_unless_this_clone_has_crowned_another_since(
     toy: Path, remote: Path, tmp_path: Path
 ) -> None:
     promote(toy, 1, RUN, "aa")
-    releases_send.push(toy, "policy", 1)
+    send.push(toy, "policy", 1)
     elsewhere = clone(remote, tmp_path / "elsewhere")
     promote(elsewhere, 2, LATER, "bb")
-    releases_send.push(elsewhere, "policy", 2, over=1)
+    send.push(elsewhere, "policy", 2, over=1)
     for _ in range(2):  # and not only the first time
         assert releases.find(toy, "policy").version == 2
     git(toy, "remote", "set-url", "origin", str(remote.parent / "gone.git"))

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from flows import dvc, releases
-from flows.reproduce import Answer, Asked, reproduce
+from flows import dvc
+from flows.releases import releases
+from flows.reproduce.reproduce import Answer, Asked, reproduce
 from rlhf.errors import PreflowError
 from tasks.lineage import read_tree
 from tests.flows.again_toy import OUTS, RUN, STAGES, clone_with_remotes, copied, done, lose, make_story, preflow, text

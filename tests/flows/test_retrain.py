@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from flows import profiles, retrain, retrain_data, retrain_due
-from flows.retrain import Order
-from flows.retrain_due import Memory, Seen
+from flows import profiles
+from flows.retrain import data, due, retrain
+from flows.retrain.due import Memory, Seen
+from flows.retrain.retrain import Order
 from rlhf.errors import PreflowError
 from tests.flows import small
 
@@ -19,17 +20,17 @@ def test_what_is_new_is_named_and_nothing_else_is_due(tmp_path: Path) -> None:
     memory = Memory()
 
     def seen(*settings: str) -> Seen:
-        return retrain_due.look(root, profiles.resolve(root, "", settings), memory)
+        return due.look(root, profiles.resolve(root, "", settings), memory)
 
     first = seen()
     before = asdict(first)
-    assert retrain_due.why(first, {}) == "the first retrain here"
-    assert retrain_due.why(seen(), before) == ""
+    assert due.why(first, {}) == "the first retrain here"
+    assert due.why(seen(), before) == ""
     small.shard(root, "b", "good")
-    assert retrain_due.why(seen(), before) == "data new: preferences/b.jsonl"
+    assert due.why(seen(), before) == "data new: preferences/b.jsonl"
     small.shard(root, "a", "flipped")
-    assert "changed: preferences/a.jsonl" in retrain_due.why(seen(), before)
-    assert "params changed: rl.kl_coef" in retrain_due.why(seen("rl.kl_coef=0.123"), before)
+    assert "changed: preferences/a.jsonl" in due.why(seen(), before)
+    assert "params changed: rl.kl_coef" in due.why(seen("rl.kl_coef=0.123"), before)
 
 
 def test_slots_before_the_last_answer_are_covered() -> None:
@@ -70,7 +71,7 @@ def test_an_answer_is_asked_for_until_it_is_too_late(tmp_path: Path, monkeypatch
     assert [bool(retrain.waiting(tmp_path, run=run)) for run in ("early", "late", "other")] == [True, False, False]
     # What Prefect lets go on was answered in time.
     assert [bool(retrain.waiting(tmp_path, flow_run=one)) for one in ("f-early", "f-late", "")] == [True, True, False]
-    retrain_due.settle(tmp_path, "early", "promoted policy v2")
+    due.settle(tmp_path, "early", "promoted policy v2")
     assert retrain.waiting(tmp_path, run="early") is None
     assert Memory.read(tmp_path, "early").outcome == "promoted policy v2"
 
@@ -97,10 +98,10 @@ def test_whole_shards_of_a_watched_folder_come_once_and_stay(tmp_path: Path) -> 
     (watched / "preferences").mkdir(parents=True)
     (watched / "preferences" / "one.jsonl").write_text("good")
     (watched / "preferences" / ".two.jsonl").write_text("half wri")
-    assert retrain_data.bring(root, [str(watched)]) == ["preferences/one.jsonl"]
-    assert retrain_data.bring(root, [str(watched)]) == []
+    assert data.bring(root, [str(watched)]) == ["preferences/one.jsonl"]
+    assert data.bring(root, [str(watched)]) == []
     (watched / "preferences" / "one.jsonl").unlink()
-    assert retrain_data.bring(root, [str(watched)]) == []
+    assert data.bring(root, [str(watched)]) == []
     assert (root / "data/inbox/preferences/one.jsonl").read_text() == "good"
     with pytest.raises(PreflowError, match="the watched folder is not there"):
-        retrain_data.bring(root, [str(tmp_path / "away")])
+        data.bring(root, [str(tmp_path / "away")])

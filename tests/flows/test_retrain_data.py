@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from flows import retrain_data
+from flows.retrain import data
 from rlhf.errors import PreflowError
 
 
@@ -15,10 +15,10 @@ def test_a_file_that_was_not_brought_is_not_overwritten(tmp_path: Path, monkeypa
     shard.parent.mkdir(parents=True)
     shard.write_text("theirs")
     target = root / "data" / "inbox" / "preferences" / "a.jsonl"
-    assert retrain_data.bring(root, ["~/watched"]) == ["preferences/a.jsonl"]
+    assert data.bring(root, ["~/watched"]) == ["preferences/a.jsonl"]
     shard.write_text("theirs, longer")
-    assert retrain_data.bring(root, ["~/watched"]) == ["preferences/a.jsonl"]
+    assert data.bring(root, ["~/watched"]) == ["preferences/a.jsonl"]
     target.write_text("mine")
     with pytest.raises(PreflowError, match=r"watched/preferences/a.jsonl would overwrite .*inbox/preferences/a.jsonl"):
-        retrain_data.bring(root, ["~/watched"])
+        data.bring(root, ["~/watched"])
     assert target.read_text() == "mine"

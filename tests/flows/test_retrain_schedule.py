@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from flows import dvc, releases, server
+from flows import dvc, server
+from flows.releases import releases
 from tasks import tracking
 from tests.flows import small
 from tests.flows.firings import ended, executed, firings, preflow, remembered, seconds, served, until

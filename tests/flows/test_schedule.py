@@ -10,11 +10,12 @@ from typing import Any
 
 import pytest
 
-from flows import schedule, schedule_runs
 from flows import server as servers
-from flows.retrain import Order
-from flows.retrain_due import Memory
-from flows.schedule import Slots
+from flows.retrain.due import Memory
+from flows.retrain.retrain import Order
+from flows.schedule import runs as schedule_runs
+from flows.schedule import schedule
+from flows.schedule.schedule import Slots
 from rlhf.errors import PreflowError
 from tasks.config import ConfigError
 from tests.flows.firings import preflow

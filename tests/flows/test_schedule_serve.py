@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from flows import schedule_serve
 from flows.processes import spawn
+from flows.schedule import serve
 
 
 def test_a_worker_of_a_server_that_others_keep_has_a_log_in_a_fresh_clone(
@@ -23,9 +23,9 @@ def test_a_worker_of_a_server_that_others_keep_has_a_log_in_a_fresh_clone(
         cancel.set()
         return worker
 
-    monkeypatch.setattr(schedule_serve, "spawn", started)
+    monkeypatch.setattr(serve, "spawn", started)
     said: list[str] = []
-    schedule_serve.serve(tmp_path, 3, cancel, said.append)
+    serve.serve(tmp_path, 3, cancel, said.append)
     (log,) = tmp_path.rglob("worker.log")
     assert said == [f"serving the schedules of http://127.0.0.1:1; log: {log}"]
     assert log.read_text(encoding="utf-8").split()[-1] == "3"

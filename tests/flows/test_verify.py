@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from flows import again, dvc, guards, launch, objects, verify_files
+from flows import again, dvc, guards, launch, objects
 from flows.cli import app
+from flows.verify import files as verify_files
 from rlhf.errors import PreflowError
 from tasks import witness
 from tests.flows.again_toy import INBOX, make_story

@@ -8,10 +8,11 @@ import pytest
 from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
-from flows import guards, lineage_runs, objects
-from flows import withdraw as work
+from flows import guards, objects
 from flows.cli import app
-from flows.lineage_rows import Wanted
+from flows.lineage import runs as lineage_runs
+from flows.lineage.rows import Wanted
+from flows.withdraw import withdraw as work
 from rlhf.errors import Busy, PreflowError
 from tests.flows.archive import Archive
 from tests.flows.rows_toy import ADA, BEN, PAIRS, SPOILT, outs

@@ -12,9 +12,10 @@ from PIL import Image
 from ruamel.yaml import YAML
 from typer.testing import CliRunner
 
-from flows import dvc, releases, sources
+from flows import dvc, sources
 from flows.cache import files_of, object_path
 from flows.cli import app
+from flows.releases import releases
 from tasks import sums, tracking
 from tasks.config.sources import Source
 from tasks.graph import digest

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.plan_card import GIB
+from flows.plan.card import GIB
 from tests.flows.toy import REPO, STAGE, git, make_toy
 from tests.pools.hosts import Hosts
 

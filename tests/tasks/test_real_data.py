@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from flows.data_check import Checked, checked
+from flows.data.check import Checked, checked
 from tasks.validation.personal import personal_in
 
 

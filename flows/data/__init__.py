@@ -1,0 +1,1 @@
+"""`preflow data`: what files hold, before anything is trained on them."""

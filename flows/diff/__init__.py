@@ -1,0 +1,1 @@
+"""`preflow diff`: why two runs differ, from what differs at the root to what it came to."""

@@ -1,0 +1,1 @@
+"""`preflow plan`: what a run will take before its first step, and what it took afterwards."""

@@ -1,0 +1,1 @@
+"""Promoted versions as git refs, here and on the git remote."""

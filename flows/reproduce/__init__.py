@@ -1,0 +1,1 @@
+"""`preflow reproduce`: a run once more, restored and proven, or made again from nothing."""
