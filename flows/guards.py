@@ -1,6 +1,7 @@
 """What must hold before a run starts, and what may be cleared after it."""
 
 import fcntl
+import math
 import shutil
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -27,7 +28,7 @@ def check_disk(root: Path, needed: int = FREE_BYTES) -> None:
         )
 
 
-def held(path: Path, who: str, wait: bool = False, shared: bool = False) -> AbstractContextManager[None]:
+def held(path: Path, who: str, wait: float = 0.0, shared: bool = False) -> AbstractContextManager[None]:
     """One run a tree: see `tasks.locks.held`."""
     return locks.held(path, who, "this workspace", wait=wait, shared=shared)
 
@@ -54,7 +55,7 @@ def removing(root: Path, who: str) -> AbstractContextManager[None]:
 
 def promoting(root: Path, who: str) -> AbstractContextManager[None]:
     """One at a time in a clone asks who is champion, registers another, and keeps and sends the refs; others wait."""
-    return held(home(root) / "promotion.lock", who, wait=True)
+    return held(home(root) / "promotion.lock", who, wait=math.inf)
 
 
 def forget(scratch: Path) -> None:

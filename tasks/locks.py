@@ -22,7 +22,7 @@ BEAT = 20.0
 """Seconds between two touches."""
 WINDOW = 90.0
 """Without one, after which what a process of another machine held is anybody's: several beats, as it may be slow."""
-_LOOK = 1.0  # seconds between two looks at a holder that the kernel does not know
+_LOOK = 0.1  # seconds between two looks at what another holds
 
 
 @dataclass(frozen=True)
@@ -52,19 +52,19 @@ def holder(path: Path) -> Holder | None:
 
 @contextmanager
 def held(
-    path: Path, who: str, what: str, *, wait: bool = False, shared: bool = False, fleeting: bool = False
+    path: Path, who: str, what: str, *, wait: float = 0.0, shared: bool = False, fleeting: bool = False
 ) -> Iterator[None]:
     """Hold the lock on `path` while inside.
 
     Args:
         who: holds it.
         what: is locked by it.
-        wait: for the one that has it.
+        wait: seconds for the one that has it; `math.inf` for as long as it takes.
         shared: with others that have it so, and with nobody else; here the kernel's lock alone counts.
         fleeting: have no file left behind.
 
     Raises:
-        Busy: another has it, and this one is not to `wait`; the message names it.
+        Busy: another has it still; the message names it.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     mine = Holder(who, time.time(), **owners.this_process(), shared=shared)
@@ -87,21 +87,27 @@ def held(
 
 
 @contextmanager
-def _locked(path: Path, what: str, wait: bool, shared: bool) -> Iterator[TextIO]:
+def _locked(path: Path, what: str, wait: float, shared: bool) -> Iterator[TextIO]:
+    until = time.monotonic() + wait
     while True:
         with path.open("a+", encoding="utf-8") as file:
-            try:
-                fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
-            except BlockingIOError:
-                raise Busy(_told(path, what)) from None
-            if not _is_at(file, path):  # its last holder has removed it meanwhile
-                continue
-            if shared or not lives(path):
-                yield file
-                return
-        if not wait:
+            if _is_ours(file, shared):
+                if not _is_at(file, path):  # its last holder has removed it meanwhile
+                    continue
+                if shared or not lives(path):
+                    yield file
+                    return
+        if time.monotonic() >= until:
             raise Busy(_told(path, what))
         time.sleep(_LOOK)
+
+
+def _is_ours(file: TextIO, shared: bool) -> bool:
+    """Whether the kernel gives us the lock."""
+    with suppress(BlockingIOError):
+        fcntl.flock(file, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
+        return True
+    return False
 
 
 def _is_at(file: TextIO, path: Path) -> bool:

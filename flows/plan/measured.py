@@ -64,7 +64,7 @@ def keep(root: Path, measured: Collection[Measured]) -> None:
         return
     path = home(root) / "plan.json"
     draft = path.with_suffix(".tmp")
-    with held(path.with_suffix(".lock"), "what stages took", wait=True):
+    with held(path.with_suffix(".lock"), "what stages took", wait=math.inf):
         found = kept(root)
         for name, (predicted, took) in measured:
             found[name] = [*found.get(name, []), {"predicted": predicted, "measured": took}][-KEPT:]

@@ -1,5 +1,6 @@
 """The Prefect flow of one stage, as a worker runs it. Import it where Prefect knows its server."""
 
+import math
 import os
 import platform
 import shutil
@@ -48,7 +49,7 @@ def stage(order: dict[str, Any]) -> State[Any]:
     this, root = Order(**order), Path(os.environ[CHECKOUT])
     cancel, own = threading.Event(), str(runtime.flow_run.get_id())
     # Prefect's slots can be seen and waited for; they are lent anew where the server is away, and this lock is not.
-    with _heeding(cancel), _slots(), guards.held(home(root) / "slot.lock", this.stage, wait=True):
+    with _heeding(cancel), _slots(), guards.held(home(root) / "slot.lock", this.stage, wait=math.inf):
         print(f"{this.stage} of run {this.run}: begins", file=sys.stderr, flush=True)
         exchange = exchange_of(root)
         sources = {"journal": home(root) / "journal" / this.run, "reports": home(root) / "reports" / this.run}

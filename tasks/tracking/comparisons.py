@@ -15,9 +15,9 @@ from tasks import owners
 from tasks.journal import home
 from tasks.redact import masked_value
 from tasks.tracking import describe
-from tasks.tracking.locks import alone
 from tasks.tracking.runs import RunRecord, is_gone, write_json_atomically
 from tasks.tracking.store import Store, connect, identified, name_of
+from tasks.tracking.telling import telling
 from tasks.tracking.values import chunks, text
 
 Facts = Mapping[str, Any]
@@ -84,7 +84,7 @@ def parent_tags(run: RunRecord) -> dict[str, str]:
 
 def open_run(root: Path, key: str) -> str:
     """Id of the parent run of a comparison that goes on; made where there is none."""
-    with alone(place(root, key) / "shipping.lock", f"telling MLflow of comparison {key}"):
+    with telling(place(root, key) / "shipping.lock", f"what MLflow is told of comparison {key}"):
         store = connect(root)
         run = _open(root, key, store)
         store.client.update_run(run, status="RUNNING")
@@ -93,7 +93,7 @@ def open_run(root: Path, key: str) -> str:
 
 def ship(root: Path, key: str) -> str:
     """Tell MLflow all that is known of a comparison that is over. Returns the id of the parent run."""
-    with alone(place(root, key) / "shipping.lock", f"telling MLflow of comparison {key}"):
+    with telling(place(root, key) / "shipping.lock", f"what MLflow is told of comparison {key}"):
         store, folder = connect(root), place(root, key)
         run = _open(root, key, store)
         ended = _read(folder / "finish.json")

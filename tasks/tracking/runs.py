@@ -18,7 +18,7 @@ from rlhf.errors import Busy
 from tasks import locks, owners
 from tasks.journal import home
 from tasks.redact import masked_value
-from tasks.tracking.locks import WAIT, alone
+from tasks.tracking.telling import telling
 
 SILENCE = 600.0
 """Seconds after which a run of another machine is over; its locks and followers are touched all the time."""
@@ -147,7 +147,7 @@ class RunRecord:
         Raises:
             Busy: we did, and it is at it still.
         """
-        lock = alone(self.folder / "shipping.lock", f"telling MLflow of run {self.run_id}", WAIT if wait else 0.0)
+        lock = telling(self.folder / "shipping.lock", f"what MLflow is told of run {self.run_id}", wait)
         with ExitStack() as stack:
             try:
                 stack.enter_context(lock)

@@ -15,7 +15,7 @@ from tasks.in_time import in_time
 from tasks.redact import address
 from tasks.tracking import views
 from tasks.tracking.boundary import left, say
-from tasks.tracking.locks import alone
+from tasks.tracking.telling import telling
 
 T = TypeVar("T")
 
@@ -210,7 +210,7 @@ def _alone(database: Path) -> Iterator[Path]:
     """A free path beside `database`; one process at a time has it."""
     database.parent.mkdir(parents=True, exist_ok=True)
     part = database.with_name(f"{database.name}.part")
-    with alone(part.with_suffix(".lock"), "making MLflow's database"):
+    with telling(part.with_suffix(".lock"), "the making of MLflow's database"):
         for leftover in (part, part.with_name(f"{part.name}-journal")):
             leftover.unlink(missing_ok=True)
         yield part

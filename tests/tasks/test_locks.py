@@ -1,6 +1,7 @@
 """Who may write: one at a time; who has died holds nothing; one of another machine does while it is heard of."""
 
 import json
+import math
 import os
 import platform
 import re
@@ -132,7 +133,7 @@ def test_one_that_waits_gets_it_also_when_the_file_is_removed(path: Path) -> Non
     seen: list[locks.Holder | None] = []
 
     def wait() -> None:
-        with locks.held(path, "run r2", "this workspace", wait=True):
+        with locks.held(path, "run r2", "this workspace", wait=math.inf):
             seen.append(locks.holder(path))
 
     def waits() -> bool:

@@ -10,7 +10,7 @@ import pytest
 
 from tasks import tracking
 from tasks.outcome import StageResult
-from tasks.tracking import runs
+from tasks.tracking import telling
 from tasks.tracking.runs import RunRecord
 from tasks.tracking.store import connect
 
@@ -114,7 +114,7 @@ def test_who_closes_a_run_does_not_wait_for_it_once_more(root: Path, capsys: pyt
 def test_who_finds_another_at_it_says_whom_and_goes_on(
     root: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(runs, "WAIT", 0.3)
+    monkeypatch.setattr(telling, "WAIT", 0.3)
     for run in ("r1", "r2"):
         tracking.announce(root, run, {})
         RunRecord.read(root, run).finish({}, "FINISHED")
@@ -122,9 +122,8 @@ def test_who_finds_another_at_it_says_whom_and_goes_on(
         assert mine
         tracking.reconcile(root)
     said = capsys.readouterr().err
-    assert (
-        f"MLflow: Busy: process {os.getpid()} (" in said and "is at telling MLflow of run r1; it ends by itself" in said
-    )
+    assert "MLflow: Busy: what MLflow is told of run r1 is in use by " in said
+    assert f", process {os.getpid()} on " in said
     told_of = {run: (RunRecord.read(root, run).folder / "shipped").exists() for run in ("r1", "r2")}
     assert told_of == {"r1": False, "r2": True}
 
