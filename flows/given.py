@@ -49,7 +49,7 @@ def settle(root: Path, resolved: Resolved, say: Callable[[str], None]) -> Resolv
         found += _data(root, kind, texts, before)
     for source in found:
         _refuse_changed(source, before.get(source.target))
-    return replace(with_sources(resolved, [*kept, *found]), own_sources=resolved.own_sources or bool(collect))
+    return with_sources(resolved, [*kept, *found])
 
 
 def _named(values: Mapping[str, Any]) -> tuple[str, Mapping[str, Sequence[str]]]:

@@ -36,7 +36,7 @@ class Resolved:
     label: str
     """Profile and settings in one line, "" for a plain run; runs of one label differ only by code and data."""
     own_sources: bool
-    """Whether it names other sources than the checkout does."""
+    """Whether it names other sources, or other data, than the checkout does: data/inbox is left out then."""
     under: str = ""
     """Profile that nobody named and that lies under the settings, as they name a model or data of their own."""
 
@@ -79,7 +79,7 @@ def resolve(root: Path, profile: str = "", settings: Sequence[str] = ()) -> Reso
         dvc_yaml=dvc_yaml,
         further=further,
         label=" ".join(filter(None, [profile, *sorted(settings)])),
-        own_sources=resolved.get("sources") != plain.get("sources"),
+        own_sources=_data_of(resolved) != _data_of(plain),
         under=under,
     )
     check_name(found.registry)
@@ -97,6 +97,12 @@ def with_sources(resolved: Resolved, sources: Sequence[Source]) -> Resolved:
 def names_own(setting: str) -> bool:
     """Whether a setting names a model or data of the user's own."""
     return any(_names_own(_parse(setting)))
+
+
+def _data_of(values: Mapping[str, Any]) -> list[Any]:
+    """What is named of data."""
+    collect = values.get("collect") or {}
+    return [values.get("sources") or [], *(collect.get(kind) or [] for kind in GIVEN)]
 
 
 def _yaml() -> YAML:

@@ -43,13 +43,12 @@ def create(
     ] = "",
     as_json: AsJson = False,
 ) -> None:
-    from flows import profiles
     from flows.retrain.retrain import Order
     from flows.schedule import schedule
 
     root = _root()
     order = Order(once("--profile", profile), tuple(settings or ()), tuple(watch or ()), by_hand, name)
-    profiles.resolve(root, order.profile, order.settings)  # what is wrong is said now, not at three at night
+    order.resolved(root)  # what is wrong is said now, not at three at night
     _show(schedule.create(root, order, schedule.Slots(cron, every, rrule), notify), as_json)
 
 

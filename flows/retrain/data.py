@@ -21,14 +21,24 @@ IMPORTS = Path("data", "imports")
 """Watched always: `dvc import` and `dvc import-url` put their .dvc files here, and `dvc update` asks their origin."""
 
 
+def update_imports(root: Path) -> None:
+    """Ask the origin of each import.
+
+    Raises:
+        DependencyDown: one did not answer.
+    """
+    found = sorted(path.relative_to(root).as_posix() for path in (root / IMPORTS).rglob("*.dvc"))
+    if found and (done := dvc.call(root, "update", "--quiet", *found)).returncode != 0:
+        last = dvc.last_line(done.stderr)
+        raise DependencyDown(f"`dvc update` of {IMPORTS} failed: {last}")
+
+
 def bring(root: Path, watched: Sequence[str]) -> list[str]:
-    """Bring what is new into data/inbox; the paths there that changed.
+    """Bring what is new there, and in the imports, into data/inbox; the paths there that changed.
 
     Raises:
         PreflowError: a watched folder is not there, or would overwrite a file that came from elsewhere.
-        DependencyDown: the origin of an import did not answer.
     """
-    _update_imports(root)
     folders = [root / Path(text).expanduser() for text in watched]
     if absent := [str(folder) for folder in folders if not folder.is_dir()]:
         raise PreflowError(f"{absent[0]}: the watched folder is not there; mount it, or create the schedule again")
@@ -56,13 +66,6 @@ def _refuse_foreign(file: Path, target: Path, brought: str) -> None:
     """What lies at `target` is to be what was brought there last (its sha256; "": nothing was), or the same file."""
     if target.exists() and digest(target) not in (brought, digest(file)):
         raise PreflowError(f"{file} would overwrite {target}, which is not what was brought from there: rename one")
-
-
-def _update_imports(root: Path) -> None:
-    found = sorted(path.relative_to(root).as_posix() for path in (root / IMPORTS).rglob("*.dvc"))
-    if found and (done := dvc.call(root, "update", "--quiet", *found)).returncode != 0:
-        last = dvc.last_line(done.stderr)
-        raise DependencyDown(f"`dvc update` of {IMPORTS} failed: {last}")
 
 
 def _shards(folder: Path) -> Iterator[Path]:

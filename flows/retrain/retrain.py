@@ -20,6 +20,7 @@ from flows.request import Report, Wish
 from flows.retrain import data, due
 from flows.retrain.due import Memory
 from rlhf.errors import Busy, DataRefused, NumericsError, Preempted, PreflowError
+from tasks.config import ConfigError
 from tasks.journal import home
 
 NOTHING_NEW, SKIPPED, WAITING = "NothingNew", "Skipped", "Waiting"
@@ -53,6 +54,21 @@ class Order:
         plain = [re.sub(r"[^\w.=+-]+", "_", part) for part in parts]
         told_apart = [] if plain == parts else [hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:6]]
         return "+".join([*plain, *told_apart])
+
+    def resolved(self, root: Path) -> profiles.Resolved:
+        """Its configuration.
+
+        Raises:
+            ConfigError: it is wrong, or reads nothing of what is watched.
+        """
+        found = profiles.resolve(root, self.profile, self.settings)
+        if self.watch and found.own_sources:
+            raise ConfigError(
+                f"--watch {self.watch[0]}: its shards go to data/inbox, which a profile or setting that brings data of "
+                "its own (`sources`, `collect.<kind>`) does not read; leave --watch out and name the growing folder "
+                f"itself, --set collect.preferences={self.watch[0].rstrip('/')}/preferences"
+            )
+        return found
 
 
 @dataclass
@@ -101,8 +117,11 @@ def fire(
             if memory.waits:
                 say(f"run {memory.waits['run']} waits for nobody any more: not answered in time, or its firing is gone")
             memory.waits = {}
-            data.bring(root, order.watch)
-            resolved = given.settle(root, profiles.resolve(root, order.profile, order.settings), say)
+            resolved = order.resolved(root)
+            data.update_imports(root)
+            if not resolved.own_sources:  # which reads nothing of data/inbox
+                data.bring(root, order.watch)
+            resolved = given.settle(root, resolved, say)
             seen = due.look(root, resolved, memory)
             why = due.why(seen, memory.seen)
             if not why:
