@@ -23,6 +23,7 @@ from flows import (
     run_lease,
     running,
     server,
+    unfit,
     workspace,
     worktrees,
 )
@@ -84,6 +85,7 @@ def run(
             on_tree(place.tree)
             this = Run(wish, resolved, report, place, load_graph(place.tree), cancel, taken)
             this, todo = _todo(this, whole, say)
+            unfit.refuse_unfit(place.tree, this.graph, todo)
             ready.refuse_unready(root, this.pools, this.graph, todo)
             this = stack.enter_context(run_lease.held(this, todo, say))
             if todo:

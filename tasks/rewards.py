@@ -6,7 +6,6 @@ from typing import Any
 
 from rlhf import rewards
 from rlhf.chat import Chat
-from rlhf.errors import PreflowError
 from rlhf.judge import Server
 from rlhf.models import Policy
 from rlhf.models.ensembles import load_reward_model
@@ -16,6 +15,7 @@ from tasks.config.generation import Generation
 from tasks.config.rewards import Rewards
 from tasks.redact import redacted
 from tasks.replies import Replies
+from tasks.reward_inputs import lexicon_for, model_for
 
 
 def build(
@@ -39,26 +39,16 @@ def build(
     Raises PreflowError where the reward model or the sentiment has a weight and there is no model or no lexicon.
     """
     parts: dict[str, tuple[float, rewards.Component]] = {}
-    if config.reward_model:
-        if reward_model is None:
-            raise PreflowError(
-                f"rewards.reward_model has weight {config.reward_model} and there is no reward model: "
-                "give --reward-model, or set the weight to 0"
-            )
-        model = load_reward_model(reward_model, over)
+    if folder := model_for(config, reward_model):
+        model = load_reward_model(folder, over)
         scored = rewards.reward_model(model, generation.unfinished_reward, max_batch_tokens)
         parts["reward_model"] = (config.reward_model, scored)
     if config.verifier:
         parts["verifier"] = (config.verifier, rewards.verifier(chat.decode, _verifier_of(config)))
     if config.format:
         parts["format"] = (config.format, rewards.form(chat.decode, config.format_pattern or ""))
-    if config.sentiment:
-        if lexicon is None:
-            raise PreflowError(
-                f"rewards.sentiment has weight {config.sentiment} and there is no lexicon: give --lexicon, "
-                "or set the weight to 0"
-            )
-        parts["sentiment"] = (config.sentiment, rewards.sentiment(chat.decode, read_lexicon(lexicon)))
+    if words := lexicon_for(config, lexicon):
+        parts["sentiment"] = (config.sentiment, rewards.sentiment(chat.decode, read_lexicon(words)))
     if config.length:
         parts["length"] = (config.length, rewards.length(config.length_budget))
     if config.missing_stop:

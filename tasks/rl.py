@@ -25,7 +25,6 @@ from rlhf import distributed, online, rewards
 from rlhf.algorithms import ALGORITHMS, Experience
 from rlhf.batching import Batch
 from rlhf.checkpoints import Checkpoints
-from rlhf.errors import PreflowError
 from rlhf.kl import adapt_kl_coef
 from rlhf.models import (
     Policy,
@@ -53,13 +52,7 @@ from tasks.prompts import fitting, prefixed
 from tasks.rewards import build, refuse_unverifiable
 from tasks.rl_guards import refuse_to_go_on, watched
 from tasks.rl_looks import best, best_folder, folder_of, look, parted
-from tasks.rl_refusals import (
-    refuse_blind_choice,
-    refuse_dropout,
-    refuse_idle_target,
-    refuse_off_policy,
-    refuse_untrusted,
-)
+from tasks.rl_refusals import refuse_undemonstrated, refuse_unfit, refuse_untrusted
 from tasks.rl_rollouts import Run, asked_prompts, experience_of
 from tasks.samplers import sampler_of
 from tasks.solve_rates import solvable
@@ -87,11 +80,18 @@ def rl(
     lexicon: Path | None = None,
 ) -> None:
     """Sample, score, learn, look at val prompts; the first lines of the module name the files."""
+    refuse_unfit(
+        config,
+        algorithm,
+        training,
+        reward_model=reward_model,
+        reward_metrics=reward_metrics,
+        held_out=held_out,
+        demonstrations=demonstrations,
+        samples=samples,
+        lexicon=lexicon,
+    )
     refuse_untrusted(config, reward_metrics)
-    refuse_blind_choice(config, held_out)
-    refuse_idle_target(config, algorithm)
-    refuse_dropout(training)
-    refuse_off_policy(config, algorithm)
     learner = trainable(policy, training, seed, "rl")
     sampler = sampler_of(config, generation, learner, scratch)
     method = ALGORITHMS[config.algorithm](**algorithm.knobs(), fixed_length=generation.max_new_tokens)
@@ -162,11 +162,7 @@ def _ptx(
     if not config.ptx_coef:
         return None
     rows = list(read_rows(folder / "train.jsonl")) if folder is not None else []
-    if not rows:
-        raise PreflowError(
-            f"rl.ptx_coef is {config.ptx_coef} and there are 0 demonstrations, expected at least 1: give "
-            "--demonstrations a folder with train.jsonl, or set rl.ptx_coef to 0"
-        )
+    refuse_undemonstrated(config, bool(rows))
     positions = min(room(policy.model), config.max_batch_tokens)
     usable = fitting(
         "demonstrations",

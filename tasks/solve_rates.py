@@ -11,6 +11,7 @@ from rlhf.errors import PreflowError
 from rlhf.records import Row
 from rlhf.rollouts import read_rollouts
 from tasks.config.rl import Rl
+from tasks.rl_refusals import samples_for, solve_limits
 
 Solvable = Callable[[Sequence[Row]], tuple[list[Row], dict[str, float]]]
 """Prompt rows to those that are kept, and the counts of the others."""
@@ -22,13 +23,11 @@ def solvable(config: Rl, samples: Path | None) -> Solvable | None:
     A prompt that was not sampled has no rate, and is left out where rates count. Raises PreflowError where the limits
     say something and there are no samples, where rewards are no rates, and, when called, where no prompt is left.
     """
-    low, high = config.min_solve_rate, config.max_solve_rate
-    if (low, high) == (0.0, 1.0):
+    store = samples_for(config, samples)
+    if store is None:
         return None
-    limits = f"rl.min_solve_rate {low:g} and max_solve_rate {high:g}"
-    if samples is None:
-        raise PreflowError(f"{limits} need the rewards of a rollout store: give --samples, or set them to 0 and 1")
-    rates = solve_rates(samples)
+    low, high, limits = config.min_solve_rate, config.max_solve_rate, solve_limits(config)
+    rates = solve_rates(store)
 
     def keep(rows: Sequence[Row]) -> tuple[list[Row], dict[str, float]]:
         kept = [row for row in rows if row["id"] in rates and low <= rates[row["id"]] <= high]

@@ -130,7 +130,8 @@ GRAPH = """stages:
     - data/09_rs/random_control
   # the leash
   rl:
-    cmd: python -m tasks.rl --params rl --policy data/09_rs/policy --out data/10_rl
+    cmd: python -m tasks.rl --params rl --policy data/09_rs/policy --reward-model data/07 --reward-metrics data/07
+      --out data/10_rl
     deps:
     - data/09_rs/policy
     - stage.py

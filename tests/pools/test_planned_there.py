@@ -25,7 +25,8 @@ def hosts(tmp_path: Path, api: str) -> Hosts:
     hosts = Hosts.of_toy(tmp_path, api, "pools: {}\n")
     project = make_toy(tmp_path / "planned")
     (project / "stage.py").write_text(STAGE + TOOK)
-    stage = "rl:\n    cmd: 'python stage.py rl # python -m tasks.rl --params rl'\n    deps: [stage.py]\n"
+    same = "python -m tasks.rl --params rl --reward-model data/07 --reward-metrics data/07"
+    stage = f"rl:\n    cmd: 'python stage.py rl # {same}'\n    deps: [stage.py]\n"
     keys = "[rl, base.hidden_size, base.num_layers]"
     (project / "dvc.yaml").write_text(f"stages:\n  {stage}    params: {keys}\n    outs: [data/rl]\n")
     values = (REPO / "params.yaml").read_text()
