@@ -18,6 +18,7 @@ from flows.pools.exchange import exchange_of
 from flows.pools.keeping import is_up_to_date, take
 from flows.pools.mail import Attempts, Inbox, Spot
 from flows.pools.orders import REFS, Answer, Order
+from flows.pools.patience import patiently
 from flows.pools.stage_work import inputs_of
 from flows.pools.watch import Watch
 from flows.releases.refs import QUIET, last_line, remote_of
@@ -31,8 +32,7 @@ from tasks.outcome import StageResult
 T = TypeVar("T")
 
 _LOOK = 2.0  # seconds between two looks at Prefect and the mail
-_PATIENCE = 600.0  # seconds in which Prefect or a remote that is away may come back, before the stage has failed
-_AGAIN = 10.0  # seconds before another try, and twice that before the one after it
+_AGAIN = 10.0  # seconds before a stage is sent again, and twice that before the time after it
 
 
 def run_in_pool(work: Work, name: str, pool: Pool, flow_run: str, on_line: Callable[[str], None]) -> StageResult:
@@ -191,17 +191,8 @@ class _Sender:
             time.sleep(_LOOK)
 
     def _patiently(self, what: Callable[[], T]) -> T:
-        """Do it, again and again where a service is away: they come back, and a stage is worth the wait."""
-        until = time.monotonic() + _PATIENCE
-        while True:
-            try:
-                return what()
-            except (DependencyDown, httpx.TransportError, PrefectHTTPStatusError) as error:
-                why = str(error).splitlines()[0] if str(error) else type(error).__name__
-                if self._work.cancel.is_set() or time.monotonic() > until:
-                    raise DependencyDown(why) from None
-                self._say(f"{self._name}: {why}; trying again")
-                self._work.cancel.wait(_AGAIN)
+        down = (DependencyDown, httpx.TransportError, PrefectHTTPStatusError)
+        return patiently(what, self._work.cancel, lambda line: self._say(f"{self._name}: {line}"), down)
 
     def _clear(self, order: Order) -> None:
         """Nobody needs it any more. What cannot be reached now lies about, a few bytes each."""

@@ -2,7 +2,7 @@
 
 import platform
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -17,6 +17,7 @@ from flows.pools.beside import now_and_then
 from flows.pools.exchange import Exchange
 from flows.pools.mirror import Mirror
 from flows.pools.orders import Answer, Order
+from flows.pools.patience import patiently
 from flows.releases.refs import QUIET, last_line, remote_of
 from flows.runner import STOPPED, Place, run_stage
 from flows.workspace import git
@@ -56,7 +57,7 @@ class Attempt:
     def _done_in(self, tree: Path) -> Answer:
         order = self._order
         graph = load_graph(tree)
-        restore(tree, graph, order.stage)
+        self._patiently(lambda: restore(tree, graph, order.stage))
         key = stage_key(graph.stages[order.stage], tree)
         self._scratch = home(self._root) / "scratch" / f"{order.stage}-{key[:16]}"
         mirror = Mirror(self._exchange, self._scratch, self._name, order.run)
@@ -91,12 +92,7 @@ class Attempt:
     @contextmanager
     def _checkout(self) -> Iterator[Path]:
         root, order = self._root, self._order
-        remote = remote_of(root)
-        try:
-            git(root, "fetch", "--quiet", "--no-tags", remote, f"+{order.ref}:{order.ref}", env=QUIET)
-            git(root, "cat-file", "-e", f"{order.commit}^{{commit}}")
-        except PreflowError as error:
-            raise DependencyDown(f"the git remote {remote} did not give {order.ref}: {last_line(error)}") from None
+        self._patiently(self._fetch)
         name = f"{order.run}-{order.stage}-{self._name[:8]}"
         tree = home(root) / "worktrees" / name
         worktrees.sweep(root)
@@ -107,6 +103,26 @@ class Attempt:
                 worktrees.remove(root, tree)
                 with suppress(PreflowError):
                     git(root, "update-ref", "-d", order.ref)
+
+    def _fetch(self) -> None:
+        root, order = self._root, self._order
+        remote = remote_of(root)
+        try:
+            git(root, "fetch", "--quiet", "--no-tags", remote, f"+{order.ref}:{order.ref}", env=QUIET)
+            git(root, "cat-file", "-e", f"{order.commit}^{{commit}}")
+        except PreflowError as error:
+            raise DependencyDown(f"the git remote {remote} did not give {order.ref}: {last_line(error)}") from None
+
+    def _patiently(self, what: Callable[[], None]) -> None:
+        """Who is asked to end meanwhile is lost, and has not failed: the stage is sent to another."""
+        order = self._order
+        place = Place(home(self._root), self._root, order.run)
+        try:
+            patiently(what, self._cancel, lambda line: _tell(place, order.stage, line))
+        except DependencyDown:
+            if self._cancel.is_set():
+                raise Preempted(STOPPED) from None
+            raise
 
 
 def restore(tree: Path, graph: Graph, stage: str) -> None:
