@@ -51,8 +51,9 @@ def refuse_hopeless(site: Site, todo: Collection[str], say: Callable[[str], None
     for line in found.lines:
         least = sum(line.need.terms.get(name, 0.0) for name in SURE)
         if least > found.card.size:
+            further = ", those of further models too" if line.need.terms.get("other models") else ""
             raise PreflowError(
-                f"{line.need.stage} takes {least / GIB:.1f} GiB for weights, gradients and moments alone, and "
+                f"{line.need.stage} takes {least / GIB:.1f} GiB for weights, gradients and moments alone{further}, and "
                 f"{found.card.name} is all there is; {_with(line)}. `preflow plan` has all stages, --no-plan begins "
                 "anyway"
             )

@@ -28,6 +28,7 @@ WORLD: dict[str, tuple[tuple[float, ...], ...]] = {
     "prompts": ((14.0, 16.0), (18.0, 40.0)),
 }
 """Of the embedded world, before it is made: common and long rows."""
+IN_WORLD, AT_MOST = "those of the embedded world", "what the data gate lets through at most"
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,8 @@ class Facts:
 
     lengths: Lengths
     rows: int
-    measured: bool
-    """Whether rows were read; else it is what the data gate lets through at most, or the embedded world's."""
+    assumed: str = ""
+    """Whose lengths these are where no rows were read; empty where they were."""
 
 
 def facts(root: Path, kind: str, values: Mapping[str, Any]) -> Facts:
@@ -51,13 +52,13 @@ def facts(root: Path, kind: str, values: Mapping[str, Any]) -> Facts:
             except (ValueError, LookupError, TypeError, AttributeError):  # rows that are none: nothing is known
                 sizes = ()
             if sizes:
-                return Facts(Lengths(sizes), _count(path), measured=True)
+                return Facts(Lengths(sizes), _count(path))
     if values["collect"]["source"] == "world":
-        return Facts(Lengths(WORLD[kind] * (MOST_ROWS // 2)), _in_world(kind, values), measured=False)
+        return Facts(Lengths(WORLD[kind] * (MOST_ROWS // 2)), _in_world(kind, values), IN_WORLD)
     gate = values["validate"]
     prompt, answer = (gate[name] / CHARACTERS for name in ("max_prompt_chars", "max_completion_chars"))
     answers = 2 if kind == "preferences" else 1
-    return Facts(Lengths(((prompt, *[answer] * answers),) * MOST_ROWS), 0, measured=False)
+    return Facts(Lengths(((prompt, *[answer] * answers),) * MOST_ROWS), 0, AT_MOST)
 
 
 def _in_world(kind: str, values: Mapping[str, Any]) -> int:

@@ -72,8 +72,8 @@ class Plan:
     """Bytes of all stages together."""
     free: float | None
     """Of this machine's disk; None where the plan is for another machine."""
-    assumed: list[str]
-    """Kinds of data whose lengths nobody has measured yet."""
+    assumed: dict[str, str]
+    """Kinds of data whose lengths nobody has measured yet, and whose are taken instead."""
     tflops: float | None
     """Rate of the card that was named; None: none."""
 
@@ -146,7 +146,7 @@ def plan(
     learnt = measured.learnt(owner or root)
     about = _Situation(values, sizes_of(root, values["base"], shape), card, data, learnt, tflops, counted)
     lines = list(_lines(about, stages))
-    assumed = sorted(kind for kind, found in data.items() if not found.measured)
+    assumed = {kind: found.assumed for kind, found in sorted(data.items()) if found.assumed}
     free = float(shutil.disk_usage(root).free) if here else None
     disk = sum(line.disk for line in lines)
     return Plan(about.sizes, how_of(values, card), card, lines, disk, free, assumed, tflops)
@@ -168,8 +168,8 @@ def _lines(about: _Situation, stages: Collection[tuple[Stage, str, str]]) -> Ite
         fits = peak <= about.card.room
         change = "" if fits else _change(about, stage, section, data, factor)
         tokens = tokens_of(stage, module, about.values[section], about.values, data)
-        disk = disk_of(module, about.values[section], about.values, about.sizes, how)
         one = checkpoint_of(module, about.values[section], about.sizes, how)
+        disk = disk_of(module, about.values[section], about.values, about.sizes, how, one)
         work = work_of(stage, module, about.values[section], about.values, data, about.sizes, how)
         timed = plan_time.key(kind, how, about.card, about.values["threads"])
         time = plan_time.time_of(timed, work, about.learnt.rates, about.card, about.tflops)

@@ -41,8 +41,9 @@ def lines(plan: Plan, seconds: Mapping[str, float], counted: Mapping[str, Exact]
             yield f"{line.need.stage} does not fit; {change}"
     if plan.free is not None and plan.disk > plan.free:
         yield f"disk: {plan.disk / GIB:.1f} GiB are needed and {plan.free / GIB:.1f} are free"
-    if plan.assumed:
-        yield f"assumed, as this data is not here yet: lengths of {', '.join(plan.assumed)}"
+    for whose in dict.fromkeys(plan.assumed.values()):
+        kinds = ", ".join(kind for kind in plan.assumed if plan.assumed[kind] == whose)
+        yield f"assumed, as this data is not here yet: lengths of {kinds} ({whose})"
     if any(line.factor != 1.0 and not _is_counted(counted, line) for line in plan.lines):
         yield "corrected by what such stages took here before"
     yield from _times(plan)
@@ -97,7 +98,7 @@ def as_json(plan: Plan, seconds: Mapping[str, float], counted: Mapping[str, Exac
     return {
         "sizes": asdict(plan.sizes), "how": asdict(plan.how), "card": asdict(plan.card), "stages": stages,
         "seconds": time.total([line.time for line in plan.lines]).seconds, "tflops": plan.tflops,
-        "disk": plan.disk, "free": plan.free, "assumed": plan.assumed, "fits": plan.fits,
+        "disk": plan.disk, "free": plan.free, "assumed": list(plan.assumed), "fits": plan.fits,
     }  # fmt: skip
 
 

@@ -32,11 +32,12 @@ def tokens_of(stage: Stage, module: str, section: Mapping[str, Any], values: Map
     return float(twice * rows * both * section["epochs"])
 
 
-def disk_of(module: str, section: Mapping[str, Any], values: Mapping[str, Any], sizes: Sizes, how: How) -> float:
-    """Bytes of a stage's checkpoints, which stay until the run is closed, and of the models that it leaves."""
+def disk_of(
+    module: str, section: Mapping[str, Any], values: Mapping[str, Any], sizes: Sizes, how: How, one: float
+) -> float:
+    """Bytes of checkpoints of `one` each, which stay until the run is closed, and of the models that a stage leaves."""
     if module in ("sample", "annotate", "evaluate"):
         return 0.0
-    one = checkpoint_of(module, section, sizes, how)
     if module == "base":
         return (KEPT + 1) * one + 4.0 * sizes.parameters
     members = values["reward_model"]["ensemble"]

@@ -22,6 +22,7 @@ from rlhf.errors import PreflowError
 from rlhf.models import save_policy
 from rlhf.sizes import How, Sizes
 from tasks.config import ConfigError
+from tasks.graph import load_graph
 from tests.flows.toy import REPO, git, make_toy
 from tests.rlhf.conftest import tiny_llama
 
@@ -232,6 +233,28 @@ def test_what_stages_took_corrects_the_next_plan(project: Path) -> None:
 def test_a_torn_record_corrects_nothing(project: Path, tmp_path: Path) -> None:
     (tmp_path / "home" / "plan.json").write_text('{"sft, gpu')
     assert by_stage(planned())["sft"]["factor"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("settings", "whose"),
+    [
+        ((), "those of the embedded world"),
+        (("--set", "collect.source=inbox"), "what the data gate lets through at most"),
+    ],
+)
+def test_what_is_assumed_is_said(project: Path, settings: tuple[str, ...], whose: str) -> None:
+    told = CliRunner().invoke(app, ["plan", "--shape", "8B", "--gpu", "80GB", *settings], catch_exceptions=False).output
+    assert f"not here yet: lengths of corpus, demonstrations, preferences, prompts ({whose})\n" in told
+
+
+@pytest.mark.parametrize(("stage", "further"), [("sft", ""), ("rl", ", those of further models too")])
+def test_what_is_beyond_all_memory_is_said_to_be_of_further_models_where_there_are_any(
+    project: Path, monkeypatch: pytest.MonkeyPatch, stage: str, further: str
+) -> None:
+    monkeypatch.setattr(check, "card_of", lambda *_: Card("a toy", 1e6, gpu=False))
+    site = check.Site(project, project, load_graph(project), lambda: profiles.whole(profiles.resolve(project)))
+    with pytest.raises(PreflowError, match=f"{stage} takes .* for weights, gradients and moments alone{further}, and"):
+        check.refuse_hopeless(site, [stage], print)
 
 
 @pytest.fixture

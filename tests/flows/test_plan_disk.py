@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from flows.plan.sizes import of_folder
-from flows.plan.work import disk_of
+from flows.plan.work import checkpoint_of, disk_of
 from rlhf.checkpoints import Checkpoints
 from rlhf.models import Policy, new_policy
 from rlhf.sizes import How
@@ -47,7 +47,8 @@ def most(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], int]:
 def said(tmp_path: Path, module: str, **section: Any) -> float:
     values = Params().model_dump(by_alias=True)
     values[module] |= section
-    return disk_of(module, values[module], values, of_folder(tmp_path / "policy"), How())
+    sizes, how = of_folder(tmp_path / "policy"), How()
+    return disk_of(module, values[module], values, sizes, how, checkpoint_of(module, values[module], sizes, how))
 
 
 def test_ppo_keeps_its_critic_too(tmp_path: Path, most: Callable[[], int]) -> None:
