@@ -1,6 +1,6 @@
 """The fault matrix: run every case and write what happened into docs/faults.md.
 
-    python -m tools.faults                # all cases: twenty minutes or so
+    python -m tools.faults                # all cases: an hour and more
     python -m tools.faults -k tracking    # more arguments go to pytest; rows of tests not run stay
 
 A test stands for a case by its marker, `@pytest.mark.faults(7, injected="...", happens="...")`; one test may stand for

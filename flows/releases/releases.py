@@ -229,4 +229,5 @@ def _unknown(root: Path, text: str, ref: str, remote: str) -> str:
     if there:
         return f"{text} is {where}; {name} has the versions {', '.join(map(str, there))}"
     known = f"models are {', '.join(names(root))}" if names(root) else "no model is promoted yet"
-    return f"{text} is no run, version or alias that is known ({where}); {known}; `preflow status` names the last run"
+    listed = f"`git for-each-ref refs/preflow/{RUNS}` lists the runs"
+    return f"{text} is no run, version or alias that is known ({where}); {known}; {listed}"

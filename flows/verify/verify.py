@@ -77,7 +77,10 @@ def _past(root: Path, text: str, present: bytes | None) -> Subject:
             raise
         return Subject(text, "", {}, is_here=False)
     if not release.run:
-        raise PreflowError(f"{text} is no run; name one, as `preflow status` does, or a version like policy/3")
+        raise PreflowError(
+            f"{text} is no run; `git for-each-ref refs/preflow/runs` lists those there are; a version like policy/3 "
+            "names one too"
+        )
     locked = file_at(root, release.commit, "dvc.lock")
     lock = verify_files.checked(_loaded(locked), f"the dvc.lock of {release.ref}") if locked else {}
     return Subject(release.run, release.commit, lock, is_here=locked is not None and locked == present)

@@ -17,8 +17,9 @@ def online_dpo(*, beta: float, fixed_length: int | None = None) -> Algorithm:
     +βσ(−βh) on each token of the best completion, −βσ(−βh) on the worst, and 0 on all others. So the two halves of a
     pair may lie in different micro-batches. It holds for ONE optimiser step a batch. Of equal rewards the first
     completion counts; a group of all equal ones gives 0.
-    The step's loss is divided by all P*G completions, so its gradient is 1/G of that of the mean over pairs, which
-    AdamW does not see. β alone holds the policy near the reference: kl_coef has no part in it, nor has `fixed_length`.
+    The step's loss is divided by all P*G completions, so its gradient is 1/G of that of the mean over pairs: AdamW sees
+    it by its eps alone, and `max_grad_norm` is a limit G times as wide. β alone holds the policy near the reference:
+    kl_coef has no part in it, nor has `fixed_length`.
     Metrics, over the completions of pairs: `dpo_loss` as above, and `dpo_accuracy`, whether log π/π_ref prefers the
     best too, before the step; ties count half.
     Differs from the paper: two completions are picked from group_size ≥ 2 by reward; the paper samples two and asks.

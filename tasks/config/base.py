@@ -23,8 +23,8 @@ class Base(Section):
     )
     template: Literal["auto", "markers", "continue"] = Field(
         "auto",
-        description="turns of a checkpoint: as its own chat template has them, else by markers; or markers that are "
-        "added; or none, the answer continues the prompt",
+        description="how turns of a checkpoint are written. auto: by its own chat template, or by added markers where "
+        "it has none; markers: always by added markers; continue: not at all, the answer continues the prompt",
     )
     stop_token: str | None = Field(
         None, min_length=1, description="token that ends an answer; null: the template's, else eos (checkpoint)"

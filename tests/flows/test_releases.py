@@ -119,7 +119,8 @@ def test_two_clones_with_registries_of_their_own_do_not_overwrite_each_other(
 
 def test_names_that_stand_for_nothing(toy: Path, remote: Path) -> None:
     with pytest.raises(
-        PreflowError, match=r"policy is no run, .*neither here nor on origin.*; no model is promoted yet"
+        PreflowError,
+        match=r"policy is no run, .*nor on origin.*; no model is promoted yet; `git for-each-ref .*/runs` lists",
     ):
         releases.find(toy)
     promote(toy, 3, RUN, "aa")

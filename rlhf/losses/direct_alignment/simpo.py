@@ -19,7 +19,8 @@ def simpo(
         chosen, rejected: [B] log π of the completions, SUMMED over their tokens.
         chosen_lengths, rejected_lengths: [B] their tokens, above 0.
         beta: scale of the rewards, per nat a token: 2 to 10, far above DPO's.
-        gamma: margin asked for, in units of reward; the paper's advice is 0.2β to β.
+        gamma: margin asked for, in units of reward; the authors' advice is γ/β between 0 and 1, 0.5 to begin with;
+            theirs: 0.1 to 0.8.
 
     Returns:
         [B] losses, and `accuracy` (of r̂_c > r̂_r, γ left out), `margin`, `chosen_reward`, `rejected_reward`.
