@@ -14,6 +14,7 @@ from torch import Tensor
 
 from rlhf.errors import NumericsError
 from rlhf.models import Policy, room
+from rlhf.models.decoding import decoding
 from rlhf.models.needs import charge_sampling
 from rlhf.models.pretrained import limits
 from rlhf.seeding import derive
@@ -115,7 +116,6 @@ def _sample_chunk(
     uniforms: Tensor | None,
 ) -> dict[int, list[Completion]]:
     model, stop_id, device = policy.model, policy.chat.stop_id, policy.model.device
-    decoder, head = model.get_decoder(), model.get_output_embeddings()
     lengths = torch.tensor([len(prompts[index]) for index in chunk], device=device)
     width = int(lengths.max())
     input_ids = torch.tensor(
@@ -123,7 +123,8 @@ def _sample_chunk(
     )
     logits, cache = _prefill(model, input_ids, lengths, group_size, max_new_tokens)
     positions = lengths.repeat_interleave(group_size)[:, None]  # [R, 1]; where the next token goes
-    visible = _visible(positions, width, max_new_tokens)
+    hides = _hidden(positions, width, max_new_tokens, model.dtype)
+    decode, head = decoding(model, width + max_new_tokens), model.get_output_embeddings()
     uniforms = None if uniforms is None else uniforms.to(device)
 
     ids = torch.full((len(positions), max_new_tokens), stop_id, device=device)  # [R, new tokens]
@@ -143,15 +144,9 @@ def _sample_chunk(
             kept = running.nonzero().squeeze(-1)
             cache.batch_select_indices(kept)
             rows, next_ids, running, positions = rows[kept], next_ids[kept], running[kept], positions[kept]
-            visible = None if visible is None else visible[kept]
-        output = decoder(
-            input_ids=next_ids[:, None],
-            position_ids=positions + step,
-            attention_mask=None if visible is None else visible[..., : width + step + 1],
-            past_key_values=cache,
-            use_cache=True,
-        )
-        logits = head(output.last_hidden_state[:, -1]).float()
+            hides = None if hides is None else hides[kept]
+        bias = None if hides is None else hides[..., : width + step + 1]
+        logits = head(decode(next_ids, positions + step, bias, cache)).float()
     groups = _completions(chunk, group_size, ids.cpu().numpy(), logprobs.cpu().numpy(), stop_id)
     drawn = [len(one.ids) for index in chunk for one in groups[index]]
     charge_sampling(model, [len(prompts[index]) for index in chunk], drawn)
@@ -170,7 +165,7 @@ def draw(logits: Tensor, temperature: float, uniforms: Tensor | None) -> tuple[T
     logprobs = (logits if temperature == 1 else logits / temperature).log_softmax(-1)
     cumulative = logprobs.exp().double().cumsum_(-1)
     total = cumulative[:, -1:]
-    point = torch.minimum(uniforms[:, None] * total, torch.nextafter(total, torch.zeros_like(total)))
+    point = torch.minimum(uniforms[:, None] * total, torch.nextafter(total, total.new_zeros(())))
     # The first index whose cumulative sum exceeds the point; the clamp is for NaN, which the caller reports.
     chosen = torch.searchsorted(cumulative, point, right=True).clamp_(max=logits.shape[-1] - 1)
     return chosen.squeeze(-1), logprobs.gather(-1, chosen).squeeze(-1)
@@ -201,12 +196,14 @@ def _roomy_cache(prompt_cache: Any, group_size: int, max_new_tokens: int) -> Any
     return Cache(layers=layers)
 
 
-def _visible(lengths: Tensor, width: int, max_new_tokens: int) -> Tensor | None:
-    """Mask [R, 1, 1, K] that hides the padding between prompts [R, 1] long and their completions; None without any."""
+def _hidden(lengths: Tensor, width: int, max_new_tokens: int, dtype: torch.dtype) -> Tensor | None:
+    """What attention adds to hide the padding between prompts [R, 1] long and their completions: [R, 1, 1, K] of 0 and
+    -inf; None without any. Not a mask of truths, which every layer would turn into these at every token."""
     if bool((lengths == width).all()):
         return None
     places = torch.arange(width + max_new_tokens, device=lengths.device)
-    return ((places < lengths) | (places >= width))[:, None, None, :]
+    between = ((places >= lengths) & (places < width))[:, None, None, :]
+    return torch.zeros(between.shape, dtype=dtype, device=lengths.device).masked_fill_(between, -math.inf)
 
 
 def _uniforms(numbers: list[int], group_size: int, max_new_tokens: int, seed: int) -> Tensor:

@@ -48,10 +48,14 @@ class Adapted(nn.Module):
         """Blocks and embedding of the base, with this view's adapters on."""
 
         def decoder(**inputs: Any) -> Any:
-            self.base.activate(self.adapters, self.trained)
+            self.activate()
             return self.base.decoder(**inputs)
 
         return decoder
+
+    def activate(self) -> None:
+        """Switch this view's adapters on, and those of others off."""
+        self.base.activate(self.adapters, self.trained)
 
     def get_output_embeddings(self) -> "Head":
         """The LM head of the base, with this view's rows."""
@@ -72,5 +76,5 @@ class Head:
 
     def __call__(self, states: Tensor) -> Tensor:
         """Logits [..., V]."""
-        self.view.base.activate(self.view.adapters, self.view.trained)
+        self.view.activate()
         return self.view.base.logits(states)

@@ -22,10 +22,9 @@ AGREES = 1e-5
 class _Norm(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, weight: Tensor, eps: float) -> Tensor:
-        length = torch.linalg.vector_norm(values, dim=-1, keepdim=True)
-        scale = length.square_().div_(values.shape[-1]).add_(eps).rsqrt_()  # [N, 1]
+        normed, scale = _normed(values, weight, eps)
         ctx.save_for_backward(values, weight, scale)
-        return (values * scale).mul_(weight)
+        return normed
 
     @staticmethod
     @once_differentiable
@@ -39,8 +38,17 @@ class _Norm(torch.autograd.Function):
         return to_values, shares.reshape(-1, len(weight)).sum(0) if ctx.needs_input_grad[1] else None, None
 
 
+def _normed(values: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """The norm, and what values were scaled by [N, 1]."""
+    length = torch.linalg.vector_norm(values, dim=-1, keepdim=True)
+    scale = length.square_().div_(values.shape[-1]).add_(eps).rsqrt_()
+    return (values * scale).mul_(weight), scale
+
+
 def rms_norm(values: Tensor, weight: Tensor, eps: float) -> Tensor:
     """values [..., H] scaled to a mean square of 1, times weight [H]."""
+    if not torch.is_grad_enabled():  # a sampler calls it for every token: no node of a graph is made for nothing
+        return _normed(values, weight, eps)[0]
     normed: Tensor = _Norm.apply(values, weight, eps)  # type: ignore[no-untyped-call]
     return normed
 

@@ -142,7 +142,7 @@ def save_model(
     model.save_pretrained(folder, **({} if shards is None else {"max_shard_size": shards}))
 
 
-def _maker(
+def maker(
     kind: str,
     vocabulary: Vocabulary,
     tokenizer: Callable[[Vocabulary], Tokenizer] = byte_level,
@@ -151,6 +151,8 @@ def _maker(
     shards: str | None = None,
     **config: Any,
 ) -> Callable[[Path], None]:
+    """What writes such a checkpoint into a folder."""
+
     def make(folder: Path) -> None:
         made = tokenizer(vocabulary)
         save_tokenizer(folder, made, vocabulary)
@@ -161,28 +163,26 @@ def _maker(
 
 
 ARCHITECTURES: dict[str, Callable[[Path], None]] = {
-    "gpt2": _maker("gpt2", GPT2, n_embd=32, n_layer=2, n_head=4, n_positions=POSITIONS, initializer_range=0.2),
-    "gpt_neox": _maker(
+    "gpt2": maker("gpt2", GPT2, n_embd=32, n_layer=2, n_head=4, n_positions=POSITIONS, initializer_range=0.2),
+    "gpt_neox": maker(
         "gpt_neox", GPT2, padded=13, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=48,
         max_position_embeddings=POSITIONS, initializer_range=0.2,
     ),
-    "llama": _maker("llama", LLAMA3, shards="40KB", tie_word_embeddings=False, **SMALL),
-    "mistral": _maker(
+    "llama": maker("llama", LLAMA3, shards="40KB", tie_word_embeddings=False, **SMALL),
+    "mistral": maker(
         "mistral", MISTRAL, lambda words: sentencepiece(words, "first"), tie_word_embeddings=False,
         sliding_window=WINDOW, **SMALL,
     ),
-    "qwen2": _maker("qwen2", QWEN2, padded=20, tie_word_embeddings=True, **SMALL),
-    "qwen3": _maker("qwen3", QWEN3, padded=20, tie_word_embeddings=True, head_dim=8, **SMALL),
-    "gemma3_text": _maker(
+    "qwen2": maker("qwen2", QWEN2, padded=20, tie_word_embeddings=True, **SMALL),
+    "qwen3": maker("qwen3", QWEN3, padded=20, tie_word_embeddings=True, head_dim=8, **SMALL),
+    "gemma3_text": maker(
         "gemma3_text", GEMMA, lambda words: sentencepiece(words, "never"), tie_word_embeddings=True, head_dim=8,
         sliding_window=WINDOW, layer_types=["sliding_attention", "full_attention"], query_pre_attn_scalar=8, **SMALL,
     ),
-    "phi3": _maker("phi3", PHI3, sentencepiece, tie_word_embeddings=False, **SMALL),
-    "olmo2": _maker("olmo2", OLMO2, tie_word_embeddings=False, **SMALL),
+    "phi3": maker("phi3", PHI3, sentencepiece, tie_word_embeddings=False, **SMALL),
+    "olmo2": maker("olmo2", OLMO2, tie_word_embeddings=False, **SMALL),
 }  # fmt: skip
 """Name of the architecture to what writes a checkpoint of it into a folder."""
 
-wide_llama = _maker(
-    "llama", LLAMA3, tie_word_embeddings=False, **SMALL | {"hidden_size": 128, "intermediate_size": 128}
-)
+wide_llama = maker("llama", LLAMA3, tie_word_embeddings=False, **SMALL | {"hidden_size": 128, "intermediate_size": 128})
 """A Llama whose rows hold whole 4-bit blocks of 64 weights, which the CPU kernels of bitsandbytes ask for."""
