@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from rlhf.batching import Batch
-from rlhf.models import packing
+from rlhf.models import blocks, packing
 from rlhf.models.logprobs import picked_logprobs
 from rlhf.models.needs import charge_head, charge_pass
 
@@ -38,6 +38,8 @@ def hidden_states(model: Any, input_ids: Tensor, attention_mask: Tensor) -> Tens
     if layout.worth_it and packing.able(model, ids.shape[1]):
         layout = layout.to(device)
         hidden = packing.spread(packing.packed_states(model, ids, layout), layout)
+    elif blocks.able(model, ids.shape[1]):
+        hidden = blocks.padded_states(model, ids)
     else:
         hidden = model.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state
     charge_pass(model, attention_mask, hidden)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from rlhf.models.adapted import Adapted
+from rlhf.models import blocks
 from rlhf.models.pretrained import sliding_window
 
 NAME = "rlhf_packed"
@@ -149,6 +149,12 @@ def _registered() -> str:
 
 def packed_states(model: Any, input_ids: Tensor, packing: Packing) -> Tensor:
     """Hidden states [N, H] of the different tokens."""
+    if blocks.able(model, packing.shape[1]):
+        return _by_parts(model, input_ids, packing)
+    return _by_the_whole(model, input_ids, packing)
+
+
+def _by_the_whole(model: Any, input_ids: Tensor, packing: Packing) -> Tensor:
     # A mask with four dimensions is handed to attention as it is: none is made for N x N tokens.
     unused = torch.ones(1, 1, 1, 1, dtype=torch.bool, device=input_ids.device)
     output = model.get_decoder()(
@@ -162,6 +168,17 @@ def packed_states(model: Any, input_ids: Tensor, packing: Packing) -> Tensor:
     return hidden
 
 
+def _by_parts(model: Any, input_ids: Tensor, packing: Packing) -> Tensor:
+    def attend(_: int, attention: Any, *heads: Tensor) -> Tensor:
+        laid_out = [spread(one, packing).transpose(1, 2) for one in heads]  # [B, heads, T, D]
+        attended = blocks.scaled(attention, *laid_out, is_causal=True).transpose(1, 2).flatten(0, 1)
+        gathered: Tensor = _Gather.apply(attended, packing)  # type: ignore[no-untyped-call]
+        return gathered
+
+    cos, sin = (one[packing.positions] for one in blocks.angles_of(model, packing.shape[1]))
+    return blocks.states(model, input_ids.flatten()[packing.place], (cos, sin), attend)
+
+
 _able: "WeakKeyDictionary[nn.Module, bool]" = WeakKeyDictionary()
 
 
@@ -170,11 +187,11 @@ def able(model: Any, width: int) -> bool:
 
     Tried once a model: on two short rows both ways must agree.
     """
-    whole: Any = model.base.model if isinstance(model, Adapted) else model
+    whole = blocks.whole_of(model)
     if whole not in _able:
         _able[whole] = _takes_packing(whole) and _agrees(model, whole)
     window = sliding_window(whole.config)
-    return _able[whole] and (window is None or width <= window)
+    return blocks.able(model, width) or (_able[whole] and (window is None or width <= window))
 
 
 def _takes_packing(whole: Any) -> bool:
@@ -197,7 +214,7 @@ def _agrees(model: Any, whole: Any) -> bool:
     whole.set_attn_implementation(_registered())
     try:
         packing = packing_of(ids, real)
-        packed = spread(packed_states(model, ids, packing), packing)
+        packed = spread(_by_the_whole(model, ids, packing), packing)
         limit = (AGREES if padded.dtype in (torch.float32, torch.float64) else 2.0**-4) * padded.abs().max()
         agrees = bool(((padded - packed)[real].abs() <= limit).all())
     except (TypeError, ValueError, RuntimeError):  # a model that will not have it is padded, as before

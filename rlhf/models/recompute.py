@@ -2,12 +2,26 @@
 
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 from rlhf.errors import PreflowError
+
+_recomputed: "WeakKeyDictionary[nn.Module, Callable[[Callable[..., Any]], Callable[..., Any]]]" = WeakKeyDictionary()
+
+
+def recomputed(block: nn.Module, forward: Callable[..., Any]) -> Callable[..., Any]:
+    """What else computes a block, with its activations kept or computed again as those of the block itself."""
+    how = _recomputed.get(block)
+    return forward if how is None else how(forward)
+
+
+def is_recomputed(block: nn.Module) -> bool:
+    """Whether `recompute_blocks` has put another forward in the place of a block's own."""
+    return block in _recomputed
 
 
 def recompute_blocks(model: nn.Module, contexts: Callable[[], tuple[Any, Any]] | None = None) -> None:
@@ -26,7 +40,7 @@ def recompute_blocks(model: nn.Module, contexts: Callable[[], tuple[Any, Any]] |
         )
     further = {} if contexts is None else {"context_fn": contexts}
 
-    def recomputed(forward: Callable[..., Any]) -> Callable[..., Any]:
+    def again(forward: Callable[..., Any]) -> Callable[..., Any]:
         def run(*args: Any, **kwargs: Any) -> Any:
             if not torch.is_grad_enabled():
                 return forward(*args, **kwargs)
@@ -35,4 +49,5 @@ def recompute_blocks(model: nn.Module, contexts: Callable[[], tuple[Any, Any]] |
         return run
 
     for block in blocks:
-        block.forward = recomputed(block.forward)  # type: ignore[method-assign]
+        block.forward = again(block.forward)  # type: ignore[method-assign]
+        _recomputed[block] = again
