@@ -8,7 +8,7 @@ I inner width, V vocabulary, P weights, Φ trained ones.
     weights       F·P, and 4·Φ of float32 copies where F is 2
     gradients     F·Φ, and 4·Φ more at the update where F is 2
     moments       8·Φ of AdamW, 2·Φ with 8 bits
-    activations   of a block, for the backward pass: F·N·(4·H + A + 4·I) + F·B·T·(A + 2·K), of padded rows A more
+    activations   of a block, for the backward pass: F·N·(4·H + A + 3·I) + F·B·T·(A + 2·K), of padded rows A more
     logits        4·M·V, at most 4·2^27: written over by their own gradient (`rlhf.models.logprobs`); where F is 2,
                   2·M·V more as they are widened; on a GPU at least 4·2^24 of a block that is worked on, or all again
     keys, values  2·F·L·K a token, of every row at its full length
@@ -88,9 +88,17 @@ def block(sizes: Sizes, how: How, work: Pass) -> float:
     wide, narrow = sizes.heads * sizes.head_size, sizes.kv_heads * sizes.head_size
     rows = wide + 2 * narrow + (wide if work.packed else 0)
     found = work.places * (how.value * rows + 4 * sizes.heads) + work.tokens * how.value * wide
-    gates = (3 if sizes.gated else 2) * sizes.intermediate
+    gates = _gates(sizes, how) * sizes.intermediate
     found += work.tokens * (how.value * gates + _norms(sizes, how) + _inputs(sizes, how))
     return float(found)
+
+
+def _gates(sizes: Sizes, how: How) -> int:
+    """Values of the inner width that a feed-forward block keeps, beside what its last matrix reads.
+
+    Called by its parts (`rlhf.models.blocks`) a gated one computes silu again; divided among processes it is whole.
+    """
+    return 3 if sizes.gated and not (sizes.by_parts and how.shards == 1) else 2
 
 
 def _norms(sizes: Sizes, how: How) -> int:
@@ -127,7 +135,7 @@ def heap(sizes: Sizes, how: How, work: Pass) -> tuple[float, float]:
     if how.method != "full":
         return ADAPTED, 1.0
     blocks = 1 if how.gradient_checkpointing else sizes.layers
-    inner = blocks * work.tokens * how.value * ((3 if sizes.gated else 2) + 1) * sizes.intermediate
+    inner = blocks * work.tokens * how.value * (_gates(sizes, how) + 1) * sizes.intermediate
     share = inner / activations(sizes, how, work)
     return WIDE * share + NARROW * (1 - share), 1.0 if work.several else LATE
 

@@ -21,6 +21,8 @@ class Sizes:
     tied: bool
     gated: bool = True
     """Whether the feed-forward block has three matrices (SwiGLU) or two."""
+    by_parts: bool = True
+    """Whether built as Llama is (`rlhf.models.blocks`)."""
     experts: int = 1
     """Feed-forward blocks a layer, of a mixture."""
     known: int | None = None

@@ -17,6 +17,8 @@ NAMED = {
     "70B": Sizes(128256, 8192, 80, 64, 8, 128, 28672, tied=False),
 }
 """Those of Qwen2.5 0.5B and 1.5B, and of Llama 3.1 8B and 70B, as their config.json has them."""
+AS_LLAMA = ("llama", "mistral", "qwen2", "qwen3")
+"""Kinds of models that are called by their parts (`rlhf.models.blocks`), by their `model_type`."""
 WORDS = 300
 """Words of the embedded world, where its corpus is not made yet."""
 LARGEST_HEAD = 100_000_000
@@ -93,6 +95,7 @@ def _sizes(config: Mapping[str, Any], shapes: Mapping[str, list[int]]) -> Sizes:
         intermediate=max(up) if up else int(config.get("intermediate_size") or config.get("n_inner") or 4 * hidden),
         tied=not _first(shapes, r"lm_head\.weight$") if shapes else bool(config.get("tie_word_embeddings", True)),
         gated=bool(_first(shapes, r"\.gate_proj\.weight$")) if shapes else True,
+        by_parts=config.get("model_type") in AS_LLAMA,
         experts=int(config.get("num_local_experts") or config.get("num_experts") or 1),
         known=sum(math.prod(shape) for shape in shapes.values()) or None,
     )

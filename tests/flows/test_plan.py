@@ -19,12 +19,13 @@ from flows.plan.card import GIB, Card
 from flows.request import Report
 from rlhf.chat import Chat
 from rlhf.errors import PreflowError
-from rlhf.models import save_policy
+from rlhf.models import adapt_policy, blocks, save_policy
 from rlhf.sizes import How, Sizes
 from tasks.config import ConfigError
 from tasks.graph import load_graph
 from tests.flows.toy import REPO, git, make_toy
 from tests.rlhf.conftest import tiny_llama
+from tests.rlhf.tiny_models import ARCHITECTURES
 
 
 @pytest.fixture
@@ -161,6 +162,12 @@ def test_lengths_are_those_of_the_data(project: Path) -> None:
     found = planned()
     assert "demonstrations" not in found["assumed"]
     assert by_stage(found)["sft"]["tokens"] == 50 * 2 * (3 + 4 + 8)  # two epochs
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_what_is_called_by_its_parts_is_known_from_config(name: str, tmp_path: Path) -> None:
+    ARCHITECTURES[name](tmp_path)
+    assert plan_sizes.of_folder(tmp_path).by_parts == blocks.able(adapt_policy(tmp_path, 0).model, 1)
 
 
 def test_the_size_of_a_gpu_is_a_size(project: Path) -> None:

@@ -37,7 +37,7 @@ def work(module: str, cmd: str = "", rows: int = 100, **changes: Any) -> Work | 
     for key, value in changes.items():
         section, _, name = key.partition("__")
         values[section][name] = value
-    data = Facts(Lengths(((6.0, 10.0),) * rows if rows else ((6.0, 10.0),)), rows, measured=True)
+    data = Facts(Lengths(((6.0, 10.0),) * rows if rows else ((6.0, 10.0),)), rows)
     sizes = Sizes(24, 32, 2, 4, 4, 8, 48, tied=True)
     return plan_flops.work_of(Stage(module, cmd, (), (), ()), module, values[module], values, data, sizes, How())
 
@@ -57,7 +57,7 @@ def test_operations_are_those_that_the_cost_report_charges() -> None:
         token_logprobs(policy.model, collate([(ids, [False] * 6 + [True] * 10)] * 50, 0)).sum().backward()
     charged = ACCOUNT.counts["flops"] - before
     values = Params().model_dump(by_alias=True)
-    data = Facts(Lengths(((6.0, 10.0),) * 100), 100, measured=True)
+    data = Facts(Lengths(((6.0, 10.0),) * 100), 100)
     said = plan_flops.work_of(Stage("sft", "", (), (), ()), "sft", values["sft"], values, data, sizes, How())
     assert said is not None and said.flops == charged
 
