@@ -15,7 +15,7 @@ import pytest
 REPO = Path(__file__).parents[2]
 TOY = '''
 """A toy stage."""
-import os, sys, time
+import atexit, os, sys, time
 from collections import deque
 from itertools import repeat
 from pathlib import Path
@@ -62,6 +62,9 @@ def toy(
     if config.mode == "deaf":
         print("ready", flush=True)
         deque(repeat(0), maxlen=0)  # for ever, with the interpreter's lock held: no handler of Python's runs
+    if config.mode == "last words":
+        atexit.register(Path("said").touch)
+        print("not written yet")
     if config.mode == "kept":
         (out / "looks").mkdir()
     log({"toy/loss": 0.5}, step=1)
@@ -136,6 +139,12 @@ def test_a_stage_gets_its_section_and_leaves_its_output_and_journal(root: Path) 
     assert events(root)[-1]["status"] == "FINISHED"
     assert not list((root / "data").glob(".tmp-*"))
     assert (root / "data/toy/model/parts").read_text() == "a:data/a b:data/b=c"
+
+
+def test_what_waits_for_the_end_of_a_stage_is_done(root: Path) -> None:
+    (root / "params.yaml").write_text("seed: 7\ntoy: {lr: 1.0, mode: last words}\ncommon: {}\n")
+    assert run(root).stdout == "not written yet\n"
+    assert (root / "said").exists()
 
 
 def test_a_shared_folder_outlives_the_key_and_belongs_to_the_module(root: Path) -> None:
