@@ -13,8 +13,11 @@ rules of `evaluate.rewards`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from rlhf.answers import to_rows
 from rlhf.comparison import GIVEN, candidates_of, differences, frontier, interval, pairs_of, standings
@@ -26,8 +29,8 @@ from rlhf.records import Row, read_rows, val_half, write_json, write_rows
 from rlhf.rewards import Score
 from rlhf.scoring import Scorer
 from rlhf.statistics import correlation
+from tasks import beside, champion_answers
 from tasks import champion as champions
-from tasks import champion_answers
 from tasks import evaluation_figures as figures
 from tasks.config.evaluate import Evaluate
 from tasks.config.generation import Generation
@@ -59,7 +62,9 @@ def evaluate(
     log: Log,
 ) -> None:
     """Sample, score and compare all policies; the first lines of the module name the files."""
-    folders = _named(base, sft, policies)
+    folders, count = _named(base, sft, policies), beside.processes(sft)
+    if count > 1:
+        torch.set_num_threads(1)
     origin = _origin(folders, policy_rm, held_out_rm)
     questions = champions.evaluation_set(eval_prompts, config, generation)
     reference = load_policy(sft)
@@ -77,6 +82,14 @@ def evaluate(
     )
     done = _counter(log, total=len(folders) + len(candidates) + 1)
 
+    first = exam.about(exam.questions[: config.best_of_n_prompts])
+    curve_of = partial(measurements.best_of_n, first, config.best_of_n, seed, config.bootstrap_samples)
+    if count > 1:  # what they make is found below
+        examined = [partial(measurements.policy, exam, folder) for folder in folders.values()]
+        beside.share(
+            [curve_of, *examined, *(partial(measurements.selection, chosen_on, folders[name]) for name in candidates)],
+            count,
+        )
     measured = {}
     for name, folder in folders.items():
         measured[name] = measurements.policy(exam, folder)
@@ -88,8 +101,7 @@ def evaluate(
     for name in candidates:
         selected[name] = interval(measurements.selection(chosen_on, folders[name]), seed, config.bootstrap_samples)
         done()
-    first = exam.about(exam.questions[: config.best_of_n_prompts])
-    curve = measurements.best_of_n(first, config.best_of_n, seed, config.bootstrap_samples)
+    curve = curve_of()
     done()
 
     scores = _scores(config, {name: one.values for name, one in measured.items()}, judge, seed) | origin
@@ -104,6 +116,8 @@ def evaluate(
     for name, answered in rows.items():
         write_rows(out / "completions" / f"{name}.jsonl", answered)
     figures.show(log, scores, curves, rows)
+    if count > 1:
+        torch.set_num_threads(count)  # as many as were at work, for who asks what the stage had
 
 
 def _named(base: Path, sft: Path, policies: Mapping[str, Path]) -> dict[str, Path]:

@@ -82,11 +82,12 @@ def file_md5(path: Path) -> str:
 
 
 def used() -> dict[str, Any]:
-    """What the process took of the machine and, where it used torch, the device and kernels that it ran on."""
-    usage = resource.getrusage(resource.RUSAGE_SELF)
+    """What the process took of the machine, with those that it has waited for, and, where it used torch, the device and
+    kernels that it ran on."""
+    usage, below = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
     unit = 1 if sys.platform == "darwin" else 1024
     facts: dict[str, Any] = {
-        "cpu_seconds": usage.ru_utime + usage.ru_stime,
+        "cpu_seconds": usage.ru_utime + usage.ru_stime + below.ru_utime + below.ru_stime,
         "peak_memory_gib": usage.ru_maxrss * unit / 2**30,
     }
     torch: Any = sys.modules.get("torch")

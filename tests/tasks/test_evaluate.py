@@ -2,17 +2,19 @@
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from rlhf.chat import Chat
 from rlhf.errors import PreflowError
 from rlhf.models import RewardModel, new_policy
 from rlhf.records import read_rows, val_half, write_rows
+from tasks import beside, measurements
 from tasks import champion as champions
-from tasks import measurements
 from tasks.config.evaluate import Evaluate
 from tasks.config.gate import Gate
 from tasks.evaluate import evaluate
@@ -96,6 +98,28 @@ def test_the_same_inputs_give_the_same_bytes(
 ) -> None:
     run(world, tmp_path / "again")
     assert champions.folder_digest(tmp_path / "again") == champions.folder_digest(first[1] / "out")
+
+
+def test_several_processes_give_the_bytes_of_one(
+    world: dict[str, Path], first: tuple[dict[str, Any], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads = torch.get_num_threads()
+    monkeypatch.setattr(beside, "processes", lambda _: 2)
+    made = tmp_path / "made"
+    share = beside.share
+
+    def count(pieces: Sequence[beside.Piece], processes: int) -> None:
+        share(pieces, processes)
+        made.write_text(f"{len(pieces)} {processes} {len(list((tmp_path / 'shared').iterdir()))}")
+
+    monkeypatch.setattr(beside, "share", count)
+    try:
+        run(world, tmp_path / "two", shared=tmp_path / "shared")
+        assert torch.get_num_threads() == 2  # what the journal tells of
+    finally:
+        torch.set_num_threads(threads)
+    assert made.read_text() == "9 2 8"  # dpo is SFT and shares its measurement
+    assert champions.folder_digest(tmp_path / "two") == champions.folder_digest(first[1] / "out")
 
 
 def test_a_kept_measurement_gives_the_bytes_of_a_fresh_one(
