@@ -44,12 +44,12 @@ class Template:
 
     def gap(self, before: str, after: str) -> str:
         """What stands between two contents. Raises ValueError where the template knows no such order of roles."""
+        if (found := self.gaps.get(f"{before}>{after}")) is not None:
+            return found
         for role in {before, after} - {"start", "reply"} - self.roles:
             raise ValueError(f"role {role!r} is not in this template, which has {sorted(self.roles)}")
-        if (found := self.gaps.get(f"{before}>{after}")) is None:
-            known = ", ".join(sorted(self.gaps))
-            raise ValueError(f"a turn of {after!r} after {before!r} is not in this template, which has {known}")
-        return found
+        known = ", ".join(sorted(self.gaps))
+        raise ValueError(f"a turn of {after!r} after {before!r} is not in this template, which has {known}")
 
     def render(self, messages: Sequence[Message]) -> str:
         """The text of a conversation up to where the assistant's answer begins."""
