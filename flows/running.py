@@ -34,6 +34,8 @@ def stages(
         tracking.announce(this.owner, this.report.run, _about(this) | {"flow_run_id": flow_run})
         keepers.append(threading.Thread(target=_keep_books, args=(this, prefect, done), daemon=True))
         keepers[-1].start()
+        if todo and this.wish.promotes and not this.wish.start:
+            threading.Thread(target=tracking.get_ready, daemon=True).start()
 
     def end(result: StageResult) -> None:
         view.result(result)

@@ -7,10 +7,12 @@ command ships it. Nothing here imports MLflow before there is something to ship.
 `root` is the checkout that owns `.preflow/` and `mlruns/`; a run in a worktree says where with `info["tree"]`.
 """
 
+import importlib
 import subprocess
 import sys
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -24,7 +26,8 @@ from tasks.tracking.runs import RunRecord, begin, runs_of
 
 __all__ = [
     *("announce", "attach", "begin_comparison", "begin_run", "bytes_of", "champion", "crown", "finish_comparison"),
-    *("finish_run", "holding", "keep", "knows", "let_go", "promote", "reconcile", "replay", "version", "versions"),
+    *("finish_run", "get_ready", "holding", "keep", "knows", "let_go", "promote", "reconcile", "replay", "version"),
+    "versions",
 ]
 
 _keepers: dict[str, "subprocess.Popen[bytes]"] = {}
@@ -61,6 +64,13 @@ def keep(root: Path, run_id: str) -> None:
         start_new_session=True,
     )
     threading.Thread(target=_pass_on, args=(keeper,), daemon=True).start()
+
+
+def get_ready() -> None:
+    """Import MLflow where this process will ask something of it later, beside what it waits for: that takes seconds."""
+    with suppress(Exception):  # said where it matters
+        for name in ("mlflow", "mlflow.store.db.utils"):
+            importlib.import_module(name)
 
 
 def let_go(run_id: str) -> subprocess.Popen[bytes] | None:
