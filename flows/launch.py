@@ -76,11 +76,12 @@ def run(
             worktrees.sweep(root)
         lock = home(root) / ("worktrees" if resolved.label else ".") / f"{report.run if resolved.label else 'run'}.lock"
         stack.enter_context(guards.held(lock, f"run {report.run}"))
+        waits_for_stages = _surely_runs(root, wish, resolved)
         if not wish.start:  # the cells of a comparison are many, and have the processors already
-            tracking.keep(root, report.run)
+            tracking.keep(root, report.run, gently=waits_for_stages)
             stack.callback(tracking.let_go, report.run)
         with busy(f"run {report.run}: getting ready"):
-            prefect = _prefect(root) if _surely_runs(root, wish, resolved) else server.there(root)
+            prefect = _prefect(root) if waits_for_stages else server.there(root)
             place, taken, whole = placing.place(root, resolved, wish.start, report, say)
             on_tree(place.tree)
             this = Run(wish, resolved, report, place, load_graph(place.tree), cancel, taken)

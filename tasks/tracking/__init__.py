@@ -50,13 +50,13 @@ def begin_run(root: Path, run_id: str, info: Mapping[str, Any]) -> None:
     replay(root, run_id)
 
 
-def keep(root: Path, run_id: str) -> None:
+def keep(root: Path, run_id: str, gently: bool = False) -> None:
     """Have a process of its own tell MLflow of a run that this one will announce: opening MLflow takes seconds.
 
-    `finish_run` waits for it, `let_go` ends it without.
+    `finish_run` waits for it, `let_go` ends it without. `gently`: it gives way to the stages, and to what starts them.
     """
     keeper = _keepers[run_id] = subprocess.Popen(
-        [sys.executable, "-m", "tasks.tracking", "keep", run_id],
+        [sys.executable, "-m", "tasks.tracking", "keep", run_id, *(["--gently"] if gently else [])],
         cwd=root,
         stdin=subprocess.PIPE,  # its end says that the run has ended, however that came about
         stdout=subprocess.DEVNULL,

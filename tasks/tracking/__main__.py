@@ -26,7 +26,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tasks.tracking", description=main.__doc__)
     parser.add_argument("action", choices=("follow", "keep", "reconcile"))
     parser.add_argument("run", nargs="?", help="name of the run to follow")
+    parser.add_argument("--gently", action="store_true", help="give way to other processes")
     given = parser.parse_args()
+    if given.gently:
+        os.nice(10)
     if given.action == "follow":
         follow(Path.cwd(), given.run)
     if given.action == "keep":
