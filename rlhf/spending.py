@@ -23,6 +23,8 @@ class Account:
         self.counts: dict[Count, float] = dict.fromkeys(get_args(Count), 0.0)
         self.precision = ""
         """Of the newest pass through a model: "float32", …"""
+        self.processes = 1
+        """That have worked at once; the counts are of all of them, the seconds of this one."""
         self._clock, self._since = clock, 0.0
         self._open: list[Kind] = []
 

@@ -1,7 +1,11 @@
 """The stages, one a file, and the adapters between them and DVC, MLflow and Great Expectations."""
 
+import gc
 import sys
 from importlib.util import find_spec
+
+# Imports make a million objects that stay, and Python would go through them again for every 700 more.
+gc.set_threshold(10_000)
 
 # `dvc repro` runs whatever `python` is first in PATH: say so in one line instead of an ImportError deep inside a stage.
 _needed = ("torch", "transformers", "pydantic", "psutil", "ruamel.yaml")

@@ -1,7 +1,7 @@
-"""Pieces of work of one stage in several processes, where nothing but time depends on which of them does what.
+"""Pieces of work of one stage in two processes, where nothing but time depends on which of them does what.
 
-Each piece leaves what it makes in a file, where the others find it (`tasks.measurements`). So this process goes through
-all of them afterwards: what a process beside it has not done, or has failed at, is done here, and said here.
+Each piece leaves what it makes in a file, where the other finds it (`tasks.measurements`). So this process goes through
+all of them afterwards: what the one beside it has not done, or has failed at, is done here, and said here.
 """
 
 import ctypes
@@ -15,47 +15,46 @@ from pathlib import Path
 from rlhf.spending import ACCOUNT
 
 SMALL = 2**26
-"""Bytes of a model on disk up to which several processes may each work with it."""
+"""Bytes of a model on disk up to which two processes may each work with it."""
 _PR_SET_PDEATHSIG = 1
 
 Piece = Callable[[], object]
 
 
-def processes(model: Path) -> int:
-    """How many processes are better than as many threads: all threads of the stage where the model is small and on a
-    processor, which cannot divide the small work that it makes; else one."""
+def helps(model: Path) -> bool:
+    """Whether a second process is worth it: for a small model on a processor, by a stage of one thread.
+
+    A process that is forked waits for ever for threads that torch has started in this one.
+    """
     import torch
 
     size = sum(path.stat().st_size for path in model.rglob("*") if path.is_file())
-    return 1 if size > SMALL or torch.cuda.is_available() else torch.get_num_threads()
+    return size <= SMALL and not torch.cuda.is_available() and torch.get_num_threads() == 1
 
 
-def share(pieces: Sequence[Piece], count: int) -> None:
-    """Do all pieces in so many processes, this one among them. Call it before torch has worked with several threads:
-    of those a process that is forked has none, and waits for them for ever."""
+def share(pieces: Sequence[Piece]) -> None:
+    """Do all pieces, in two processes, of which this is one."""
     queue, filled = os.pipe()
     os.write(filled, bytes(range(len(pieces))))
     os.close(filled)
     told, tell = os.pipe()
-    helpers = [_helper(pieces, queue, tell) for _ in range(count - 1)]
+    helper = _helper(pieces, queue, tell)
     os.close(tell)
+    ACCOUNT.processes = 2
     try:
         _take(pieces, queue)
-        with open(told, encoding="utf-8") as file:  # to its end, which is that of the helpers
-            for line in file:
-                ACCOUNT.add(**json.loads(line))
+        with open(told, encoding="utf-8") as file:  # to its end, which is that of the helper
+            ACCOUNT.add(**json.loads(file.read() or "{}"))
     except BaseException:
-        for helper in helpers:
-            os.kill(helper, signal.SIGKILL)
+        os.kill(helper, signal.SIGKILL)
         raise
     finally:
         os.close(queue)
-        for helper in helpers:
-            os.waitpid(helper, 0)
+        os.waitpid(helper, 0)
 
 
 def _take(pieces: Sequence[Piece], queue: int) -> None:
-    """Pieces by their numbers in the queue, of which each is read by one process."""
+    """Pieces by their numbers in the queue, each of which one process reads."""
     while number := os.read(queue, 1):
         pieces[number[0]]()
 
@@ -72,6 +71,6 @@ def _helper(pieces: Sequence[Piece], queue: int, tell: int) -> int:
             before = dict(ACCOUNT.counts)
             _take(pieces, queue)
             spent = {name: count - before[name] for name, count in ACCOUNT.counts.items()}
-            os.write(tell, json.dumps(spent).encode() + b"\n")
+            os.write(tell, json.dumps(spent).encode())
     finally:
         os._exit(0)

@@ -17,8 +17,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from rlhf.answers import to_rows
 from rlhf.comparison import GIVEN, candidates_of, differences, frontier, interval, pairs_of, standings
 from rlhf.errors import PreflowError
@@ -62,9 +60,7 @@ def evaluate(
     log: Log,
 ) -> None:
     """Sample, score and compare all policies; the first lines of the module name the files."""
-    folders, count = _named(base, sft, policies), beside.processes(sft)
-    if count > 1:
-        torch.set_num_threads(1)
+    folders = _named(base, sft, policies)
     origin = _origin(folders, policy_rm, held_out_rm)
     questions = champions.evaluation_set(eval_prompts, config, generation)
     reference = load_policy(sft)
@@ -84,12 +80,10 @@ def evaluate(
 
     first = exam.about(exam.questions[: config.best_of_n_prompts])
     curve_of = partial(measurements.best_of_n, first, config.best_of_n, seed, config.bootstrap_samples)
-    if count > 1:  # what they make is found below
+    if beside.helps(sft):  # what is measured there is found below
         examined = [partial(measurements.policy, exam, folder) for folder in folders.values()]
-        beside.share(
-            [curve_of, *examined, *(partial(measurements.selection, chosen_on, folders[name]) for name in candidates)],
-            count,
-        )
+        chosen = [partial(measurements.selection, chosen_on, folders[name]) for name in candidates]
+        beside.share([curve_of, *examined, *chosen])
     measured = {}
     for name, folder in folders.items():
         measured[name] = measurements.policy(exam, folder)
@@ -116,8 +110,6 @@ def evaluate(
     for name, answered in rows.items():
         write_rows(out / "completions" / f"{name}.jsonl", answered)
     figures.show(log, scores, curves, rows)
-    if count > 1:
-        torch.set_num_threads(count)  # as many as were at work, for who asks what the stage had
 
 
 def _named(base: Path, sft: Path, policies: Mapping[str, Path]) -> dict[str, Path]:

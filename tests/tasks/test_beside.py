@@ -2,7 +2,6 @@
 
 import os
 import signal
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -16,15 +15,7 @@ from tasks import beside
 SELF = os.getpid
 
 
-@pytest.fixture
-def two_threads() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(2)
-    yield
-    torch.set_num_threads(before)
-
-
-def test_several_processes_work_at_once_and_all_that_they_spent_counts(tmp_path: Path) -> None:
+def test_both_processes_work_at_once_and_all_that_they_spent_counts(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
 
     def say() -> None:
@@ -36,17 +27,17 @@ def test_several_processes_work_at_once_and_all_that_they_spent_counts(tmp_path:
         ACCOUNT.add(flops=2.0)
 
     before = ACCOUNT.counts["flops"]
-    beside.share([say, hear], 2)  # one of them alone would wait for the other for ever
+    beside.share([say, hear])  # one of them alone would wait for the other for ever
     assert len({*(tmp_path / "heard").read_text().split(), f"{SELF()}"}) == 2
-    assert ACCOUNT.counts["flops"] == before + 3.0
+    assert (ACCOUNT.counts["flops"], ACCOUNT.processes) == (before + 3.0, 2)
 
 
-def test_each_piece_is_done_once_whatever_the_number_of_processes(tmp_path: Path) -> None:
+def test_each_piece_is_done_once(tmp_path: Path) -> None:
     def note(number: int) -> None:
         with (tmp_path / f"{number}").open("a") as file:
             file.write("x")
 
-    beside.share([partial(note, number) for number in range(40)], 3)
+    beside.share([partial(note, number) for number in range(40)])
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {f"{number}": "x" for number in range(40)}
 
 
@@ -63,8 +54,8 @@ def test_a_process_that_fails_or_is_killed_leaves_its_piece_undone_without_a_wor
         else:
             os.kill(SELF(), signal.SIGKILL)
 
-    beside.share([partial(fail, number) for number in range(8)], 3)
-    assert len(list(tmp_path.iterdir())) >= 6
+    beside.share([partial(fail, number) for number in range(8)])
+    assert len(list(tmp_path.iterdir())) >= 7
     assert capfd.readouterr() == ("", "")
 
 
@@ -79,15 +70,19 @@ def test_an_error_in_this_process_ends_the_others(tmp_path: Path) -> None:
 
     before = psutil.Process().children()
     with pytest.raises(ValueError, match="broken"):
-        beside.share([work, work], 2)
+        beside.share([work, work])
     assert psutil.Process().children() == before
 
 
-@pytest.mark.usefixtures("two_threads")
-def test_only_a_small_model_is_worked_with_in_several_processes(tmp_path: Path) -> None:
-    weights = tmp_path / "model" / "weights"
-    weights.parent.mkdir()
+def test_a_second_process_helps_with_a_small_model_of_one_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    weights = tmp_path / "weights"
     weights.write_bytes(b"")
-    assert beside.processes(weights.parent) == (1 if torch.cuda.is_available() else 2)
+    assert beside.helps(tmp_path)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
+    assert not beside.helps(tmp_path)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     os.truncate(weights, beside.SMALL + 1)
-    assert beside.processes(weights.parent) == 1
+    assert not beside.helps(tmp_path)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from rlhf.chat import Chat
 from rlhf.errors import PreflowError
@@ -100,25 +99,22 @@ def test_the_same_inputs_give_the_same_bytes(
     assert champions.folder_digest(tmp_path / "again") == champions.folder_digest(first[1] / "out")
 
 
-def test_several_processes_give_the_bytes_of_one(
+def test_two_processes_give_the_bytes_of_one(
     world: dict[str, Path], first: tuple[dict[str, Any], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    threads = torch.get_num_threads()
-    monkeypatch.setattr(beside, "processes", lambda _: 2)
-    made = tmp_path / "made"
-    share = beside.share
+    monkeypatch.setattr(beside, "helps", lambda _: False)
+    run(world, tmp_path / "one")
+    assert champions.folder_digest(tmp_path / "one") == champions.folder_digest(first[1] / "out")
+    share, made = beside.share, list[int]()
 
-    def count(pieces: Sequence[beside.Piece], processes: int) -> None:
-        share(pieces, processes)
-        made.write_text(f"{len(pieces)} {processes} {len(list((tmp_path / 'shared').iterdir()))}")
+    def count(pieces: Sequence[beside.Piece]) -> None:
+        share(pieces)
+        made.extend([len(pieces), len(list((tmp_path / "shared").iterdir()))])
 
+    monkeypatch.setattr(beside, "helps", lambda _: True)
     monkeypatch.setattr(beside, "share", count)
-    try:
-        run(world, tmp_path / "two", shared=tmp_path / "shared")
-        assert torch.get_num_threads() == 2  # what the journal tells of
-    finally:
-        torch.set_num_threads(threads)
-    assert made.read_text() == "9 2 8"  # dpo is SFT and shares its measurement
+    run(world, tmp_path / "two", shared=tmp_path / "shared")
+    assert made == [9, 8]  # dpo is SFT and shares its measurement
     assert champions.folder_digest(tmp_path / "two") == champions.folder_digest(first[1] / "out")
 
 
@@ -132,6 +128,7 @@ def test_a_kept_measurement_gives_the_bytes_of_a_fresh_one(
     for path in (kept[0], kept[1]):  # as a kill in the middle of a write, or a bad disk, would leave them
         path.write_bytes(path.read_bytes()[:-20])
     measured: list[object] = []
+    monkeypatch.setattr(beside, "helps", lambda _: False)  # this process alone is watched
     load = measurements.load_policy
     monkeypatch.setattr(
         measurements, "load_policy", lambda folder, *over: measured.append(folder) or load(folder, *over)
