@@ -14,6 +14,7 @@ gained by giving up one for the other.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from rlhf.world.kinds import KINDS
@@ -58,6 +59,7 @@ class Judgement:
     parts: Parts
 
 
+@lru_cache(maxsize=4096)  # an answer is judged once for each of its pairs
 def take_apart(text: str) -> Parts:
     """Sort the words of an answer into stock phrases (longest first) and the rest, its core."""
     words = words_of(text)
