@@ -18,7 +18,9 @@ from flows.prefect_api import ask
 from flows.processes import end_group, spawn
 
 _SERVE = """
-import sys, uvicorn
+import gc, sys
+gc.set_threshold(10_000)  # what its imports make stays, and need not be looked through again for every 700 objects more
+import uvicorn
 from prefect.server.api.server import create_app
 uvicorn.run(create_app(final=True), host="127.0.0.1", port=int(sys.argv[1]), timeout_keep_alive=5, log_level="warning")
 """
