@@ -97,7 +97,7 @@ class Nobody:
     """A tracker that keeps nothing and knows no champion: the toy has neither models nor data to show."""
 
     def __getattr__(self, name: str) -> Callable[..., Any]:
-        return lambda *_: {} if name == "finish_run" else None
+        return lambda *_, **__: {} if name == "finish_run" else None
 
 
 # The same as a program of its own, for what cannot be tried from inside.
