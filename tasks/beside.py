@@ -24,18 +24,18 @@ Piece = Callable[[], object]
 def helps(model: Path) -> bool:
     """Whether a second process is worth it: for a small model on a processor, by a stage of one thread.
 
-    A process that is forked waits for ever for threads that torch has started in this one.
+    A process that is forked waits for ever for threads that torch has started in this one, and macOS lets it do little.
     """
     import torch
 
-    size = sum(path.stat().st_size for path in model.rglob("*") if path.is_file())
-    return size <= SMALL and not torch.cuda.is_available() and torch.get_num_threads() == 1
+    able = sys.platform == "linux" and torch.get_num_threads() == 1 and not torch.cuda.is_available()
+    return able and sum(path.stat().st_size for path in model.rglob("*") if path.is_file()) <= SMALL
 
 
 def share(pieces: Sequence[Piece]) -> None:
     """Do all pieces, in two processes, of which this is one."""
     queue, filled = os.pipe()
-    os.write(filled, bytes(range(len(pieces))))
+    os.write(filled, bytes(range(min(len(pieces), 256))))  # what has no number is done afterwards
     os.close(filled)
     told, tell = os.pipe()
     helper = _helper(pieces, queue, tell)
@@ -65,8 +65,7 @@ def _helper(pieces: Sequence[Piece], queue: int, tell: int) -> int:
     if child := os.fork():
         return child
     try:
-        if sys.platform == "linux":
-            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() == parent:
             before = dict(ACCOUNT.counts)
             _take(pieces, queue)

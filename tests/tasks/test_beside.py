@@ -78,6 +78,7 @@ def test_a_second_process_helps_with_a_small_model_of_one_thread(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr("sys.platform", "linux")
     weights = tmp_path / "weights"
     weights.write_bytes(b"")
     assert beside.helps(tmp_path)
