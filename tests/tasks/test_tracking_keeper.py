@@ -76,6 +76,16 @@ def test_a_run_that_never_began_leaves_nothing(root: Path) -> None:
     assert not (root / ".preflow/journal/r1").exists()
 
 
+def test_one_that_is_to_be_gentle_gives_way_to_what_else_runs(root: Path) -> None:
+    tracking.keep(root, "r1", gently=True)
+    keeper = tracking.let_go("r1")
+    assert keeper is not None and keeper.wait() == 0
+    program = "import os\nfrom tasks.tracking import __main__ as it\nit.keep = lambda *_: print(os.nice(0))\nit.main()"
+    words = [sys.executable, "-c", program, *map(str, list(keeper.args)[3:])]  # type: ignore[arg-type]
+    said = subprocess.run(words, cwd=root, check=True, capture_output=True, text=True).stdout
+    assert int(said) == min(os.nice(0) + 10, 19)
+
+
 def test_one_that_was_killed_is_stood_in_for(root: Path) -> None:
     tracking.keep(root, "r1")
     tracking._keepers["r1"].kill()
