@@ -25,6 +25,8 @@ LOGITS_AT_ONCE = 2**27
 """That of `rlhf.models.forward`; a test holds them together."""
 BLOCK_ON_A_GPU = 2**24
 """`rlhf.models.logprobs.ON_A_GPU`; likewise."""
+LARGE = 2**22
+"""`rlhf.adamw.LARGE`; likewise."""
 NF4 = 0.516
 """Bytes of a weight in 4 bits with double quantisation (2305.14314): 4 bits, and 8.13 bits for each 64 of them."""
 NARROW, WIDE, ADAPTED, LATE = 2.13, 0.73, 2.6, 0.86
@@ -187,6 +189,7 @@ def step(sizes: Sizes, how: How, work: Pass, head: bool = True) -> Terms:
     copies = 4.0 * held(sizes, how) if how.value == 2 and how.method == "full" else 0.0
     if not how.cuda:
         held_on, late = heap(sizes, how, work)
+        whole -= _rows(sizes, how)
         return kept | {"gradients": late * whole + copies, "activations": held_on * of_blocks, "logits": read}
     of_head = how.value * sizes.embedding if how.method == "full" and head else 0.0
     through_a_block = work.tokens * how.value * (3.0 * sizes.intermediate + 2.0 * sizes.hidden)
@@ -199,6 +202,12 @@ def step(sizes: Sizes, how: How, work: Pass, head: bool = True) -> Terms:
         {"gradients": whole + max(of_head if sizes.tied else 0.0, copies), "activations": 0.0, "logits": 0.0},
     )
     return kept | max(ends, key=total)
+
+
+def _rows(sizes: Sizes, how: How) -> float:
+    """Bytes that the gradient of a large embedding does not take on a processor: it is the rows that were read."""
+    alone = not sizes.tied and how.optimizer == "adamw" and how.shards == 1 and sizes.embedding >= LARGE
+    return 4.0 * sizes.embedding if alone and how.method == "full" and how.value == 4 else 0.0
 
 
 def gathered(sizes: Sizes, how: How, head: bool = True) -> Terms:

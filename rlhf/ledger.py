@@ -58,7 +58,7 @@ class Ledger(TorchDispatchMode):
 
     def __enter__(self) -> "Ledger":
         self._hooks = [
-            register_optimizer_step_pre_hook(lambda *_: self._updates()),
+            register_optimizer_step_pre_hook(lambda optimizer, *_: self._updates(optimizer)),
             register_optimizer_step_post_hook(lambda optimizer, *_: self._claim_moments(optimizer)),
         ]
         super().__enter__()
@@ -131,8 +131,12 @@ class Ledger(TorchDispatchMode):
         if self.now.total() > self.peak.total():
             self.peak = Counter(self.now)
 
-    def _updates(self) -> None:
-        self._before = self._before or (Counter(self.peak), Counter(self.most))
+    def _updates(self, optimizer: torch.optim.Optimizer) -> None:
+        if self._before is None:
+            reserved = [one for both in getattr(optimizer, "reserved", {}).values() for one in both]
+            # Nothing was written there; as much of it as becomes moments is added below.
+            unwritten: Counter[Kind] = Counter({"rest": sum(one.nbytes for one in reserved)})
+            self._before = self.peak - unwritten, self.most - unwritten
 
     def _claim_moments(self, optimizer: torch.optim.Optimizer) -> None:
         self.claim("moments", [one for state in optimizer.state.values() for one in state.values()])

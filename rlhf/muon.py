@@ -11,12 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rlhf.adamw import AdamW
+
 MOMENTUM = 0.95
 ITERATIONS = 5
 A, B, C = 3.4445, -4.7750, 2.0315  # of the quintic iteration: every singular value ends between 0.7 and 1.2
 
 
-class MuonAdamW(torch.optim.AdamW):
+class MuonAdamW(AdamW):
     """AdamW whose parameter groups with `muon: True` (matrices only) are updated by Muon."""
 
     param_groups: list[dict[str, Any]]

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from rlhf.adamw import AdamW, large_embeddings
 from rlhf.bits import bitsandbytes
 from rlhf.muon import MuonAdamW
 from rlhf.sharding import divided, share_of, total_norm
@@ -117,8 +118,14 @@ def adamw(
             groups, lr=0.0, betas=settings.betas, eps=settings.eps
         )
         return in_8_bits
-    kind = MuonAdamW if settings.matrix_lr else torch.optim.AdamW
-    return kind(groups, lr=0.0, betas=settings.betas, eps=settings.eps, fused=True)
+    kind = MuonAdamW if settings.matrix_lr else AdamW
+    return kind(groups, betas=settings.betas, eps=settings.eps)
+
+
+def in_rows(modules: Mapping[str, nn.Module], settings: OptimizerSettings, copies: Copies) -> list[nn.Embedding]:
+    """Embeddings whose gradient may be rows (`rlhf.adamw.as_rows`), if this process trains alone."""
+    found = large_embeddings(modules) if settings.kind == "adamw" else []
+    return [one for one in found if one.weight not in copies]
 
 
 def _hidden_matrices(module: nn.Module) -> set[int]:
@@ -139,10 +146,15 @@ def set_lr(optimizer: torch.optim.Optimizer, factor: float) -> dict[str, float]:
 def clip(module: nn.Module, limit: float) -> float:
     """Scale the module's gradient to a length of at most `limit`; its length before."""
     trained = [parameter for parameter in module.parameters() if parameter.grad is not None]
-    norm = total_norm([parameter.grad for parameter in trained])
+    norm = total_norm([_values(parameter.grad) for parameter in trained])
     length: float = norm.item()
     if length > limit:  # else all would be multiplied by 1, a pass over memory for nothing
         torch.nn.utils.clip_grads_with_norm_([one for one in trained if not divided(one)], limit, norm)
         for one in filter(divided, trained):
             share_of(one.grad).mul_(limit / (norm + 1e-6))
     return length
+
+
+def _values(gradient: Tensor) -> Tensor:
+    """Of one that is rows (`rlhf.adamw.as_rows`) these alone."""
+    return gradient.values() if gradient.is_sparse else gradient

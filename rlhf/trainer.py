@@ -23,11 +23,12 @@ import torch
 from torch import Tensor, nn
 
 from rlhf import distributed, resuming, sharding
+from rlhf.adamw import as_rows
 from rlhf.checkpoints import Checkpoints
 from rlhf.incidents import incident
 from rlhf.interruption import STOP
 from rlhf.manifests import made_of
-from rlhf.optimizer import OptimizerSettings, clip, float32_copies, lr_factor, set_lr
+from rlhf.optimizer import OptimizerSettings, clip, float32_copies, in_rows, lr_factor, set_lr
 from rlhf.optimizer import adamw as make_adamw
 from rlhf.optimizer import step as update
 from rlhf.seeding import derive
@@ -112,6 +113,7 @@ def fit(
         sharding.shard(modules.values())
     copies = float32_copies(modules)
     adamw = make_adamw(modules, optimizer, copies)
+    embeddings = in_rows(modules, optimizer, copies) if group.size == 1 else []
     start, skipped, sizes, own = 0, list[int](), [group.size], dict[str, str]()
     if checkpoints:
         of = made_of(checkpoints.folder) | dict(checkpoints.of)
@@ -134,7 +136,8 @@ def fit(
             break
         if group.rank > 0:  # dropout of its own; the first goes on with the numbers that a process alone has
             torch.manual_seed(derive(seed, name, "step", step, group.rank))
-        averages = _accumulate(batch, loss, divided)
+        with as_rows(embeddings):
+            averages = _accumulate(batch, loss, divided)
         group.add_up_gradients(modules.values())
         norms = {key: clip(module, optimizer.max_grad_norm) for key, module in modules.items()}
         rates = set_lr(adamw, lr_factor(step, steps, optimizer))

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, LlamaConfig, LlamaForCausalLM
 
+import rlhf.adamw
 from rlhf import footprint
 from rlhf.batching import Batch, collate
 from rlhf.chat import Chat
@@ -160,6 +161,16 @@ def test_keys_and_values_of_a_sampler() -> None:
 def test_as_the_passes_are() -> None:
     assert (footprint.LOGITS_AT_ONCE, PACKED_BELOW) == (forward.LOGITS_AT_ONCE, WORTH)
     assert footprint.BLOCK_ON_A_GPU == logprobs.ON_A_GPU
+    assert footprint.LARGE == rlhf.adamw.LARGE
+
+
+def test_the_gradient_of_a_large_embedding_takes_no_memory_on_a_processor() -> None:
+    """32,000 words of 512: 65 MB that are rows."""
+    work = Pass(800, 800, 600)
+    for sizes, rows in ((replace(MIXED, vocab=32000, hidden=512), True), (replace(MIXED, vocab=32000), False)):
+        terms, before = footprint.step(sizes, How(), work), footprint.gradients(sizes, How())
+        late = footprint.heap(sizes, How(), work)[1]
+        assert terms["gradients"] == pytest.approx(late * (before - 4 * sizes.embedding * rows))
 
 
 def test_the_lm_head_takes_more_for_a_moment_than_it_keeps() -> None:
