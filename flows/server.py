@@ -160,7 +160,7 @@ def running(root: Path) -> Server | None:
 
 def was_used(root: Path) -> bool:
     """Whether there is a Prefect to ask: one that the user has named, or ours, which was up at some time."""
-    return bool(configured()) or (home(root) / "prefect" / "prefect.db").exists()
+    return bool(configured()) or (home(root) / "prefect" / "touched").exists()
 
 
 def touch(root: Path) -> None:

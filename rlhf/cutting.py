@@ -1,5 +1,6 @@
 """A step cut into micro-batches that fit."""
 
+import math
 from collections.abc import Hashable, Sequence
 
 
@@ -36,3 +37,9 @@ def micro_batches(
             width = lengths[row]
         batches[-1].append(row)
     return batches
+
+
+def two_micro_batches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
+    """As `micro_batches`, and two at least where there are two rows: they may go through a model at once."""
+    half = max(lengths) * math.ceil(len(lengths) / 2)
+    return micro_batches(lengths, min(max_tokens, half))

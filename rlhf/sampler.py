@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from rlhf.errors import NumericsError
+from rlhf.lanes import in_lanes, two_lanes
 from rlhf.models import Policy, room
+from rlhf.models.adapted import Adapted
 from rlhf.models.decoding import decoding
 from rlhf.models.needs import charge_sampling
 from rlhf.models.pretrained import limits
@@ -83,21 +85,29 @@ def sample(
     A draw inverts the cumulative distribution at a uniform number that belongs to (seed, prompt, sample index, step):
     it depends neither on the batch the row was in nor on `group_size`. A prompt's number there is its place, or that
     of `numbers`, for who samples for some prompts of several. Temperature 0 takes the likeliest token.
-    `batch_size` is the most rows at a time, except that a group is never cut; `progress` is told (rows done, of).
+    `batch_size` is the most rows at a time, except that a group is never cut, and that a small model may have two such
+    batches at once (`rlhf.lanes`); `progress` is told (rows done, of).
     Raises ValueError for settings out of range and prompts that do not fit, NumericsError for non-finite logits.
     """
     check_request(policy, prompts, max_new_tokens, temperature, group_size)
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     prompts_at_once = max(1, batch_size // group_size)
     groups: dict[int, list[Completion]] = {}
+
+    def answers_to(chunk: list[int]) -> dict[int, list[Completion]]:
+        known = chunk if numbers is None else [numbers[index] for index in chunk]
+        uniforms = _uniforms(known, group_size, max_new_tokens, seed) if temperature > 0 else None
+        return _sample_chunk(policy, prompts, chunk, group_size, max_new_tokens, temperature, uniforms)
+
     was_training = policy.model.training
     policy.model.eval()
     try:
-        for start in range(0, len(order), prompts_at_once):
-            chunk = order[start : start + prompts_at_once]
-            known = chunk if numbers is None else [numbers[index] for index in chunk]
-            uniforms = _uniforms(known, group_size, max_new_tokens, seed) if temperature > 0 else None
-            groups |= _sample_chunk(policy, prompts, chunk, group_size, max_new_tokens, temperature, uniforms)
+        chunks = [order[start : start + prompts_at_once] for start in range(0, len(order), prompts_at_once)]
+        two = len(chunks) > 1 and not isinstance(policy.model, Adapted) and two_lanes(policy.model.parameters())
+        for chunk, found in zip(chunks, in_lanes(answers_to, chunks, two), strict=True):
+            drawn = [len(one.ids) for index in chunk for one in found[index]]
+            charge_sampling(policy.model, [len(prompts[index]) for index in chunk], drawn)
+            groups |= found
             if progress is not None:
                 progress(len(groups) * group_size, len(prompts) * group_size)
     finally:
@@ -147,10 +157,7 @@ def _sample_chunk(
             hides = None if hides is None else hides[kept]
         bias = None if hides is None else hides[..., : width + step + 1]
         logits = head(decode(next_ids, positions + step, bias, cache)).float()
-    groups = _completions(chunk, group_size, ids.cpu().numpy(), logprobs.cpu().numpy(), stop_id)
-    drawn = [len(one.ids) for index in chunk for one in groups[index]]
-    charge_sampling(model, [len(prompts[index]) for index in chunk], drawn)
-    return groups
+    return _completions(chunk, group_size, ids.cpu().numpy(), logprobs.cpu().numpy(), stop_id)
 
 
 def draw(logits: Tensor, temperature: float, uniforms: Tensor | None) -> tuple[Tensor, Tensor]:

@@ -2,13 +2,14 @@
 
 `with spent("sample"):`, or the same as a decorator, charges the time inside to `sample` and to nothing around it, so
 that the kinds add up to the whole. Models charge tokens and operations (`rlhf.models.needs`). One account a process:
-its main thread alone works with models.
+its seconds are those of the main thread.
 """
 
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from threading import Lock
 from typing import Any, Literal, get_args
 
 Kind = Literal["sample", "score", "train", "save", "other"]
@@ -25,8 +26,11 @@ class Account:
         """Of the newest pass through a model: "float32", …"""
         self.processes = 1
         """That have worked at once; the counts are of all of them, the seconds of this one."""
+        self.lanes = 1
+        """Threads of this one that have (`rlhf.lanes`)."""
         self._clock, self._since = clock, 0.0
         self._open: list[Kind] = []
+        self._adding = Lock()
 
     @contextmanager
     def spent(self, kind: Kind) -> Iterator[None]:
@@ -40,9 +44,10 @@ class Account:
             self._open.pop()
 
     def add(self, **counts: float) -> None:
-        """Add to counts."""
-        for name, value in counts.items():
-            self.counts[name] += value  # type: ignore[index]
+        """Add to counts, from any thread (`rlhf.lanes`)."""
+        with self._adding:
+            for name, value in counts.items():
+                self.counts[name] += value  # type: ignore[index]
 
     def _settle(self) -> None:
         _await_accelerator()

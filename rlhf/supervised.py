@@ -8,7 +8,7 @@ from torch import Tensor
 
 from rlhf.batching import Batch, collate
 from rlhf.checkpoints import Checkpoints
-from rlhf.cutting import micro_batches
+from rlhf.cutting import micro_batches, two_micro_batches
 from rlhf.epochs import epoch_batches, num_steps
 from rlhf.losses.supervised import completion_nll
 from rlhf.models import Policy, token_logprobs
@@ -33,8 +33,13 @@ def fit_supervised(
     checkpoints: Checkpoints | None = None,
     log: Callable[[dict[str, float], int], None] | None = None,
     progress: Progress | None = None,
+    halved: bool = False,
 ) -> FitResult:
-    """Minimise the mean NLL of the masked tokens: every token of a step weighs the same, whatever its micro-batch."""
+    """Minimise the mean NLL of the masked tokens: every token of a step weighs the same, whatever its micro-batch.
+
+    `halved`: a step is cut in two at least, which go through a small model at once (`rlhf.lanes`); one that is trained
+    whole and without dropout.
+    """
 
     lengths = [len(ids) for ids, _ in sequences]
     steps = num_steps(len(sequences), batch_size, epochs)
@@ -46,7 +51,8 @@ def fit_supervised(
     def batch_at(step: int) -> StepBatch[Batch]:
         epoch, index = divmod(step, steps // epochs)
         chosen = [sequences[row] for row in batches(epoch)[index]]
-        parts = micro_batches([len(ids) for ids, _ in chosen], max_batch_tokens)
+        cut = two_micro_batches if halved else micro_batches
+        parts = cut([len(ids) for ids, _ in chosen], max_batch_tokens)
         return StepBatch(
             [collate([chosen[row] for row in part], policy.chat.pad_id) for part in parts],
             denominator=sum(sum(mask) for _, mask in chosen),
@@ -63,6 +69,7 @@ def fit_supervised(
         checkpoints=checkpoints,
         log=log,
         progress=progress,
+        at_once=list(policy.model.parameters()) if halved else (),
     )
 
 

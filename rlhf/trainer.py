@@ -15,7 +15,7 @@ logged is of all of them, and the first one writes the checkpoints.
 """
 
 import math
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -27,6 +27,7 @@ from rlhf.adamw import as_rows
 from rlhf.checkpoints import Checkpoints
 from rlhf.incidents import incident
 from rlhf.interruption import STOP
+from rlhf.lanes import in_lanes, two_lanes
 from rlhf.manifests import made_of
 from rlhf.optimizer import OptimizerSettings, clip, float32_copies, in_rows, lr_factor, set_lr
 from rlhf.optimizer import adamw as make_adamw
@@ -86,6 +87,7 @@ def fit(
     log: Callable[[dict[str, float], int], None] | None = None,
     progress: Progress | None = None,
     extra: MutableMapping[str, Any] | None = None,
+    at_once: Sequence[Tensor] = (),
 ) -> FitResult:
     """Train `modules` for at most `steps` optimiser steps, going on from the newest valid checkpoint if there is one.
 
@@ -100,6 +102,8 @@ def fit(
         name: prefix of the logged metrics, e.g. "sft" for "sft/loss".
         log: called with the averages over each whole step; always has loss, lr, grad_norm and nonfinite.
         extra: the caller's own state, JSON only (an adaptive KL coefficient, …); saved, and restored in place.
+        at_once: all that is trained, where two micro-batches may go through the modules at once if these are small:
+            without adapters and dropout, no two weights with one and the same gradient, a `loss` that changes nothing.
 
     Raises:
         NumericsError: too many steps were not finite; the last checkpoint is intact.
@@ -137,7 +141,7 @@ def fit(
         if group.rank > 0:  # dropout of its own; the first goes on with the numbers that a process alone has
             torch.manual_seed(derive(seed, name, "step", step, group.rank))
         with as_rows(embeddings):
-            averages = _accumulate(batch, loss, divided)
+            averages = _accumulate(batch, loss, divided, at_once if two_lanes(at_once) else ())
         group.add_up_gradients(modules.values())
         norms = {key: clip(module, optimizer.max_grad_norm) for key, module in modules.items()}
         rates = set_lr(adamw, lr_factor(step, steps, optimizer))
@@ -166,20 +170,17 @@ def fit(
     return FitResult(steps=done, resumed_from=start, nonfinite=len(skipped), metrics=averages)
 
 
-def _accumulate(batch: StepBatch[M], loss: Callable[[M], tuple[Tensor, Metrics]], divided: bool) -> dict[str, float]:
+def _accumulate(
+    batch: StepBatch[M], loss: Callable[[M], tuple[Tensor, Metrics]], divided: bool, at_once: Sequence[Tensor]
+) -> dict[str, float]:
     """Gradients of this process's share of the step into `.grad`; loss and metrics of all, averaged over all items."""
     if not batch.denominator > 0:
         raise ValueError(f"the step's denominator is {batch.denominator}: expected the number of items, above 0")
-    group, total = distributed.group(), 0.0
+    total = 0.0
     collected: dict[str, list[Tensor]] = {}
-    for micro_batch, counted in group.passes(batch.micro_batches, divided):
-        summed, metrics = loss(micro_batch)
-        share = summed / batch.denominator
-        if not counted:
-            (share * 0.0).backward()
-            continue
-        share.backward()
-        total += share.item()
+    lanes = at_once and len(batch.micro_batches) > 1
+    for share, metrics in _in_lanes(batch, loss, at_once) if lanes else _in_turn(batch, loss, divided):
+        total += share
         for key, values in metrics.items():
             collected.setdefault(key, []).append(values)
     averages: dict[str, float] = {}
@@ -189,7 +190,38 @@ def _accumulate(batch: StepBatch[M], loss: Callable[[M], tuple[Tensor, Metrics]]
         if values.numel():
             averages[key] = (values.max() if key.endswith("_max") else values.float().mean()).item()
             counts[key] = values.numel()
-    return group.averages(total, averages, counts)
+    return distributed.group().averages(total, averages, counts)
+
+
+def _in_turn(
+    batch: StepBatch[M], loss: Callable[[M], tuple[Tensor, Metrics]], divided: bool
+) -> Iterator[tuple[float, Metrics]]:
+    """Loss and metrics of this process's micro-batches; their gradients are added up in `.grad`."""
+    for micro_batch, counted in distributed.group().passes(batch.micro_batches, divided):
+        summed, metrics = loss(micro_batch)
+        share = summed / batch.denominator
+        if not counted:
+            (share * 0.0).backward()
+            continue
+        share.backward()
+        yield share.item(), metrics
+
+
+def _in_lanes(
+    batch: StepBatch[M], loss: Callable[[M], tuple[Tensor, Metrics]], weights: Sequence[Tensor]
+) -> Iterator[tuple[float, Metrics]]:
+    """As `_in_turn`, and the same bytes: gradients are added up in the order of the micro-batches."""
+
+    def passed(micro_batch: M) -> tuple[float, Metrics, Sequence[Tensor | None]]:
+        summed, metrics = loss(micro_batch)
+        share = summed / batch.denominator
+        return share.item(), metrics, torch.autograd.grad(share, weights, allow_unused=True)
+
+    for share, metrics, gradients in in_lanes(passed, batch.micro_batches, True):
+        for weight, gradient in zip(weights, gradients, strict=True):
+            if gradient is not None:
+                weight.grad = gradient if weight.grad is None else weight.grad.add_(gradient)
+        yield share, metrics
 
 
 def _per_module(key: str, values: Mapping[str, float]) -> dict[str, float]:

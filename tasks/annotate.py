@@ -28,7 +28,7 @@ from tasks.journal import Log
 from tasks.pairs import fitting_pairs
 from tasks.prompts import prefixed, usable_prompts
 from tasks.stage import main
-from tasks.validation import check_preferences
+from tasks.validation import check_preferences, get_ready
 
 SPLITS = ("train", "val", "eval")
 HALVES = ("policy", "held_out")
@@ -52,6 +52,7 @@ def annotate(
 ) -> None:
     """Gather offline pairs, sample and label new ones, leave out what is withdrawn, pass them through the gate."""
     sampler = load_policy(policy)
+    get_ready()  # after transformers, whose imports it shares some of
     questions = {split: list(read_rows(prompts / f"{split}.jsonl")) for split in ("train", "val")}
     questions["eval"] = list(read_rows(eval_prompts / "eval.jsonl"))
     offline = {split: list(read_rows(preferences / f"{split}.jsonl")) for split in SPLITS}

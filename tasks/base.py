@@ -79,6 +79,7 @@ def _from_scratch(config: Base, corpus: Path, scratch: Path, log: Log) -> tuple[
         ),
         log=log,
         progress=log.progress,
+        halved=True,  # no other stage is at work meanwhile
     )
     tokens = sum(len(ids) for ids, _ in documents) * config.epochs
     metrics = {"documents": float(len(documents)), "tokens": float(tokens), "steps": float(result.steps)}

@@ -38,9 +38,9 @@ def share(pieces: Sequence[Piece]) -> None:
     os.write(filled, bytes(range(min(len(pieces), 256))))  # what has no number is done afterwards
     os.close(filled)
     told, tell = os.pipe()
+    ACCOUNT.processes = 2
     helper = _helper(pieces, queue, tell)
     os.close(tell)
-    ACCOUNT.processes = 2
     try:
         _take(pieces, queue)
         with open(told, encoding="utf-8") as file:  # to its end, which is that of the helper

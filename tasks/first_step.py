@@ -18,6 +18,7 @@ from rlhf import online, reward_training, supervised
 from rlhf.algorithms import ALGORITHMS, Experience
 from rlhf.batching import Batch, collate
 from rlhf.comparisons import Comparisons, comparison_batch
+from rlhf.lanes import one_lane
 from rlhf.ledger import Weightless
 from rlhf.models import ValueModel, logprobs, logprobs_and_entropy
 from rlhf.optimizer import OptimizerSettings
@@ -91,7 +92,7 @@ def kept(asked: Asked) -> Kept:
     for model in beside:
         ledger.claim("others", [one for one in (*model.parameters(), *model.buffers()) if not models.has(one)])
 
-    with _as_there(asked.cuda), ledger:
+    with _as_there(asked.cuda), one_lane(), ledger:
         fit(
             training.modules,
             steps=1,

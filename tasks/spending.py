@@ -25,7 +25,7 @@ def figures(home: Path | None = None) -> dict[str, float]:
     found |= {name: value for name, value in used().items() if name.startswith("peak_")}
     if home is not None and found["flops"]:
         with suppress(Exception):  # full disk, full device, whatever it is: the stage has done its work
-            found["matmul_rate"] = matmul_rate(home, ACCOUNT.precision) * ACCOUNT.processes
+            found["matmul_rate"] = matmul_rate(home, ACCOUNT.precision) * max(ACCOUNT.processes, ACCOUNT.lanes)
     return found
 
 

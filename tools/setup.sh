@@ -108,6 +108,7 @@ if [ "$installer" = uv ] && ! attempt uv "15 seconds to 2 minutes"; then
 elif [ "$installer" = pip ]; then
   attempt pip "2 to 5 minutes" || explain
 fi
+.venv/bin/python -m flows.first >>"$log" 2>&1 || true  # the first run makes it, then
 rm -f .venv/.preflow-*
 touch "$stamp"
 echo "preflow: .venv is ready after $((SECONDS - started)) s" >&2

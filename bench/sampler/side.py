@@ -23,6 +23,7 @@ from torch import Tensor
 from bench.sampler.task import GROUP, NEW_TOKENS, SEED, Task, task
 from bench.speed.clock import peak
 from rlhf.batching import collate
+from rlhf.lanes import one_lane
 from rlhf.models import token_logprobs
 from rlhf.sampler import Completion, sample
 
@@ -32,7 +33,8 @@ def main() -> None:
     side, model, mode, result = sys.argv[1:5]
     given = task(model)
     if side == "ours":
-        found = ours(given, mode)
+        with one_lane():  # as generate has one thread
+            found = ours(given, mode)
     else:
         lengths = [len(ids) for ids in json.loads(Path(sys.argv[5]).read_text("utf-8"))["ids"]]
         found = theirs(given, mode, lengths, [int(rows) for rows in sys.argv[6:]])

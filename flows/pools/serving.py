@@ -102,6 +102,7 @@ def _environ(root: Path, kind: Type, template: Mapping[str, Any], slots: Sequenc
         # Slots are one stage's at a time, so no two share a home, nor does one with a run of this very checkout.
         "PREFLOW_HOME": str(home(root) / "worker" / _place_of(slots)),
         "PYTHONPATH": os.pathsep.join(filter(None, [str(root), os.environ.get("PYTHONPATH", "")])),
+        "PYTHONUNBUFFERED": "1",  # into a file, too, what is said is written as it is said
     }
     # Whoever looks on at Jobs for Prefect needs the rights for that in one namespace, and not in the whole cluster.
     watched = {OBSERVED: where} if kind == "kubernetes" and (where := namespace_of(template)) else {}

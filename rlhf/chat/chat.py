@@ -8,6 +8,7 @@ what the assistant says and on the one stop token after it.
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
+from functools import lru_cache
 from hashlib import sha256
 from itertools import pairwise
 from pathlib import Path
@@ -22,6 +23,9 @@ from rlhf.records import write_json
 WORDS = pre_tokenizers.Sequence(
     [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Split(Regex("[.,!?]"), behavior="isolated")]
 )
+
+REMEMBERED = 64
+"""Texts whose ids are at hand: pairs of one prompt stand together, and have it and their completions in common."""
 
 
 def split_words(text: str) -> list[str]:
@@ -51,6 +55,8 @@ class Chat:
         self.control_ids = self.segments.control_ids
         self.roles = template.roles
         self.vocab_size = 1 + max(tokenizer.get_vocab(with_added_tokens=True).values())
+        self._text_ids = lru_cache(REMEMBERED)(self._encoded_text)
+        self._prompt_ids = lru_cache(REMEMBERED)(self._encoded_prompt)
 
     @property
     def control_tokens(self) -> list[str]:
@@ -73,8 +79,11 @@ class Chat:
 
         Raises ValueError on text that is not valid Unicode (a lone surrogate).
         """
+        return list(self._text_ids(text))
+
+    def _encoded_text(self, text: str) -> tuple[int, ...]:
         ids, _ = self.segments.encode([Piece(self.template.lead + text, content=True)], after=self._reply)
-        return ids
+        return tuple(ids)
 
     def encode_document(self, text: str) -> list[int]:
         """Ids of a document that is no conversation, with what it opens with."""
@@ -83,9 +92,13 @@ class Chat:
 
     def encode_prompt(self, messages: Sequence[Message]) -> list[int]:
         """Ids of a conversation up to where the assistant's answer begins."""
+        return list(self._prompt_ids(tuple((message["role"], message["content"]) for message in messages)))
+
+    def _encoded_prompt(self, turns: tuple[tuple[str, str], ...]) -> tuple[int, ...]:
+        messages: list[Message] = [{"role": role, "content": content} for role, content in turns]
         last = messages[-1]["role"] if messages else "start"
         ids, _ = self.segments.encode([*self._turns(messages, set(), True), Piece(self.template.gap(last, "reply"))])
-        return ids
+        return tuple(ids)
 
     def encode_completion(self, text: str) -> list[int]:
         """Ids of what the assistant says, and one stop token."""

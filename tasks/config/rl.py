@@ -30,7 +30,7 @@ class Rl(Section):
     max_solve_rate: float = Field(
         1.0, ge=0, le=1, description="and those whose samples were right more often; equal rewards teach nothing"
     )
-    num_updates: int = Field(36, ge=1, description="batches of rollouts, at most")
+    num_updates: int = Field(30, ge=1, description="batches of rollouts, at most")
     kl_coef: float = Field(0.1, ge=0, description="price of a nat of KL to the reference, in units of reward")
     kl_target: float | None = Field(
         None,

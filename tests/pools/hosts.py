@@ -69,10 +69,9 @@ class Hosts:
 
     def environ(self, root: Path, **further: str) -> dict[str, str]:
         own = {"HOME": str(root.parent / "home"), "XDG_CACHE_HOME": str(root.parent / "home" / "cache")}
-        ours = ("PREFLOW_HOME", "MLFLOW_TRACKING_URI")
+        ours = ("PREFLOW_HOME", "MLFLOW_TRACKING_URI", "PYTHONUNBUFFERED")
         left = {name: value for name, value in os.environ.items() if name not in ours}
-        # What is said is read from a file as it is said, which Python would otherwise write by the block.
-        always = {"PREFECT_API_URL": self.api, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+        always = {"PREFECT_API_URL": self.api, "OMP_NUM_THREADS": "1"}
         return left | own | always | self.variables | further
 
     def typed(self, root: Path, *arguments: str, **further: str) -> subprocess.CompletedProcess[str]:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rlhf.batching import collate
-from rlhf.cutting import micro_batches
+from rlhf.cutting import micro_batches, two_micro_batches
 
 
 def test_collate_pads_on_the_right() -> None:
@@ -35,6 +35,13 @@ def test_a_real_token_with_the_pad_id_is_not_padding() -> None:
 def test_collate_refuses(sequences: list, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         collate(sequences, pad_id=0)
+
+
+def test_two_micro_batches_by_hand() -> None:
+    assert two_micro_batches([3, 3, 3, 3], 100) == [[0, 1], [2, 3]]
+    assert two_micro_batches([4, 1, 1, 2], 100) == [[1, 2, 3], [0]]  # half of the rows at the longest's width
+    assert two_micro_batches([3, 3, 3, 3], 3) == [[0], [1], [2], [3]]
+    assert two_micro_batches([5], 100) == [[0]]
 
 
 def test_micro_batches_by_hand() -> None:

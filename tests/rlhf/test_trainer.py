@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from rlhf.checkpoints import Checkpoints
 from rlhf.errors import NumericsError
 from rlhf.seeding import generator
+from rlhf.spending import ACCOUNT
 from rlhf.trainer import FitResult, Metrics, OptimizerSettings, StepBatch, fit, lr_factor
 
 STEPS = 12
@@ -343,3 +344,21 @@ def test_dropout_of_a_step_is_the_same_after_resuming(tmp_path: Path) -> None:
     again = dropping()
     run(again, Checkpoints(tmp_path, every=3))
     assert weights(again) == weights(straight)
+
+
+@pytest.mark.parametrize("num_micro_batches", [1, 4])
+def test_micro_batches_at_once_leave_the_bytes_of_one_after_the_other(
+    num_micro_batches: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    monkeypatch.setattr(ACCOUNT, "lanes", 1)
+    found = []
+    for at_once in (False, True):
+        module, logged = make_module(), list[dict[str, float]]()
+        run(
+            module, num_micro_batches=num_micro_batches, log=lambda metrics, _, logged=logged: logged.append(metrics),
+            at_once=list(module.parameters()) if at_once else (),
+        )  # fmt: skip
+        found.append((weights(module), logged))
+    assert found[0] == found[1]
+    assert ACCOUNT.lanes == (2 if num_micro_batches > 1 else 1)

@@ -12,6 +12,7 @@ from bench.speed.cell import Cell
 from bench.speed.clock import Clock, Finished, versions
 from bench.speed.machine import measured
 from bench.speed.rows import tokens_of_steps
+from rlhf.lanes import one_lane
 from tasks.config.training import Training
 from tasks.journal import Log
 
@@ -74,6 +75,6 @@ def main(run: Run) -> None:
     policy = Path(json.loads((inputs / "models.json").read_text("utf-8"))["policy"])
     watch = Watch(cell, clock, [] if cell.samples else tokens_of_steps(cell, inputs))
     (inputs / "scratch").mkdir(exist_ok=True)
-    with contextlib.suppress(Finished):
+    with contextlib.suppress(Finished), one_lane():  # as TRL has one thread
         run(cell, inputs, policy, clock, watch)
     clock.write(result, machine=measured(cell), versions=versions("torch", "transformers"))
