@@ -193,13 +193,17 @@ def _accumulate(
     return distributed.group().averages(total, averages, counts)
 
 
+def _share(batch: StepBatch[M], loss: Callable[[M], tuple[Tensor, Metrics]], micro_batch: M) -> tuple[Tensor, Metrics]:
+    summed, metrics = loss(micro_batch)
+    return summed / batch.denominator, metrics
+
+
 def _in_turn(
     batch: StepBatch[M], loss: Callable[[M], tuple[Tensor, Metrics]], divided: bool
 ) -> Iterator[tuple[float, Metrics]]:
     """Loss and metrics of this process's micro-batches; their gradients are added up in `.grad`."""
     for micro_batch, counted in distributed.group().passes(batch.micro_batches, divided):
-        summed, metrics = loss(micro_batch)
-        share = summed / batch.denominator
+        share, metrics = _share(batch, loss, micro_batch)
         if not counted:
             (share * 0.0).backward()
             continue
@@ -213,8 +217,7 @@ def _in_lanes(
     """As `_in_turn`, and the same bytes: gradients are added up in the order of the micro-batches."""
 
     def passed(micro_batch: M) -> tuple[float, Metrics, Sequence[Tensor | None]]:
-        summed, metrics = loss(micro_batch)
-        share = summed / batch.denominator
+        share, metrics = _share(batch, loss, micro_batch)
         return share.item(), metrics, torch.autograd.grad(share, weights, allow_unused=True)
 
     for share, metrics, gradients in in_lanes(passed, batch.micro_batches, True):
