@@ -1,11 +1,10 @@
 """A whole run, from the command line to the last line: where it works, what it brings along, what it then does."""
 
-import importlib
 import secrets
 import threading
 import time
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,6 +32,7 @@ from flows.pools import ready
 from flows.request import Report, Run, Start, Wish
 from rlhf.errors import DependencyDown
 from tasks import tracking
+from tasks.ahead import import_ahead
 from tasks.graph import load_graph
 from tasks.journal import home
 from tasks.outcome import StageResult
@@ -149,7 +149,7 @@ def _surely_runs(root: Path, wish: Wish, resolved: profiles.Resolved) -> bool:
 def _prefect(root: Path) -> server.Server:
     """The server, started where none is up, for a flow that will be run; Prefect reads its address at its import."""
     found = server.start(root)
-    threading.Thread(target=_import_prefect, daemon=True).start()
+    import_ahead("flows.pipeline")  # git and dvc are waited for meanwhile
     return found
 
 
@@ -166,12 +166,6 @@ def _hears(prefect: server.Server, root: Path, cancel: threading.Event, say: Cal
     except DependencyDown:
         return False
     return True
-
-
-def _import_prefect() -> None:
-    """It takes seconds, in which git and dvc are waited for; what goes wrong shows where it is used."""
-    with suppress(Exception):
-        importlib.import_module("flows.pipeline")
 
 
 def _todo(this: Run, whole: bool, say: Callable[[str], None]) -> tuple[Run, set[str]]:

@@ -35,7 +35,7 @@ def stages(
         keepers.append(threading.Thread(target=_keep_books, args=(this, prefect, done), daemon=True))
         keepers[-1].start()
         if todo and this.wish.promotes and not this.wish.start:
-            threading.Thread(target=tracking.get_ready, daemon=True).start()
+            tracking.get_ready()
 
     def end(result: StageResult) -> None:
         view.result(result)

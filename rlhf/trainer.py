@@ -118,6 +118,7 @@ def fit(
     copies = float32_copies(modules)
     adamw = make_adamw(modules, optimizer, copies)
     embeddings = in_rows(modules, optimizer, copies) if group.size == 1 else []
+    in_two = at_once if two_lanes(at_once) else ()
     start, skipped, sizes, own = 0, list[int](), [group.size], dict[str, str]()
     if checkpoints:
         of = made_of(checkpoints.folder) | dict(checkpoints.of)
@@ -141,7 +142,7 @@ def fit(
         if group.rank > 0:  # dropout of its own; the first goes on with the numbers that a process alone has
             torch.manual_seed(derive(seed, name, "step", step, group.rank))
         with as_rows(embeddings):
-            averages = _accumulate(batch, loss, divided, at_once if two_lanes(at_once) else ())
+            averages = _accumulate(batch, loss, divided, in_two)
         group.add_up_gradients(modules.values())
         norms = {key: clip(module, optimizer.max_grad_norm) for key, module in modules.items()}
         rates = set_lr(adamw, lr_factor(step, steps, optimizer))

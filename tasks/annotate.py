@@ -20,6 +20,7 @@ from rlhf.records import Row, content_id, in_pool, read_rows, split_of, write_js
 from rlhf.sampler import sample
 from rlhf.seeding import derive
 from rlhf.world.labels import can_label, label
+from tasks.ahead import import_ahead
 from tasks.config.annotate import Annotate
 from tasks.config.generation import Generation
 from tasks.config.validate import Validate
@@ -28,7 +29,7 @@ from tasks.journal import Log
 from tasks.pairs import fitting_pairs
 from tasks.prompts import prefixed, usable_prompts
 from tasks.stage import main
-from tasks.validation import check_preferences, get_ready
+from tasks.validation import check_preferences
 
 SPLITS = ("train", "val", "eval")
 HALVES = ("policy", "held_out")
@@ -52,7 +53,7 @@ def annotate(
 ) -> None:
     """Gather offline pairs, sample and label new ones, leave out what is withdrawn, pass them through the gate."""
     sampler = load_policy(policy)
-    get_ready()  # after transformers, whose imports it shares some of
+    import_ahead("great_expectations")  # after transformers, whose imports it shares some of
     questions = {split: list(read_rows(prompts / f"{split}.jsonl")) for split in ("train", "val")}
     questions["eval"] = list(read_rows(eval_prompts / "eval.jsonl"))
     offline = {split: list(read_rows(preferences / f"{split}.jsonl")) for split in SPLITS}

@@ -7,18 +7,17 @@ command ships it. Nothing here imports MLflow before there is something to ship.
 `root` is the checkout that owns `.preflow/` and `mlruns/`; a run in a worktree says where with `info["tree"]`.
 """
 
-import importlib
 import subprocess
 import sys
 import threading
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from tasks import owners
+from tasks.ahead import import_ahead
 from tasks.outcome import StageResult
 from tasks.tracking import comparisons
 from tasks.tracking.boundary import GAVE_UP, LATER, PATIENCE, guarded, left, say, sentence, within
@@ -67,10 +66,8 @@ def keep(root: Path, run_id: str, gently: bool = False) -> None:
 
 
 def get_ready() -> None:
-    """Import MLflow where this process will ask something of it later, beside what it waits for: that takes seconds."""
-    with suppress(Exception):  # said where it matters
-        for name in ("mlflow", "mlflow.store.db.utils"):
-            importlib.import_module(name)
+    """Import MLflow where this process will ask something of it later, beside what it waits for."""
+    import_ahead("mlflow", "mlflow.store.db.utils")
 
 
 def let_go(run_id: str) -> subprocess.Popen[bytes] | None:

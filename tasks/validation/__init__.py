@@ -9,12 +9,9 @@ are born inside the pipeline; `write_report` keeps the verdict, the quarantine a
 imported when a check is made, which costs about three seconds once.
 """
 
-import importlib
 import os
 import shutil
-import threading
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,27 +22,7 @@ from tasks.validation.context import Context
 from tasks.validation.stored import Stored
 from tasks.validation.verdict import Finding, Verdict, judged, summary
 
-__all__ = [
-    "Context",
-    "Finding",
-    "Stored",
-    "Verdict",
-    "check",
-    "check_preferences",
-    "get_ready",
-    "refuse_if_stopped",
-    "write_report",
-]
-
-
-def get_ready() -> None:
-    """Import Great Expectations beside what the caller does next, best arithmetic; an error shows in `check`."""
-
-    def ready() -> None:
-        with suppress(Exception):
-            importlib.import_module("great_expectations")
-
-    threading.Thread(target=ready, daemon=True).start()
+__all__ = ["Context", "Finding", "Stored", "Verdict", "check", "check_preferences", "refuse_if_stopped", "write_report"]
 
 
 def check(
