@@ -21,13 +21,14 @@ from tasks.ahead import import_ahead
 from tasks.outcome import StageResult
 from tasks.tracking import comparisons
 from tasks.tracking.boundary import GAVE_UP, LATER, PATIENCE, guarded, left, say, sentence, within
+from tasks.tracking.registered import champion, holding, knows, version, versions
 from tasks.tracking.runs import RunRecord, begin, runs_of
 
 __all__ = [
-    *("announce", "attach", "begin_comparison", "begin_run", "bytes_of", "champion", "crown", "finish_comparison"),
-    *("finish_run", "get_ready", "holding", "keep", "knows", "let_go", "promote", "reconcile", "replay", "version"),
+    "announce", "attach", "begin_comparison", "begin_run", "bytes_of", "champion", "crown", "finish_comparison",
+    "finish_run", "get_ready", "holding", "keep", "knows", "let_go", "promote", "reconcile", "replay", "version",
     "versions",
-]
+]  # fmt: skip
 
 _keepers: dict[str, "subprocess.Popen[bytes]"] = {}
 
@@ -207,67 +208,6 @@ def promote(
     from tasks.tracking.registry import promote as promote_now
 
     return promote_now(RunRecord.read(root, run_id), candidate, name, tree, tags or {})
-
-
-def champion(root: Path, name: str = "policy") -> dict[str, Any] | None:
-    """The version that the alias `champion` of `name` points to, None where there is none yet.
-
-    Keys: `version` (int), `ref`, `commit`, `run` (pipeline run id), `candidate`, `path`, `md5` (of the model folder),
-    `lock` (sha256 of dvc.lock), `digests` (md5 by path of everything the run produced).
-
-    Raises:
-        DependencyDown: the registry did not answer, so nobody knows who the champion is.
-    """
-    from tasks.tracking.registered import champion as champion_now
-
-    return champion_now(root, name)
-
-
-def version(root: Path, name: str, number: int | None = None, alias: str = "champion") -> dict[str, Any]:
-    """A version of a registered model, by its number or, without one, by its alias.
-
-    Keys: those of `champion`, `profile` (of its run) and `scores` (its evaluation, by measure).
-
-    Raises:
-        DependencyDown: the registry did not answer.
-        PreflowError: there is no such model, version or alias; the message names those that there are.
-    """
-    from tasks.tracking.registered import version as version_now
-
-    return version_now(root, name, number, alias)
-
-
-def versions(root: Path) -> list[dict[str, Any]]:
-    """Every version of every registered model: `name`, `version`, `run`, `path`, `md5`, and whether it is `champion`.
-
-    Raises:
-        DependencyDown: the registry did not answer.
-    """
-    from tasks.tracking.registered import versions as versions_now
-
-    return versions_now(root)
-
-
-def holding(root: Path, name: str, md5: str) -> int | None:
-    """The newest version of `name` whose policy has these bytes; None where there is none.
-
-    Raises:
-        DependencyDown: the registry did not answer.
-    """
-    from tasks.tracking.registered import holding as holding_now
-
-    return holding_now(root, name, md5)
-
-
-def knows(root: Path, name: str) -> bool:
-    """Whether the registry has any version of `name`.
-
-    Raises:
-        DependencyDown: the registry did not answer.
-    """
-    from tasks.tracking.registered import knows as knows_now
-
-    return knows_now(root, name)
 
 
 def crown(root: Path, name: str, number: int, tags: Mapping[str, str]) -> None:

@@ -32,14 +32,28 @@ class Model:
     """Tags of each version, by its number."""
 
 
-def champion(root: Path, name: str) -> dict[str, Any] | None:
-    """See `tasks.tracking.champion`."""
+def champion(root: Path, name: str = "policy") -> dict[str, Any] | None:
+    """The version that the alias `champion` of `name` points to, None where there is none yet.
+
+    Keys: `version` (int), `ref`, `commit`, `run` (pipeline run id), `candidate`, `path`, `md5` (of the model folder),
+    `lock` (sha256 of dvc.lock), `digests` (md5 by path of everything the run produced).
+
+    Raises:
+        DependencyDown: the registry did not answer, so nobody knows who the champion is.
+    """
     found = _one(root, name, None, ALIAS)
     return _told(*found) if found else None
 
 
-def version(root: Path, name: str, number: int | None, alias: str) -> dict[str, Any]:
-    """See `tasks.tracking.version`."""
+def version(root: Path, name: str, number: int | None = None, alias: str = ALIAS) -> dict[str, Any]:
+    """A version of a registered model, by its number or, without one, by its alias.
+
+    Keys: those of `champion`, `profile` (of its run) and `scores` (its evaluation, by measure).
+
+    Raises:
+        DependencyDown: the registry did not answer.
+        PreflowError: there is no such model, version or alias; the message names those that there are.
+    """
     if is_absent(root):
         raise PreflowError("no policy is registered here yet; `preflow run` promotes one, or name a folder")
     if found := _one(root, name, number, alias):
@@ -54,7 +68,11 @@ def version(root: Path, name: str, number: int | None, alias: str) -> dict[str, 
 
 
 def holding(root: Path, name: str, md5: str) -> int | None:
-    """See `tasks.tracking.holding`."""
+    """The newest version of `name` whose policy has these bytes; None where there is none.
+
+    Raises:
+        DependencyDown: the registry did not answer.
+    """
     if (there := _of_file(root)) is not None:
         found = there.get(name, Model()).versions.items()
         return max((number for number, tags in found if tags.get("dvc.md5") == md5), default=None)
@@ -63,7 +81,11 @@ def holding(root: Path, name: str, md5: str) -> int | None:
 
 
 def knows(root: Path, name: str) -> bool:
-    """See `tasks.tracking.knows`."""
+    """Whether the registry has any version of `name`.
+
+    Raises:
+        DependencyDown: the registry did not answer.
+    """
     if (there := _of_file(root)) is not None:
         return bool(there.get(name, Model()).versions)
     with reachable(root) as store:
@@ -82,7 +104,11 @@ def newest_with(store: Store, name: str, tag: str, value: str) -> int | None:
 
 
 def versions(root: Path) -> list[dict[str, Any]]:
-    """See `tasks.tracking.versions`."""
+    """Every version of every registered model: `name`, `version`, `run`, `path`, `md5`, and whether it is `champion`.
+
+    Raises:
+        DependencyDown: the registry did not answer.
+    """
     return [
         {
             "name": name,

@@ -4,12 +4,10 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tasks import tracking
-from tasks.outcome import StageResult
 from tasks.tracking import telling
 from tasks.tracking.runs import RunRecord
 from tasks.tracking.store import connect
@@ -24,10 +22,6 @@ REPO = Path(__file__).parents[2]
 def root(store_root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("PYTHONPATH", str(REPO))
     return toy.write_tree(store_root)
-
-
-def told(state: str = "ran") -> dict[str, Any]:
-    return {stage: StageResult(stage, state, 1.5) for stage in toy.STAGES}  # type: ignore[arg-type]
 
 
 def test_it_tells_all_and_the_flow_imports_no_mlflow(root: Path) -> None:
@@ -64,7 +58,7 @@ def test_a_run_that_is_stopped_is_told_of_without_waiting(root: Path) -> None:
     tracking.keep(root, "r1")
     keeper = tracking._keepers["r1"]
     tracking.announce(root, "r1", {})
-    assert tracking.finish_run(root, "r1", told("skipped"), "KILLED") == {}
+    assert tracking.finish_run(root, "r1", toy.told("skipped"), "KILLED") == {}
     assert keeper.wait() == 0 and not tracking._keepers
     assert connect(root).client.get_run(RunRecord.read(root, "r1").state()["run"]).info.status == "KILLED"
 
@@ -91,7 +85,7 @@ def test_one_that_was_killed_is_stood_in_for(root: Path) -> None:
     tracking._keepers["r1"].kill()
     tracking.announce(root, "r1", {})
     toy.run_all(root, "r1")
-    ids = tracking.finish_run(root, "r1", told(), "FINISHED")
+    ids = tracking.finish_run(root, "r1", toy.told(), "FINISHED")
     assert connect(root).client.get_run(ids["run"]).info.status == "FINISHED"
 
 
@@ -114,7 +108,7 @@ def test_who_closes_a_run_does_not_wait_for_it_once_more(root: Path, capsys: pyt
     gives_up = f"import sys; sys.stdin.read(); sys.exit({os.EX_TEMPFAIL})"
     tracking._keepers["r1"] = subprocess.Popen([sys.executable, "-c", gives_up], stdin=subprocess.PIPE)
     tracking.announce(root, "r1", {})
-    assert tracking.finish_run(root, "r1", told(), "FINISHED") == {}
+    assert tracking.finish_run(root, "r1", toy.told(), "FINISHED") == {}
     assert RunRecord.read(root, "r1").state() == {}
     assert "MLflow did not take all of run r1 within 120 s of its end; shipped by the next" in capsys.readouterr().err
     tracking.reconcile(root)
@@ -158,7 +152,7 @@ def test_a_stage_whose_beginning_is_lost_keeps_nothing_else_back(root: Path) -> 
     journal = RunRecord.read(root, "r1").folder / "rl-1"
     journal.mkdir()
     (journal / "events.jsonl").write_text('{"event": "end", "time": 0, "status": "FAILED", "exit_code": 3}\n')
-    ids = tracking.finish_run(root, "r1", told(), "FINISHED")
+    ids = tracking.finish_run(root, "r1", toy.told(), "FINISHED")
     assert connect(root).client.get_run(ids["run"]).info.status == "FINISHED"
 
 

@@ -8,7 +8,10 @@ from typing import Any
 
 from PIL import Image
 
+from tasks import tracking
 from tasks.journal import Log, new_folder
+from tasks.outcome import StageResult
+from tasks.tracking.store import connect
 from tasks.witness import origin, outputs
 
 GRAPH = """
@@ -200,3 +203,30 @@ def run_all(root: Path, run_id: str, gold: float = 0.5, steps: int = 3) -> None:
         make_outputs(root, stage, gold)
         end(log, root, stage)
     lock_everything(root)
+
+
+def told(state: str = "ran") -> dict[str, StageResult]:
+    """What a flow knows of every stage in the end, all of this state."""
+    return {stage: StageResult(stage, state, 1.5) for stage in STAGES}  # type: ignore[arg-type]
+
+
+def whole_run(root: Path, run_id: str = "r1", gold: float = 0.5) -> dict[str, Any]:
+    """A run from its beginning to its end, told to MLflow; its ids there."""
+    tracking.begin_run(root, run_id, {"name": run_id, "ref": f"refs/preflow/{run_id}", "command": "preflow run"})
+    run_all(root, run_id, gold)
+    return tracking.finish_run(root, run_id, told(), "FINISHED")
+
+
+def client(root: Path) -> Any:
+    return connect(root).client
+
+
+def runs(root: Path) -> list[Any]:
+    """All runs that MLflow has, the oldest first."""
+    return list(client(root).search_runs(["1"], order_by=["attributes.start_time"]))
+
+
+def children(root: Path, parent: str) -> dict[str, Any]:
+    """The runs of a run's stages, by their names."""
+    found = client(root).search_runs(["1"], f"tags.`mlflow.parentRunId` = '{parent}'")
+    return {run.info.run_name: run for run in found}
