@@ -1,5 +1,6 @@
 """The `preflow` command. Nothing heavy is imported before a command needs it."""
 
+import errno
 import signal
 import sys
 
@@ -27,6 +28,9 @@ from flows.stopping import stop_now
 from flows.summary import say
 from rlhf.errors import PreflowError
 from rlhf.interruption import Stopped
+
+REFUSALS = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EIO)
+"""What a machine says that a user can mend; any other OSError is a defect of ours, whose traceback is wanted."""
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -73,6 +77,12 @@ def main() -> None:
     except (PreflowError, Stopped) as error:
         say(f"preflow: {error}")
         sys.exit(error.exit_code)
+    except OSError as error:
+        if error.errno not in REFUSALS:
+            raise
+        named = f"{error.filename}: " if error.filename else ""
+        say(f"preflow: {named}{error.strerror}; mend the permissions, the mount or the full disk")
+        sys.exit(PreflowError.exit_code)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """`preflow export`: a policy as a plain Hugging Face folder with its card, loaded by a stranger before it is done."""
 
 import json
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -52,20 +51,28 @@ def export(model: str, folder: Path, merge: bool, say: Callable[[str], None]) ->
         raise PreflowError(f"{folder} is there already; name a new folder")
     with policies.opened(model, say) as found:
         policy = policies.loaded(found)
-        try:
-            folder.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise PreflowError(f"{folder.parent} cannot be made ({error.strerror}); name another folder") from None
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as scratch:
+        with _scratch(folder) as scratch:
             fresh = Path(scratch, "export")
             layout, checked = _write(policy, fresh, merge, _own(found), say)
             text = card(found, fresh, folder.name, layout, checked)
             (fresh / "README.md").write_text(text, encoding="utf-8")
-            if folder.exists():
-                folder.rmdir()
-            shutil.move(fresh, folder)
+            if folder.exists():  # as it is: it may be a mount, or where somebody's shell is
+                for path in fresh.iterdir():
+                    path.rename(folder / path.name)
+            else:
+                fresh.rename(folder)
     served = vllm(layout, folder, str(found.version.get("name") or folder.name))
     return Exported(found.name, str(folder), "adapter" if layout.rank else "model", served, checked)
+
+
+def _scratch(folder: Path) -> "tempfile.TemporaryDirectory[str]":
+    """On the disk of `folder`: in it where it is there, else beside it."""
+    place = folder if folder.exists() else folder.parent
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        return tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=place)
+    except OSError as error:
+        raise PreflowError(f"{place} cannot be written to ({error.strerror}); name another folder") from None
 
 
 def _own(found: policies.Found) -> list[list[dict[str, str]]]:

@@ -89,7 +89,7 @@ class Kept:
     """Version of the champion then."""
 
 
-def kept(root: Path, run: str) -> Kept:
+def kept(root: Path, run: str, say: Say) -> Kept:
     """A run by its name, from git and the DVC cache.
 
     Raises:
@@ -104,7 +104,7 @@ def kept(root: Path, run: str) -> Kept:
     path = next((path for path in found.digests if path.endswith("/gate.json")), "")
     if not found.run or not path:
         raise PreflowError(f"{run}: this run has no gate, or ended before it; nothing of it can be promoted")
-    remote.fetch(root, found.told(), [path], print)
+    remote.fetch(root, found.told(), [path], say)
     there = object_path(dvc.cache(root), found.digests[path])
     params = _yaml(workspace.file_at(root, found.commit, "params.yaml"))
     incumbent = json.loads(workspace.file_at(root, found.commit, champion.FILES[0]) or b"{}")
@@ -131,7 +131,7 @@ def promote(root: Path, run: str, candidate: str, force: str, say: Say) -> dict[
     Raises:
         PreflowError: the gate refused it or judged another, or compared with one who is no longer the champion.
     """
-    found = kept(root, run)
+    found = kept(root, run, say)
     candidate = candidate or str(found.gate["candidate"])
     with guards.promoting(root, f"promotion of {found.run.run}"), _checkout(root, found.run) as tree:
         policy = policies_of(read_tree(tree).graph).get(candidate, "")

@@ -119,12 +119,18 @@ def _refs(run: Known) -> tuple[str, str]:
 
 
 def _asked(runs: Sequence[Known], older_than: str, keep: int | None, profile: str | None) -> list[Known]:
-    """By what was asked alone; runs of a profile have its name first in their label."""
-    of_profile = [run for run in runs if profile is None or run.label.split(" ")[0] == profile]
+    """By what was asked alone."""
+    of_profile = [run for run in runs if profile is None or _profile(run) == profile]
     if keep is not None:
         return of_profile[: max(0, len(of_profile) - keep)]
     limit = time.time() - seconds(older_than)
     return [run for run in of_profile if run.when < limit]
+
+
+def _profile(run: Known) -> str:
+    """The first word of its label, where that is neither a setting nor one by which other commands begin theirs."""
+    first = run.label.split(" ")[0]
+    return "" if "=" in first or first in ("compare", "withdraw") else first
 
 
 def _protected(root: Path, runs: Sequence[Known], say: Callable[[str], None]) -> dict[str, str]:

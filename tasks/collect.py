@@ -32,9 +32,10 @@ def collect(config: Collect, *, withdraw: Withdraw = NONE, inbox: Path, out: Pat
     withdrawn.
 
     Raises:
-        DataRefused: a file of the inbox is absent, lies where it would not be read or is not what sources.json says, or
-            two files share a name.
+        DataRefused: a file of the inbox is absent, lies where it would not be read or is not what sources.json says,
+            two files share a name, or the inbox was changed meanwhile.
     """
+    began = _listing(inbox)
     sources = _sources(inbox)
     named = {entry.file for entry in config.inputs}
     _refuse_misfiled(inbox, {*sources, *named})
@@ -64,7 +65,22 @@ def collect(config: Collect, *, withdraw: Withdraw = NONE, inbox: Path, out: Pat
         for name, origin in origins[kind].items():
             blank(out / kind / name, kind, origin, withdraw)
         write_json(out / kind / "origin.json", origins[kind])
+    _refuse_changed(inbox, began)
     log({f"collect/{kind}_files": len(origins[kind]) for kind in KINDS}, 0)
+
+
+def _listing(inbox: Path) -> dict[str, tuple[int, int]]:
+    """Size and time of change of every file, by its path; those being written under a name with a dot are not there."""
+    files = {path.relative_to(inbox): path for path in inbox.rglob("*") if path.is_file()}
+    seen = {name.as_posix(): path.stat() for name, path in files.items() if not name.name.startswith(".")}
+    return {name: (found.st_size, found.st_mtime_ns) for name, found in seen.items()}
+
+
+def _refuse_changed(inbox: Path, began: dict[str, tuple[int, int]]) -> None:
+    """DVC notes what lies in the inbox when the stage has ended: what came too late would count as read."""
+    changed = sorted({name for name, _ in began.items() ^ _listing(inbox).items()})
+    if changed:
+        raise DataRefused(f"{inbox / changed[0]} was changed while {inbox} was read; run again, which reads it")
 
 
 def _sources(inbox: Path) -> dict[str, Origin]:

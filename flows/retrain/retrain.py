@@ -145,7 +145,7 @@ def fire(
             memory.save(root, order.key)
             return outcome
     except Busy as error:
-        return Outcome(SKIPPED, f"not now: {error}")
+        return Outcome(SKIPPED, f"not now: {error}", exit_code=error.exit_code)
 
 
 def decide(root: Path, run: str, approve: bool, reason: str, say: Callable[[str], None]) -> Outcome:

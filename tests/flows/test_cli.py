@@ -1,5 +1,6 @@
 """The command line: helps without loading anything heavy, and says what it would do."""
 
+import errno
 import json
 import subprocess
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from flows import cli, guards
+from flows import cli, guards, workspace
 from flows.compare import compare as comparing
 from rlhf.errors import PreflowError
 from tests.flows.toy import REPO, dvc_repro
@@ -81,3 +82,25 @@ def test_mistakes_end_with_one_sentence_and_two(tmp_path: Path) -> None:
 def test_a_full_disk_stops_it_before_it_starts(tmp_path: Path) -> None:
     with pytest.raises(PreflowError, match=r"GB free on the disk of .* at least 1048576 GB are needed"):
         guards.check_disk(tmp_path, needed=2**50)
+
+
+def test_what_a_machine_refuses_is_one_sentence_and_a_defect_keeps_its_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["preflow", "status"])
+    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(cli.environment, "set_defaults", lambda: None)
+
+    def refuse(number: int) -> None:
+        def find(_: Path) -> Path:
+            raise OSError(number, "told", "/mnt/out")
+
+        monkeypatch.setattr(workspace, "find_root", find)
+        cli.main()
+
+    with pytest.raises(SystemExit) as ended:
+        refuse(errno.EACCES)
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == "preflow: /mnt/out: told; mend the permissions, the mount or the full disk\n"
+    with pytest.raises(OSError, match="told"):
+        refuse(errno.EBADF)

@@ -256,7 +256,7 @@ def test_a_folder_in_use_is_left_alone(tmp_path: Path) -> None:
 
 def test_a_place_that_cannot_be_written_to_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(PreflowError, match=r"file/deep cannot be made .*; name another folder"):
+    with pytest.raises(PreflowError, match=r"file/deep cannot be written to .*; name another folder"):
         export(str(world(tmp_path)), tmp_path / "file/deep/out", False, print)
 
 
@@ -264,7 +264,10 @@ def test_the_folder_that_one_is_in(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(exporting, "_check", lambda *_: None)
     source = world(tmp_path)
     (tmp_path / "here").mkdir()
+    same = (tmp_path / "here").stat().st_ino
     monkeypatch.chdir(tmp_path / "here")
     done = export(str(source), Path("."), False, print)
     assert done.folder == str(tmp_path / "here")
     assert (tmp_path / "here/model.safetensors").is_file()
+    assert (tmp_path / "here").stat().st_ino == same  # another one in its place would leave a shell nowhere
+    assert not list((tmp_path / "here").glob(".*"))

@@ -45,7 +45,8 @@ def test_news_arrive_and_trouble_is_said_without_the_url() -> None:
     with receiver(500) as (url, _):
         assert not notify.tell(url, {"state": "Promoted"}, said.append)
     assert not notify.tell("no url", {"state": "Promoted"}, said.append)
-    assert len(said) == 3
+    assert not notify.tell(url.replace("/secret", "/secret hook"), {"state": "Promoted"}, said.append)
+    assert len(said) == 4
     assert not any("secret" in line for line in said)
 
 

@@ -105,11 +105,15 @@ def test_by_number_profile_and_age(archive: Archive, monkeypatch: pytest.MonkeyP
 
     assert runs("--keep", "3") == [OLD]
     assert runs("--keep", "9") == []
-    assert runs("--keep", "0", "--profile", "polite") == [SWEPT]
-    assert runs("--keep", "0", "--profile", "") == [OLD]
     assert runs("--older-than", "1h") == []
-    monkeypatch.setattr("flows.prune.time.time", lambda: 4e9)
-    assert runs("--older-than", "4w") == [OLD, SWEPT]
+    with monkeypatch.context() as later:
+        later.setattr("flows.prune.time.time", lambda: 4e9)
+        assert runs("--older-than", "4w") == [OLD, SWEPT]
+    assert runs("--keep", "0", "--profile", "polite") == [SWEPT]
+    for number, label in enumerate(("seed=1", "compare ppo seed=1", "withdraw 3 rows")):
+        archive.run(f"2026110{6 + number}-120000-aaaa", archive.lock(outs(), also=label), label=label)
+    none = [f"2026110{6 + number}-120000-aaaa" for number in range(3)]
+    assert runs("--keep", "0", "--profile", "") == [OLD, *none]
     assert (seconds("12h"), seconds("30d"), seconds("2w")) == (43200, 2592000, 1209600)
 
 

@@ -5,12 +5,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from flows import profiles
+from flows import cli, guards, profiles
 from flows.retrain import data, due, retrain
 from flows.retrain.due import Memory, Seen
 from flows.retrain.retrain import Order
-from rlhf.errors import PreflowError
+from rlhf.errors import Busy, PreflowError
+from tasks.journal import home
 from tests.flows import small
 
 
@@ -42,6 +44,19 @@ def test_slots_before_the_last_answer_are_covered() -> None:
     assert "has answered for it" in retrain._covered(memory, datetime.fromtimestamp(999.0, UTC), goes_on)
     assert retrain._covered(memory, datetime.fromtimestamp(1001.0, UTC), goes_on) == ""
     assert retrain._covered(memory, None, goes_on) == ""
+
+
+def test_a_retrain_that_finds_its_place_taken_says_so_by_its_exit_code(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`preflow retrain && deploy` is not to go on when nothing was done."""
+    monkeypatch.delenv("PREFLOW_HOME", raising=False)
+    root = small.make(tmp_path / "project")
+    monkeypatch.chdir(root)
+    with guards.held(home(root) / "retrain" / f"{Order().key}.lock", "another retrain"):
+        done = CliRunner().invoke(cli.app, ["retrain"])
+    assert done.exit_code == Busy.exit_code, done.output
+    assert "retrain: not now: " in done.stdout and "another retrain" in done.stdout
 
 
 NEVER, LATER = 0.0, 4e9  # 2096; a time of today would give every worker tests of other names

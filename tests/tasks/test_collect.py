@@ -5,6 +5,7 @@ import pytest
 
 from rlhf.errors import DataRefused
 from rlhf.records import read_rows, write_json
+from tasks import collect as collecting
 from tasks.collect import collect
 from tasks.config.collect import Collect
 from tasks.config.prepare import Prepare
@@ -201,3 +202,17 @@ def test_a_folder_in_a_folder_of_a_kind_is_refused_or_named(tmp_path, inbox):
         through(tmp_path, inbox, inputs=[POLITE])
     named = {"file": "preferences/2026/may/more.jsonl", "kinds": ["preferences"]}
     assert len(through(tmp_path, inbox, inputs=[POLITE, named])["preferences"]) == 201
+
+
+def test_a_file_that_comes_while_the_inbox_is_read_is_not_passed_over(tmp_path, inbox, monkeypatch):
+    late = inbox / "demonstrations" / "late.json"
+    late.parent.mkdir()
+    really = collecting._take
+
+    def take(*given, **named):
+        late.write_text("[]")
+        return really(*given, **named)
+
+    monkeypatch.setattr(collecting, "_take", take)
+    with pytest.raises(DataRefused, match=r"demonstrations/late.json was changed while .* was read; run again"):
+        collect(config(inputs=[POLITE]), inbox=inbox, out=tmp_path / "raw", log=Log.null())
