@@ -71,7 +71,8 @@ def main() -> None:
     if not (3, 11) <= sys.version_info[:2] <= (3, 13):
         sys.exit(f"preflow: needs Python 3.11, 3.12 or 3.13; this is {sys.version.split()[0]}")
     environment.set_defaults()
-    signal.signal(signal.SIGINT, stop_now)
+    for number in (signal.SIGINT, signal.SIGTERM):  # SIGTERM as well would end Python with nothing cleared up
+        signal.signal(number, stop_now)
     try:
         app()
     except (PreflowError, Stopped) as error:

@@ -66,7 +66,7 @@ def judge(this: Run, results: Results, say: Callable[[str], None]) -> None:
     else:
         gate = this.tree / "data" / "13_gate" / "gate.json"
         report.gate = json.loads(gate.read_text(encoding="utf-8")) if gate.exists() else None
-        report.promotion = _promote(this)
+        report.promotion = _promote(this, say)
         if report.exit_code == 0 and this.wish.require_promotion and not (report.promotion or {}).get("promoted"):
             report.exit_code = NOT_PROMOTED
 
@@ -124,12 +124,17 @@ def _while_it_answers(this: Run, say: Callable[[str], None], left: str, tell: Ca
         say(f"MLflow has not taken {left}")
 
 
-def _promote(this: Run) -> dict[str, Any] | None:
+def _promote(this: Run, say: Callable[[str], None]) -> dict[str, Any] | None:
     """Move the alias, which is a side effect and so belongs to no stage; None without a gate, and in a comparison."""
     if this.report.gate is None or this.wish.start:
         return None
-    with guards.promoting(this.owner, f"promotion of {this.report.run}"):
-        return _decide(this, this.report.gate)
+    try:
+        with guards.promoting(this.owner, f"promotion of {this.report.run}", say, this.cancel):
+            return _decide(this, this.report.gate)
+    except Preempted as error:
+        this.report.exit_code = error.exit_code
+        name = this.resolved.registry
+        return {"promoted": False, "name": name, "version": None, "reason": f"not promoted: {error}"}
 
 
 def _decide(this: Run, gate: Mapping[str, Any]) -> dict[str, Any]:

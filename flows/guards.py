@@ -1,16 +1,18 @@
 """What must hold before a run starts, and what may be cleared after it."""
 
 import fcntl
-import math
 import shutil
-from contextlib import AbstractContextManager
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 
-from rlhf.errors import PreflowError
+from rlhf.errors import Busy, Preempted, PreflowError
 from tasks import locks
 from tasks.journal import home
 
 FREE_BYTES = 2 * 1024**3
+_LOOK = 0.5  # seconds between two looks at whether a wait was stopped
 
 
 def check_disk(root: Path, needed: int = FREE_BYTES) -> None:
@@ -53,9 +55,30 @@ def removing(root: Path, who: str) -> AbstractContextManager[None]:
     return held(home(root) / "data.lock", who)
 
 
-def promoting(root: Path, who: str) -> AbstractContextManager[None]:
-    """One at a time in a clone asks who is champion, registers another, and keeps and sends the refs; others wait."""
-    return held(home(root) / "promotion.lock", who, wait=math.inf)
+@contextmanager
+def promoting(
+    root: Path, who: str, say: Callable[[str], None], cancel: threading.Event | None = None
+) -> Iterator[None]:
+    """One at a time in a clone asks who is champion, registers another, and keeps and sends the refs; others wait.
+
+    Raises:
+        Preempted: `cancel` was set while another was at it; the message names that one.
+    """
+    path, told = home(root) / "promotion.lock", False
+    with ExitStack() as stack:
+        while True:
+            try:
+                stack.enter_context(held(path, who, wait=_LOOK))
+                break
+            except Busy:
+                holder = locks.holder(path)
+            other = holder.name if holder else "another process"
+            if cancel and cancel.is_set():
+                raise Preempted(f"stopped while it waited for {other}")
+            if not told:
+                say(f"{who}: waiting for {other}")
+                told = True
+        yield
 
 
 def forget(scratch: Path) -> None:

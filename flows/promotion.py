@@ -133,7 +133,7 @@ def promote(root: Path, run: str, candidate: str, force: str, say: Say) -> dict[
     """
     found = kept(root, run, say)
     candidate = candidate or str(found.gate["candidate"])
-    with guards.promoting(root, f"promotion of {found.run.run}"), _checkout(root, found.run) as tree:
+    with guards.promoting(root, f"promotion of {found.run.run}", say), _checkout(root, found.run) as tree:
         policy = policies_of(read_tree(tree).graph).get(candidate, "")
         md5 = found.run.digests.get(policy, "")
         reigning = champion.reigning(root, found.name)
@@ -168,16 +168,11 @@ def _refuse(found: Kept, candidate: str, reigning: Mapping[str, Any] | None) -> 
 @contextmanager
 def _checkout(root: Path, run: Release) -> Iterator[Path]:
     """The run as it was, with the small files that describe it; gone afterwards."""
-    tree = home(root) / "worktrees" / f"promote-{run.commit[:12]}"
-    with guards.held(tree.with_suffix(".lock"), tree.name):
-        try:
-            worktrees.add(root, tree.name, run.commit, with_inbox=False)
-            small = [path for path in run.digests if path.endswith(("/scores.json", "/gate.json"))]
-            remote.fetch(root, run.told(), small, print)
-            dvc.call(tree, "checkout", "--force", "--quiet", *small)
-            yield tree
-        finally:
-            worktrees.remove(root, tree)
+    with worktrees.checkout(root, f"promote-{run.commit[:12]}", run.commit) as tree:
+        small = [path for path in run.digests if path.endswith(("/scores.json", "/gate.json"))]
+        remote.fetch(root, run.told(), small, print)
+        dvc.call(tree, "checkout", "--force", "--quiet", *small)
+        yield tree
 
 
 def _how_to_send(root: Path, tree: Path, run: str) -> dict[str, Any]:

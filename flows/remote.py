@@ -1,14 +1,12 @@
 """The DVC remote: bytes of a version brought from there, and sent there."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from flows import dvc, guards, workspace, worktrees
+from flows import dvc, workspace, worktrees
 from flows.cache import files_of, object_path
 from rlhf.errors import DependencyDown, PreflowError
-from tasks.journal import home
 
 
 def missing(cache: Path, version: Mapping[str, Any], paths: Sequence[str]) -> list[str]:
@@ -35,7 +33,7 @@ def fetch(root: Path, version: Mapping[str, Any], paths: Sequence[str], say: Cal
             f"the run {version['ref']} that made it is not in this clone, nor its weights in the DVC cache; "
             f"`preflow reproduce {version.get('run') or version['ref']}` brings the run where the git remote has it"
         ) from None
-    with _checkout(root, f"fetch-{commit[:12]}", commit, cache) as tree:
+    with worktrees.checkout(root, f"fetch-{commit[:12]}", commit, cache=cache) as tree:
         done = dvc.call(tree, "fetch", *wanted)
     if missing(cache, version, wanted):
         last = dvc.last_line(done.stderr)
@@ -51,7 +49,7 @@ def fetch_entry(root: Path, commit: str, stage: str, entry: str, cache: Path) ->
     Raises:
         DependencyDown: the remote does not have them, or does not answer.
     """
-    with _checkout(root, f"take-{commit[:12]}-{stage}", commit, cache) as tree:
+    with worktrees.checkout(root, f"take-{commit[:12]}-{stage}", commit, cache=cache) as tree:
         dvc.put_entry(tree, stage, entry)
         done = dvc.call(tree, "fetch", "--no-run-cache", "--quiet", stage)
     if done.returncode != 0:
@@ -67,7 +65,7 @@ def push_version(root: Path, version: Mapping[str, Any], paths: Sequence[str]) -
     if not dvc.default_remote(root):
         return ""
     commit = str(version["commit"] or version["ref"])
-    with _checkout(root, f"push-{commit[:12]}", commit, dvc.cache(root)) as tree:
+    with worktrees.checkout(root, f"push-{commit[:12]}", commit, cache=dvc.cache(root)) as tree:
         return push(tree, paths)
 
 
@@ -82,17 +80,6 @@ def push(tree: Path, paths: Sequence[str] = ()) -> str:
         last = dvc.last_line(done.stderr)
         raise DependencyDown(f"the DVC remote {name} did not take everything: {last}")
     return name
-
-
-@contextmanager
-def _checkout(root: Path, name: str, commit: str, cache: Path) -> Iterator[Path]:
-    """A worktree for DVC, gone afterwards."""
-    tree = home(root) / "worktrees" / name
-    with guards.held(tree.with_suffix(".lock"), tree.name):
-        try:
-            yield worktrees.add(root, tree.name, commit, with_inbox=False, cache=cache)
-        finally:
-            worktrees.remove(root, tree)
 
 
 def _is_there(cache: Path, md5: str | None) -> bool:

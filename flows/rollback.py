@@ -22,7 +22,7 @@ def rollback(root: Path, name: str, number: int | None, say: Callable[[str], Non
         PreflowError: there is no such version, or some of its files are nowhere. DependencyDown: the registry or a
             remote did not answer. The champion is then where it was, unless only the last push failed.
     """
-    with guards.promoting(root, f"rollback of {name}"):
+    with guards.promoting(root, f"rollback of {name}", say):
         return _rollback(root, name, number, say)
 
 

@@ -5,9 +5,9 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from configparser import ConfigParser
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from flows import dvc, guards
@@ -45,6 +45,33 @@ def add(
     return tree
 
 
+@contextmanager
+def checkout(
+    root: Path,
+    name: str,
+    commit: str,
+    *,
+    cache: Path | None = None,
+    with_champion: bool = True,
+    keep: Callable[[], bool] = lambda: False,
+) -> Iterator[Path]:
+    """`add` for one command alone; gone afterwards unless it is to be kept. One that was killed makes room.
+
+    Raises:
+        Busy: another command is at work in it.
+    """
+    tree = home(root) / "worktrees" / name
+    with guards.held(tree.with_suffix(".lock"), name):
+        _clear(root, tree)
+        try:
+            yield add(root, name, commit, with_inbox=False, with_champion=with_champion, cache=cache)
+        finally:
+            if keep():
+                mark_kept(tree)
+            else:
+                remove(root, tree)
+
+
 def seed(tree: Path, files: Mapping[str, bytes | None]) -> bool:
     """Start from these files (None: from none), among them dvc.lock, and from the outputs that it names.
 
@@ -64,10 +91,14 @@ def remove(root: Path, tree: Path) -> None:
     """Take a worktree of ours away; its run stays as a ref. Those of the user, on a disk that is away too, stay."""
     if tree.parent != home(root) / "worktrees":
         raise PreflowError(f"{tree} is no worktree of a run, so it is left alone")
+    _clear(root, tree)
+    tree.with_suffix(".lock").unlink(missing_ok=True)
+
+
+def _clear(root: Path, tree: Path) -> None:
     with suppress(PreflowError):  # it never became one, or somebody has removed it
         git(root, "worktree", "remove", "--force", "--force", str(tree))
     shutil.rmtree(tree, ignore_errors=True)
-    tree.with_suffix(".lock").unlink(missing_ok=True)
 
 
 def mark_kept(tree: Path) -> None:

@@ -6,23 +6,19 @@ What talks to Prefect is a process of its own, which is replaced when it ends, a
 import hashlib
 import os
 import platform
-import signal
 import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import psutil
-
-from flows import server
+from flows import prefect_worker, server
 from flows.pools import workers
 from flows.pools.exchange import exchange_of
 from flows.pools.orders import GRACE, Type
 from flows.pools.ready import refuse_unconnected, refuse_unprepared
 from flows.pools.templates import namespace_of
-from flows.processes import end_group, spawn
+from flows.processes import spawn
 from rlhf.errors import DependencyDown
 from tasks.journal import home
 
@@ -71,21 +67,10 @@ def serve(
             while worker.poll() is None and not cancel.wait(1.0):
                 pass
         finally:
-            below = _below(worker.pid)
-            end_group(worker, GRACE)
-            for left in below:  # a stage that has outlived its time, and its worker
-                with suppress(psutil.Error):
-                    left.kill()
+            prefect_worker.end(worker, GRACE)
         if not cancel.is_set():
             say("the worker's process has ended; starting it again")
             cancel.wait(_AGAIN)
-
-
-def _below(pid: int) -> list[psutil.Process]:
-    try:
-        return psutil.Process(pid).children(recursive=True)
-    except psutil.NoSuchProcess:
-        return []
 
 
 def _place_of(slots: Sequence[str]) -> str:
@@ -110,38 +95,13 @@ def _environ(root: Path, kind: Type, template: Mapping[str, Any], slots: Sequenc
 
 
 def _take(kind: str, pool: str) -> None:
-    """In a process of its own: SIGTERM has it take no further stage, and end when the one at work has ended."""
-    import asyncio
-
-    import httpx
+    """In a process of its own."""
     from prefect.workers.base import BaseWorker
 
     limit = None if kind == "kubernetes" else 1  # there Kubernetes says what begins when
     made = BaseWorker.get_worker_class_from_type(kind)
-    worker = made(work_pool_name=pool, name=f"{platform.node()}-{os.getpid()}", limit=limit)
-    ask, ending = worker.get_and_submit_flow_runs, threading.Event()
-
-    def end(*_: object) -> None:
-        ending.set()
-        for stage in psutil.Process().children(recursive=True):  # Prefect starts them in sessions of their own
-            with suppress(psutil.Error):
-                if "prefect" in " ".join(stage.cmdline()):
-                    stage.terminate()
-
-    signal.signal(signal.SIGTERM, end)
-
-    async def submit() -> list[object]:
-        try:
-            if not ending.is_set():
-                return list(await ask())
-        except httpx.TransportError:  # after some of them Prefect would end the worker, and the stage below it
-            return []
-        if kind != "process" or not worker.limiter.borrowed_tokens:
-            os._exit(0)
-        return []
-
-    worker.get_and_submit_flow_runs = submit  # type: ignore[method-assign, assignment]
-    asyncio.run(worker.start())
+    name = f"{platform.node()}-{os.getpid()}"
+    prefect_worker.take(made(work_pool_name=pool, name=name, limit=limit), leaves=kind != "process")
 
 
 if __name__ == "__main__":

@@ -94,15 +94,13 @@ class Attempt:
         root, order = self._root, self._order
         self._patiently(self._fetch)
         name = f"{order.run}-{order.stage}-{self._name[:8]}"
-        tree = home(root) / "worktrees" / name
         worktrees.sweep(root)
-        with guards.held(tree.with_suffix(".lock"), name):
-            try:
-                yield worktrees.add(root, name, order.commit, with_inbox=False, with_champion=False)
-            finally:
-                worktrees.remove(root, tree)
-                with suppress(PreflowError):
-                    git(root, "update-ref", "-d", order.ref)
+        try:
+            with worktrees.checkout(root, name, order.commit, with_champion=False) as tree:
+                yield tree
+        finally:
+            with suppress(PreflowError):
+                git(root, "update-ref", "-d", order.ref)
 
     def _fetch(self) -> None:
         root, order = self._root, self._order

@@ -2,9 +2,9 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -93,12 +93,13 @@ def reproduce(
     name = f"reproduce-{found.commit[:12]}"
     guards.check_disk(root)
     cache = dvc.cache(root)
-    with guards.going_on(root, name), _checkout(root, name, found.commit, cache, lambda: asked.keep) as tree:
+    checkout = partial(worktrees.checkout, root, commit=found.commit, with_champion=False)
+    with guards.going_on(root, name), checkout(name, cache=cache, keep=lambda: asked.keep) as tree:
         was = read_tree(tree)
         work = _Work(root, tree, cache, found, was, _stages(was, asked, found), answer, say)
         if asked.rerun:
             own = home(root) / "worktrees" / f"{name}-rerun" / ".dvc" / "cache"
-            with _checkout(root, f"{name}-rerun", found.commit, own, lambda: bool(answer.worktree)) as fresh:
+            with checkout(f"{name}-rerun", cache=own, keep=lambda: bool(answer.worktree)) as fresh:
                 _rerun(work, fresh, cancel, on_begin)
                 broken = answer.verdict == "failed" and not cancel.is_set()
                 answer.worktree = str(fresh) if asked.keep or broken else ""
@@ -107,24 +108,6 @@ def reproduce(
             answer.worktree = str(tree) if asked.keep else ""
     answer.seconds = round(time.monotonic() - began, 1)
     return answer
-
-
-@contextmanager
-def _checkout(root: Path, name: str, commit: str, cache: Path, keep: Callable[[], bool]) -> Iterator[Path]:
-    """A worktree of ours alone, gone afterwards unless it is to be kept; an earlier one makes room."""
-    tree = home(root) / "worktrees" / name
-    if tree.exists():
-        with guards.held(tree.with_suffix(".lock"), name):
-            worktrees.remove(root, tree)
-    with guards.held(tree.with_suffix(".lock"), name):
-        worktrees.add(root, name, commit, with_inbox=False, with_champion=False, cache=cache)
-        try:
-            yield tree
-        finally:
-            if keep():
-                worktrees.mark_kept(tree)
-            else:
-                worktrees.remove(root, tree)
 
 
 def _stages(was: Tree, asked: Asked, found: Release) -> list[str]:

@@ -10,6 +10,7 @@ from typing import Any
 from prefect import flow, get_run_logger, runtime
 from prefect.client.schemas.objects import FlowRun
 from prefect.context import FlowRunContext
+from prefect.exceptions import TerminationSignal
 from prefect.flow_runs import suspend_flow_run
 from prefect.input import RunInput
 from prefect.states import Cancelled, Completed, Failed, State
@@ -98,6 +99,8 @@ def retrain(
             outcome = retraining.decide(root, run, answer.approve, answer.reason, logger.info)
     except PreflowError as error:
         return Failed(name=FAILED, message=str(error))
+    except TerminationSignal:  # before the stages, or after them
+        return Cancelled(name=STOPPED, message="stopped; the next firing goes on from there")
     finally:
         if here and here.deployment_id:
             with suppress(DependencyDown):  # they then ask for themselves

@@ -10,11 +10,13 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from flows import server
-from flows.processes import SAVING, end_group, spawn
+from flows import prefect_worker, server
+from flows.processes import SAVING, spawn
 from flows.schedule.schedule import pool_of
 from rlhf.errors import DependencyDown
 from tasks.journal import home
+
+_GRACE = 2 * SAVING  # seconds that a retrain gets to save its step and to close its books
 
 
 def serve(root: Path, limit: int, cancel: threading.Event, say: Callable[[str], None]) -> None:
@@ -43,7 +45,7 @@ def serve(root: Path, limit: int, cancel: threading.Event, say: Callable[[str], 
                         break
                     server.touch(root)
             finally:
-                end_group(worker, SAVING + 10)
+                prefect_worker.end(worker, _GRACE)
         if not cancel.is_set():
             say("the worker or its server has ended; starting again")
             cancel.wait(1.0)
@@ -51,12 +53,9 @@ def serve(root: Path, limit: int, cancel: threading.Event, say: Callable[[str], 
 
 def _worker(pool: str, limit: int) -> None:
     """In a process of its own."""
-    import asyncio
-
     from prefect.workers.process import ProcessWorker
 
-    worker = ProcessWorker(work_pool_name=pool, name="preflow", limit=limit)
-    asyncio.run(worker.start())
+    prefect_worker.take(ProcessWorker(work_pool_name=pool, name="preflow", limit=limit))
 
 
 if __name__ == "__main__":

@@ -40,15 +40,15 @@ def preflow(root: Path, *words: str) -> dict[str, Any]:
 
 
 @contextmanager
-def served(root: Path) -> Iterator[None]:
+def served(root: Path) -> Iterator[subprocess.Popen[bytes]]:
     """`preflow schedule serve` meanwhile, and no server of the project afterwards."""
     with (root.parent / "serve.log").open("ab") as log:
         serving = subprocess.Popen(program("schedule", "serve"), cwd=root, env=environ(), stdout=log, stderr=log)
     try:
-        yield
+        yield serving
     finally:
         serving.terminate()
-        serving.wait(60)
+        serving.wait(120)
         server.stop(root)
 
 

@@ -3,17 +3,19 @@
 import hashlib
 import json
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from flows import champion, closing, launch, profiles, promotion, rollback
+from flows import champion, closing, guards, launch, profiles, promotion, rollback
 from flows.releases.releases import Release
 from flows.request import Report, Run, Wish
 from flows.runner import Place
 from flows.workspace import Snapshot
-from rlhf.errors import DependencyDown, PreflowError
+from rlhf.errors import DependencyDown, Preempted, PreflowError
 from tasks import champion as champions
 from tasks.champion import Champion, read_champion
 from tasks.graph import Graph, Stage, load_graph
@@ -72,7 +74,14 @@ def registry(monkeypatch: pytest.MonkeyPatch) -> Registry:
     return found
 
 
-def judged(root: Path, gate_says: bool, registry_down: str = "", **wish: Any) -> Report:
+def judged(
+    root: Path,
+    gate_says: bool,
+    registry_down: str = "",
+    say: Callable[[str], None] = print,
+    cancel: threading.Event | None = None,
+    **wish: Any,
+) -> Report:
     """Report of a run whose gate said so."""
     (root / "data/13_gate").mkdir(parents=True, exist_ok=True)
     gate = {"promote": gate_says, "candidate": "rl", "reason": "no gain", "checks": []}
@@ -80,10 +89,9 @@ def judged(root: Path, gate_says: bool, registry_down: str = "", **wish: Any) ->
     report = Report("r1", commit=git(root, "rev-parse", "HEAD").strip())
     place = Place(root, root, "r1")
     taken = Snapshot("", report.commit, ())
-    this = Run(
-        Wish(**wish), profiles.resolve(root), report, place, load_graph(root), threading.Event(), taken, registry_down
-    )
-    closing.judge(this, {name: StageResult(name, "ran") for name in this.graph.stages}, print)
+    stop = cancel or threading.Event()
+    this = Run(Wish(**wish), profiles.resolve(root), report, place, load_graph(root), stop, taken, registry_down)
+    closing.judge(this, {name: StageResult(name, "ran") for name in this.graph.stages}, say)
     return report
 
 
@@ -164,6 +172,50 @@ def test_a_run_goes_on_with_the_champion_that_lies_there(toy: Path, registry: Re
     assert this.registry_down == "the model registry did not answer"
     assert "goes on with the champion that data/champion names, and promotes nothing" in said[0]
     assert read_champion(toy / "data/champion") is None
+
+
+@contextmanager
+def another_promotes(root: Path) -> Iterator[Callable[[], None]]:
+    """Until what this yields is called, or for a minute, so that who never gives up fails."""
+    at_it, over = threading.Event(), threading.Event()
+
+    def promote() -> None:
+        with guards.promoting(root, "rollback of policy", print):
+            at_it.set()
+            over.wait(60.0)
+
+    other = threading.Thread(target=promote)
+    other.start()
+    at_it.wait()
+    try:
+        yield over.set
+    finally:
+        over.set()
+        other.join()
+
+
+def test_a_run_that_waits_for_another_promotion_says_so_and_can_be_stopped(toy: Path, registry: Registry) -> None:
+    (toy / "dvc.lock").write_text(lock("one"))
+    cancel, said = threading.Event(), list[str]()
+
+    def hear(line: str) -> None:
+        said.append(line)
+        cancel.set()
+
+    with another_promotes(toy):
+        stopped = judged(toy, gate_says=True, say=hear, cancel=cancel)
+    assert stopped.exit_code == Preempted.exit_code and registry.present is None
+    (line,) = said
+    assert line.startswith("promotion of r1: waiting for rollback of policy, process ")
+    assert stopped.promotion is not None
+    assert stopped.promotion["reason"].startswith("not promoted: stopped while it waited for rollback of policy, proc")
+    assert judged(toy, gate_says=True).promotion["promoted"] is True  # type: ignore[index]
+
+
+def test_a_run_promotes_when_another_promotion_is_done(toy: Path, registry: Registry) -> None:
+    (toy / "dvc.lock").write_text(lock("one"))
+    with another_promotes(toy) as end_it:
+        assert judged(toy, gate_says=True, say=lambda _: end_it()).promotion["promoted"] is True  # type: ignore[index]
 
 
 def put(cache: Path, content: str) -> str:

@@ -5,12 +5,15 @@ One time is asserted, against the rule of this suite, as it is promised: how lon
 
 import os
 import signal
+import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from flows import dvc, server
+from flows import dvc, guards, server
+from flows.prefect_api import ask
 from flows.releases import releases
 from tasks import tracking
 from tests.flows import small
@@ -101,6 +104,53 @@ def test_a_life_on_a_schedule(root: Path) -> None:
     _back_and_forward(root)
     # Last, as a busy machine may break it, and the rest is worth knowing then too.
     assert seconds(idle) <= 5, "what finds nothing new ends within 5 s: a promise of the product"
+
+
+HOLD = """
+import time
+while name == "rl" and Path("../hold").exists():
+    Path("../held").touch()
+    time.sleep(0.05)
+"""
+
+
+def test_who_ends_the_service_stops_a_firing_and_the_next_one_goes_on(root: Path) -> None:
+    """Ctrl-C while it trains, and while it waits for another promotion."""
+    (root / "stage.py").write_text(small.STAGE.replace("name = sys.argv[1]\n", f"name = sys.argv[1]\n{HOLD}"))
+    hold, held = root.parent / "hold", root.parent / "held"
+    hold.touch()
+    with served(root) as serving:
+        preflow(root, "schedule", "create", "words", "--every", f"{SLOT}s")
+        until("stage at work", held.exists)
+        stopped = _end(root, serving)
+    assert stopped == ["stopped in rl; the next firing goes on from there"]
+    assert remembered(root, "words")["outcome"].startswith(stopped[0])
+
+    hold.unlink()
+    with served(root) as serving, guards.promoting(root, "rollback of policy", print):
+        until("wait", lambda: any("waiting for rollback of policy, process" in line for line in _said(root)))
+        stopped = _end(root, serving)
+    assert stopped[1:] == ["stopped; the next firing goes on from there"]
+    with served(root):
+        assert "quality 1 against None" in ended(root, "Promoted")["state"]["message"]
+
+
+def _end(root: Path, serving: subprocess.Popen[bytes]) -> list[str]:
+    """By Ctrl-C; what firings say that were stopped, when nothing goes on any more."""
+    serving.send_signal(signal.SIGINT)
+    assert serving.wait(120) == 0
+    assert not guards.is_held(root / ".preflow" / "run.lock")
+    assert not firings(root, "Running")
+    return [one["state"]["message"].partition("; because")[0] for one in firings(root, "Stopped")]
+
+
+def _said(root: Path) -> list[str]:
+    """What firings have told Prefect."""
+    here = server.running(root)
+    assert here is not None
+    with suppress(OSError, ValueError):
+        return [one["message"] for one in ask(f"{here.url}/logs/filter", {"limit": 200, "sort": "TIMESTAMP_DESC"})]
+    return []
 
 
 def _registry_is_complete(root: Path) -> None:
