@@ -133,7 +133,7 @@ def promote(root: Path, run: str, candidate: str, force: str, say: Say) -> dict[
     """
     found = kept(root, run, say)
     candidate = candidate or str(found.gate["candidate"])
-    with guards.promoting(root, f"promotion of {found.run.run}", say), _checkout(root, found.run) as tree:
+    with guards.promoting(root, f"promotion of {found.run.run}", say), _checkout(root, found.run, say) as tree:
         policy = policies_of(read_tree(tree).graph).get(candidate, "")
         md5 = found.run.digests.get(policy, "")
         reigning = champion.reigning(root, found.name)
@@ -166,11 +166,11 @@ def _refuse(found: Kept, candidate: str, reigning: Mapping[str, Any] | None) -> 
 
 
 @contextmanager
-def _checkout(root: Path, run: Release) -> Iterator[Path]:
+def _checkout(root: Path, run: Release, say: Say) -> Iterator[Path]:
     """The run as it was, with the small files that describe it; gone afterwards."""
     with worktrees.checkout(root, f"promote-{run.commit[:12]}", run.commit) as tree:
         small = [path for path in run.digests if path.endswith(("/scores.json", "/gate.json"))]
-        remote.fetch(root, run.told(), small, print)
+        remote.fetch(root, run.told(), small, say)
         dvc.call(tree, "checkout", "--force", "--quiet", *small)
         yield tree
 

@@ -310,6 +310,33 @@ def test_a_run_of_another_clone_is_promoted_there(toy: Path, monkeypatch: pytest
         promotion.promote(toy, run.run, "", "", print)
 
 
+def test_what_is_fetched_on_the_way_is_said_and_not_printed(
+    toy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`promote --json` prints one object and nothing else."""
+    commit = git(toy, "rev-parse", "HEAD").strip()
+    run = Release(ref="refs/preflow/runs/r1", commit=commit, run="r1", digests={"data/13_gate/gate.json": "0" * 32})
+    (toy / ".preflow/journal/r1").mkdir(parents=True)
+    monkeypatch.setattr(promotion.releases, "find", lambda *_: run)
+    monkeypatch.setattr(promotion.remote, "fetch", lambda *given: given[-1]("fetching"))
+    monkeypatch.setattr(promotion.champion, "reigning", lambda *_: None)
+    cache = cache_with(toy, "0" * 32, {"promote": False, "candidate": "rl", "reason": "no gain"})
+    monkeypatch.setattr(promotion.dvc, "cache", lambda _: cache)
+    said: list[str] = []
+    with pytest.raises(PreflowError, match="the gate refused it: no gain"):
+        promotion.promote(toy, "r1", "", "", said.append)
+    assert said == ["fetching", "fetching"]  # the gate's own file, then what describes the run
+    assert capsys.readouterr().out == ""
+
+
+def cache_with(root: Path, md5: str, content: Any) -> Path:
+    """A DVC cache with this one object."""
+    path = root / "cache/files/md5" / md5[:2] / md5[2:]
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(content))
+    return root / "cache"
+
+
 class FakeCrown:
     """A registry that knows no model."""
 
