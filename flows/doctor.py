@@ -6,6 +6,7 @@ losing anything has a `mend`.
 
 import http.client
 import shutil
+import tomllib
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -48,12 +49,25 @@ class Ailment:
     """What `--fix` does instead."""
 
 
+def look(root: Path, check: Callable[[Path], Iterator[Ailment]]) -> list[Ailment]:
+    """What a check finds; that it cannot be made is an ailment too, and keeps no other from being told."""
+    found = []
+    try:
+        for one in check(root):
+            found.append(one)
+    except PreflowError as error:
+        found.append(Ailment(str(error), "mend that, then look again: `preflow doctor`"))
+    return found
+
+
 def packages(root: Path) -> Iterator[Ailment]:
-    """Versions that results depend on, pairs that clash, and all else that constraints.txt pins."""
+    """Versions that results depend on, what is not there, pairs that clash, and all else that constraints.txt pins."""
     try:
         environment.check(root)
     except PreflowError as error:
         yield Ailment(str(error), SETUP)
+    if missing := [name for name in _required(root) if not _installed(name)]:
+        yield Ailment(f"not installed, and pyproject.toml requires it: {_some(missing)}", SETUP)
     for name, these, needs, those, otherwise in CLASHES:
         if _is(name, these) and not _is(needs, those):
             yield Ailment(f"{name} {_installed(name)} with {needs} {_installed(needs)}: {otherwise}", SETUP)
@@ -172,6 +186,17 @@ CHECKS: dict[str, Callable[[Path], Iterator[Ailment]]] = {
     "servers": services,
     "remotes": remotes,
 }
+
+
+def _required(root: Path) -> list[str]:
+    """Packages that the project cannot do without."""
+    path = root / "pyproject.toml"
+    try:
+        told = tomllib.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    except tomllib.TOMLDecodeError as error:
+        raise PreflowError(f"{path.name} cannot be read: {error}") from None
+    wanted = map(Requirement, told.get("project", {}).get("dependencies", []))
+    return [one.name for one in wanted if one.marker is None or one.marker.evaluate()]
 
 
 def _installed(name: str) -> str:

@@ -3,8 +3,8 @@
 import secrets
 import threading
 import time
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -80,7 +80,7 @@ def run(
         if not wish.start:  # the cells of a comparison are many, and have the processors already
             tracking.keep(root, report.run, gently=waits_for_stages)
             stack.callback(tracking.let_go, report.run)
-        with busy(f"run {report.run}: getting ready"):
+        with busy(f"run {report.run}: getting ready"), _forgotten_where_refused(root, report.run):
             prefect = _prefect(root) if waits_for_stages else server.there(root)
             place, taken, whole = placing.place(root, resolved, wish.start, report, say)
             on_tree(place.tree)
@@ -114,6 +114,16 @@ def run(
         elif resolved.label and wish.keep:
             worktrees.mark_kept(place.tree)
     return report
+
+
+@contextmanager
+def _forgotten_where_refused(root: Path, run: str) -> Iterator[None]:
+    """A run that ends before its first stage has made nothing, and its ref would pass for the last run."""
+    try:
+        yield
+    except BaseException:  # Ctrl-C too
+        workspace.forget(root, run)
+        raise
 
 
 def new_name() -> str:

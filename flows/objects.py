@@ -136,8 +136,15 @@ def forget_runs(cache: Path, md5s: set[str]) -> None:
 
 
 def remotes(root: Path) -> dict[str, Path | str]:
-    """DVC's remotes by name: a folder of this machine, or an address that only DVC can reach."""
+    """DVC's remotes by name: a folder of this machine, or an address that only DVC can reach.
+
+    Raises:
+        PreflowError: DVC does not say, as where its settings cannot be read; the message is DVC's.
+    """
     done = dvc.call(root, "remote", "list")
+    if done.returncode != 0:
+        why = dvc.last_line(done.stderr)
+        raise PreflowError(f"`dvc remote list` failed: {why}; DVC reads .dvc/config and .dvc/config.local")
     found: dict[str, Path | str] = {}
     for line in done.stdout.splitlines():
         if match := _REMOTE.fullmatch(line.strip()):

@@ -192,6 +192,12 @@ def keep(root: Path, ref: str, commit: str) -> None:
     git(root, "update-ref", ref, commit)
 
 
+def forget(root: Path, run: str) -> None:
+    """Delete the ref of a run, if it has one."""
+    for ref in git(root, "for-each-ref", "--format=%(refname)", f"refs/preflow/runs/{run}").splitlines():
+        git(root, "update-ref", "-d", ref)
+
+
 def runs(root: Path, label: str) -> list[str]:
     """Commits of the runs of this label (profile and settings) that this clone has, newest first."""
     lines = git(

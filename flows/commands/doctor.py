@@ -15,9 +15,9 @@ if TYPE_CHECKING:
 
 HELP = """Say what is the matter with the installation and the project; with --fix, mend it.
 
-Package versions that clash, files that cannot be read, room on the disk, locks and runs of dead processes, half \
-written checkpoints, servers that do not answer, DVC remotes that are taken at their word. Nothing is changed without \
---fix. Ends with 0 where nothing is left to mend, else with 1.
+Packages that are missing or clash, files that cannot be read, room on the disk, locks and runs of dead processes, \
+half written checkpoints, servers that do not answer, DVC remotes that are taken at their word. Nothing is changed \
+without --fix. Ends with 0 where nothing is left to mend, else with 1.
 
 [bold]Examples[/bold]
 
@@ -34,16 +34,16 @@ def doctor(
     as_json: AsJson = False,
 ) -> None:
     from flows import workspace
-    from flows.doctor import CHECKS
+    from flows.doctor import CHECKS, look
 
     root = workspace.find_root(Path.cwd())
     told: list[dict[str, object]] = []
     for name, check in CHECKS.items():
-        ailments = list(check(root))
+        ailments = look(root, check)
         if not ailments and not as_json:
             print(f"{name:12} in order")
         for one in ailments:
-            mended = fix and _mend(one) and one.what not in {still.what for still in check(root)}
+            mended = fix and _mend(one) and one.what not in {still.what for still in look(root, check)}
             told.append({"check": name, "what": one.what, "cure": one.cure, "mended": mended})
             if not as_json:
                 print(f"{name:12} {one.what}\n{'':12} {_outlook(one, mended)}")

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.cache import files_of, object_path
+from flows.lineage.places import Places
 from flows.lineage.runs import Known, module_of
 from rlhf.errors import PreflowError
 from tasks.config.withdraw import Withdraw
@@ -21,7 +22,6 @@ ROW_STAGES = ("prepare", "validate", "annotate")
 """Modules whose outs are rows."""
 SUBJECTS = ("row", "annotator", "source", "file")
 _ID = re.compile(rb'"(?:id|prompt_id)": "([0-9a-f]{16})"')
-_PLACE = re.compile(rb"[^\s\"'<>:]+:\d+")
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class Finder:
             if module == "collect":
                 found[item.path] = self._of_raw(item, places)
             elif _is_report(item):
-                found[item.path] = self._of_report(item, ids, {f"{file}:{line}" for file, line in places})
+                found[item.path] = self._of_report(item, ids, Places(places))
             elif item.path not in found:
                 found[item.path] = self._of_ids(item, ids)
         return {path: one for path, one in found.items() if one.rows or one.files or one.unread}
@@ -115,17 +115,18 @@ class Finder:
                 held.files |= {md5} if rows else set()
         return held
 
-    def _of_report(self, item: Item, ids: set[str], places: set[str]) -> Held:
+    def _of_report(self, item: Item, ids: set[str], places: Places) -> Held:
         """What the gate set aside of them, and the files of its report that speak of them."""
         held = Held()
         for name, md5, path in self._files(item):
             if path is None:
                 held.unread = True
                 continue
-            if name.endswith(".jsonl"):
-                lines = map(json.loads, path.read_text(encoding="utf-8").splitlines())
-                held.rows += [one | {"in": name} for one in lines if one.get("id") in ids]
-            if places & {one.decode() for one in _PLACE.findall(path.read_bytes())}:
+            content = path.read_bytes()
+            lines = map(json.loads, content.splitlines() if name.endswith(".jsonl") else ())
+            aside = [one | {"in": name} for one in lines if one.get("id") in ids]
+            held.rows += aside
+            if aside or places.are_in(content):
                 held.files.add(md5)
         return held
 

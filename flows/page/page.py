@@ -15,6 +15,7 @@ from flows.page.facts import About, Facts, gather
 from flows.page.files import Files, InTree, Kept
 from flows.page.render import as_html, as_markdown
 from flows.releases import releases
+from flows.releases.refs import is_run
 from flows.request import Report, Run
 from rlhf.errors import PreflowError
 from tasks import sums
@@ -127,10 +128,11 @@ def _told(path: Path) -> dict[str, Any]:
 
 
 def _last(root: Path) -> str:
-    names = _runs(root)
+    """The newest run that has ended, as it left TOLD; where nothing of reports/ is kept, the newest."""
+    names = [name for name, _ in _runs(root)]
     if not names:
         raise PreflowError("no run is kept in this clone yet; `preflow run` makes one")
-    return names[0][0]
+    return next((name for name in names if (root / "reports" / name / TOLD).is_file()), names[0])
 
 
 def _before(root: Path, run: str, label: str) -> str:
@@ -147,4 +149,5 @@ def _runs(root: Path) -> list[tuple[str, str]]:
     """Runs that this clone has, newest first, each with its label."""
     form = "--format=%(refname:lstrip=3) %(contents:subject)"
     lines = workspace.git(root, "for-each-ref", "--sort=-refname", form, "refs/preflow/runs").splitlines()
-    return [(line.split(" ", 1)[0], line.partition("[")[2].removesuffix("]")) for line in lines]
+    listed = [(line.split(" ", 1)[0], line.partition("[")[2].removesuffix("]")) for line in lines]
+    return [(name, label) for name, label in listed if is_run(name)]

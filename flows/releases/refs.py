@@ -31,6 +31,11 @@ class Model:
     """Which version, where it has no number."""
 
 
+def is_run(name: str) -> bool:
+    """Whether a run has such a name; `preflow compare` keeps what its cells begin with among them meanwhile."""
+    return _RUN.fullmatch(name) is not None
+
+
 def model_named(text: str) -> Model | None:
     """`NAME`, `NAME@champion`, `NAME/3` or `NAME/v3`, also behind MLflow's `models:/`; None where it is none."""
     match = _MODEL.fullmatch(text)
@@ -43,7 +48,7 @@ def ref_of(text: str) -> str:
     """The ref that a model, a run or a ref of ours has in this clone. Raises PreflowError where it is none of them."""
     if text.startswith("refs/preflow/"):
         return text
-    if _RUN.fullmatch(text):
+    if is_run(text):
         return f"refs/preflow/{RUNS}/{text}"
     model = model_named(text)
     if model is None:

@@ -6,11 +6,12 @@ under a name that starts with a dot and rename it when it is whole.
 """
 
 import json
+import math
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from flows import dvc
+from flows import dvc, guards
 from rlhf.errors import DependencyDown, PreflowError
 from tasks.config.collect import GIVEN
 from tasks.graph import digest
@@ -36,9 +37,16 @@ def update_imports(root: Path) -> None:
 def bring(root: Path, watched: Sequence[str]) -> list[str]:
     """Bring what is new there, and in the imports, into data/inbox; the paths there that changed.
 
+    One at a time in a project: what was brought is written down in one book for all schedules.
+
     Raises:
         PreflowError: a watched folder is not there, or would overwrite a file that came from elsewhere.
     """
+    with guards.held(home(root) / "brought.lock", "what brings new data", wait=math.inf):
+        return _bring(root, watched)
+
+
+def _bring(root: Path, watched: Sequence[str]) -> list[str]:
     folders = [root / Path(text).expanduser() for text in watched]
     if absent := [str(folder) for folder in folders if not folder.is_dir()]:
         raise PreflowError(f"{absent[0]}: the watched folder is not there; mount it, or create the schedule again")

@@ -12,6 +12,7 @@ from ruamel.yaml.error import YAMLError
 
 from flows import dvc
 from flows.releases import releases
+from flows.releases.refs import is_run
 from flows.verify import files as verify_files
 from flows.verify import record
 from flows.verify.found import Found, Subject, Told, Wrong
@@ -104,7 +105,8 @@ def _run_with(root: Path, lock: bytes) -> tuple[str, str]:
     """Name and commit of the newest run that ended with this very dvc.lock; "" where none is kept here."""
     spaces = ("refs/preflow/runs", "refs/preflow-remote/runs")  # by name, backwards, our own come first
     form = "--format=%(objectname) %(refname:lstrip=-1)"
-    listed = [line.split(" ", 1) for line in git(root, "for-each-ref", "--sort=-refname", form, *spaces).splitlines()]
+    lines = git(root, "for-each-ref", "--sort=-refname", form, *spaces).splitlines()
+    listed = [(commit, name) for commit, name in (line.split(" ", 1) for line in lines) if is_run(name)]
     for (commit, name), files in zip(listed, files_at(root, [one for one, _ in listed], ["dvc.lock"]), strict=True):
         if not isinstance(files, PreflowError) and files.get("dvc.lock", ("", b""))[1] == lock:
             return name, commit

@@ -15,6 +15,7 @@ from typing import Any
 from flows import dvc, objects
 from flows.again import md5_of
 from flows.lineage.facts import Facts
+from flows.lineage.places import Places
 from flows.lineage.runs import Known, checkout
 from tasks import sums
 from tasks.journal import home
@@ -22,7 +23,6 @@ from tasks.tracking.store import name_of, uri_of
 
 _TEXTS = (".json", ".jsonl", ".html", ".csv", ".txt", ".md", ".log")
 _ID = re.compile(rb"(?<![0-9a-f])[0-9a-f]{16}(?![0-9a-f])")
-_PLACE = re.compile(rb"[^\s\"'<>:]+:\d+")
 _STRING = re.compile(rb'"((?:[^"\\]|\\.)*)"')
 
 
@@ -55,7 +55,7 @@ def purge(root: Path, facts: Facts) -> Purged:
     needed = _files_needed(cache, here) & holding
     gone = holding - needed
     done = Purged(needed=_names_of(facts, needed), by_hand=_inbox(root, facts))
-    traces = _Traces(list(facts.rows.values()))
+    traces = _Traces(facts)
     work = [home(root) / "scratch", home(root) / "shared"]
     outs = [*_outs_in_trees(root, gone), *_copies(work, traces)]  # found while links into the cache still lead there
     records = list(_copies(_records(root), traces))
@@ -132,15 +132,17 @@ def _copies(folders: Sequence[Path], traces: "_Traces") -> Iterator[Path]:
 class _Traces:
     """How a file shows that it holds a row: its id, its file and line, or all that it says as texts of its own."""
 
-    def __init__(self, rows: Sequence[Mapping[str, Any]]) -> None:
+    def __init__(self, facts: Facts) -> None:
+        rows = list(facts.rows.values())
+        everywhere = [row for _, held in facts.held for one in held.values() for row in one.rows if row.get("file")]
         self._ids = {str(row["id"]).encode() for row in rows}
-        self._places = {f"{row.get('file')}:{row.get('line')}".encode() for row in rows}
+        self._places = Places((str(row["file"]), row.get("line")) for row in everywhere)  # one may move between runs
         self._texts = [texts for row in rows if len(texts := _texts(row)) > 1]
 
     def are_in(self, path: Path) -> bool:
         with suppress(OSError):
             content = path.read_bytes()
-            if self._ids & set(_ID.findall(content)) or self._places & set(_PLACE.findall(content)):
+            if self._ids & set(_ID.findall(content)) or self._places.are_in(content):
                 return True
             if path.suffix in (".json", ".jsonl"):
                 strings = set(_STRING.findall(content))

@@ -4,6 +4,7 @@ import json
 import os
 import platform
 import shutil
+import sys
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
@@ -80,6 +81,12 @@ def test_a_pair_that_clashes(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(doctor, "_installed", lambda name: found.get(name, ""))
     monkeypatch.setattr(environment, "check", lambda _: None)
     one("packages", "prefect 3.8.8 with fastapi 0.163.2", "no flow starts")
+
+
+def test_a_package_that_is_missing(toy: Path) -> None:
+    wanted = ["numpy>=1", "no-such-package>=1", "of-another-system; sys_platform == 'plan9'"]
+    (toy / "pyproject.toml").write_text(f"[project]\ndependencies = {json.dumps(wanted)}\n")
+    one("packages", "not installed, and pyproject.toml requires it: no-such-package", "make setup")
 
 
 @pytest.mark.parametrize("name", ["dvc.yaml", "params.yaml", "dvc.lock"])
@@ -218,3 +225,19 @@ def test_a_remote_taken_at_its_word(toy: Path, tmp_path: Path) -> None:
     one("remotes", "store is not hashed", "dvc remote modify store verify true")
     mended("remotes")
     assert "verify = true" in (toy / ".dvc/config").read_text()
+
+
+def test_settings_that_dvc_cannot_read(toy: Path) -> None:
+    with (toy / ".dvc/config").open("a") as file:
+        file.write("<<<<<<< HEAD\n    remote = mine\n=======\n    remote = yours\n>>>>>>> theirs\n")
+    one("remotes", "`dvc remote list` failed: configuration error", ".dvc/config")
+
+
+def test_where_there_is_no_dvc_all_else_is_told(toy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (toy / "constraints.txt").write_text("numpy==0.1\n")
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin/git").symlink_to(shutil.which("git") or "")
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "bin/python"))
+    found = {ailment["check"]: ailment["what"] for ailment in said(code=1)}
+    assert found.keys() == {"packages", "remotes"} and found["remotes"].startswith("no dvc beside")

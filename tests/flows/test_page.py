@@ -11,7 +11,9 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from flows.cli import app
 from flows.page import graph as page_graph
 from flows.page import page, render, story
 from flows.page.facts import Facts
@@ -206,12 +208,24 @@ def test_a_page_is_light_to_make() -> None:
 def test_no_run_no_page(toy: Path) -> None:
     with pytest.raises(PreflowError, match="no run is kept in this clone yet"):
         page.find(toy, "")
-    git(toy, "update-ref", f"refs/preflow/runs/{RUN}", "HEAD")
+    for ref in (RUN, "compare-20261129-120000-cd34"):  # what a comparison's cells begin with is no run
+        git(toy, "update-ref", f"refs/preflow/runs/{ref}", "HEAD")
     name, path, made = page.find(toy, "")  # what it ran is in no cache: the graph, and how to get the rest
     assert (name, made) == (RUN, True)
     assert page.find(toy, RUN) == (RUN, path, False)
     found = Parsed(path.read_text())
     assert "nothing kept" in found.text and f"preflow reproduce {RUN}" in found.text
+
+
+def test_the_last_run_is_one_that_has_ended(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(toy)
+    ended = toy / "reports" / RUN
+    ended.mkdir(parents=True)
+    (ended / "run.json").write_text(json.dumps({"report": {"run": RUN}}))
+    for ref in (RUN, "20261129-120000-cd34"):  # the newer one goes on, or was killed
+        git(toy, "update-ref", f"refs/preflow/runs/{ref}", "HEAD")
+    done = CliRunner().invoke(app, ["report", "--json"], catch_exceptions=False)
+    assert json.loads(done.stdout)["run"] == RUN
 
 
 def test_a_run_ends_with_its_page_also_where_it_fails(toy: Path, run: Runs) -> None:

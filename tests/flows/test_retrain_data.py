@@ -1,13 +1,15 @@
 """Watched folders, and the user's own files in the inbox."""
 
 import threading
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
 
-from flows import server, workspace
+from flows import guards, server, workspace
 from flows.cli import app
 from flows.retrain import data, due
 from flows.retrain.retrain import Order, fire
@@ -30,6 +32,46 @@ def test_a_file_that_was_not_brought_is_not_overwritten(tmp_path: Path, monkeypa
     with pytest.raises(PreflowError, match=r"watched/preferences/a.jsonl would overwrite .*inbox/preferences/a.jsonl"):
         data.bring(root, ["~/watched"])
     assert target.read_text() == "mine"
+
+
+def test_two_schedules_at_one_slot_keep_each_others_books(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second begins while the first copies, and goes on until it is through or waits for the first."""
+    monkeypatch.delenv("PREFLOW_HOME", raising=False)
+    root, shards = tmp_path / "project", dict[str, Path]()
+    for name in ("a", "b"):
+        shards[name] = tmp_path / name / "preferences" / f"{name}.jsonl"
+        shards[name].parent.mkdir(parents=True)
+        shards[name].write_text(name)
+    copy, hold, second = data._copy, guards.held, list[Future[list[str]]]()
+    begun, far_enough = threading.Event(), threading.Event()
+
+    def slow(file: Path, target: Path) -> bool:
+        if file.name == "a.jsonl":
+            begun.set()
+            second.append(others.submit(bring, "b"))
+            far_enough.wait()
+        return copy(file, target)
+
+    def held(*given: Any, **how: Any) -> Any:
+        if begun.is_set():
+            far_enough.set()
+        return hold(*given, **how)
+
+    def bring(name: str) -> list[str]:
+        try:
+            return data.bring(root, [str(tmp_path / name)])
+        finally:
+            if name == "b":
+                far_enough.set()
+
+    with monkeypatch.context() as meanwhile, ThreadPoolExecutor() as others:
+        meanwhile.setattr(data, "_copy", slow)
+        meanwhile.setattr(guards, "held", held)
+        assert bring("a") == ["preferences/a.jsonl"]
+        assert second[0].result() == ["preferences/b.jsonl"]
+    for name, shard in shards.items():
+        shard.write_text(f"{name}, grown")
+        assert data.bring(root, [str(tmp_path / name)]) == [f"preferences/{name}.jsonl"]
 
 
 @pytest.mark.parametrize("command", ["retrain", "schedule create --every 6h"])

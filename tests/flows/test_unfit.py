@@ -74,3 +74,4 @@ def test_a_run_is_refused_before_its_first_stage(toy: Path, monkeypatch: pytest.
     with pytest.raises(PreflowError, match=f"rl: {PTX}"):
         launch.run(toy, Wish(), threading.Event(), show=lambda *_: None, say=print)
     assert [path.name for path in (toy / "data").iterdir()] == ["champion"]
+    assert git(toy, "for-each-ref", "refs/preflow") == ""  # it would pass for the last run

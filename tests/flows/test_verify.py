@@ -21,8 +21,8 @@ from flows.cli import app
 from flows.verify import files as verify_files
 from rlhf.errors import PreflowError
 from tasks import witness
-from tests.flows.again_toy import INBOX, make_story
-from tests.flows.toy import dvc_repro
+from tests.flows.again_toy import INBOX, RUN, make_story
+from tests.flows.toy import dvc_repro, git
 from tests.flows.verify_story import POLICY, ROWS, cached, flip, said
 
 ONE_FILE = json.dumps({"state.json": {"bytes": 2, "sha256": sha256(b"{}").hexdigest()}})
@@ -44,6 +44,11 @@ def test_where_nothing_is_wrong_all_bytes_are_hashed(story: Path) -> None:
     assert answer["bytes"] >= 2 * sum(path.stat().st_size for path in outs if "inbox" not in path.parts)
     ended = CliRunner().invoke(app, ["verify"], catch_exceptions=False)
     assert ended.stdout.startswith("all is as it should be: ")
+
+
+def test_what_a_comparison_begins_with_is_not_taken_for_the_run(story: Path) -> None:
+    git(story, "update-ref", "refs/preflow/runs/compare-20260102-000000-abcd", f"refs/preflow/runs/{RUN}")
+    assert said(code=0)["missing"] == []  # in MLflow, under its own name
 
 
 def test_an_output(story: Path) -> None:

@@ -1,5 +1,6 @@
 """`preflow withdraw`: what it says, the data that it makes, and what a purge leaves."""
 
+import html
 import json
 from pathlib import Path
 from typing import Any
@@ -185,6 +186,39 @@ def test_a_purge_leaves_no_byte_of_the_row_and_says_what_is_lost(archive: Archiv
     assert found["lost"] == {RUN: ["policy v1"]}
     assert not (journal / "pairs.json").exists() and (journal / "pairs.json.withdrawn").exists()
     assert (journal / "others.json").exists()
+
+
+def test_a_row_that_the_gate_set_aside_is_purged_from_its_quarantine_too(archive: Archive) -> None:
+    assert '"excerpt": "question 5"' in everything(archive.root)
+    found = withdraw("--row", SPOILT, "--purge", "--yes")
+    left = everything(archive.root)
+    assert SPOILT not in left and "question 5" not in left
+    assert "preferences/pairs.jsonl:5" not in left
+    assert found["purged"]["cached"] == 4  # raw, prepared, quarantine, page
+
+
+@pytest.mark.parametrize("name", ["my pairs.jsonl", "Ada's \"own\" & Bén's <15:30>.jsonl"])
+def test_pages_go_whatever_the_name_of_the_file(archive: Archive, name: str) -> None:
+    file = f"preferences/{name}"
+    page = "<li><code>{}</code> {}</li>"
+    row = PAIRS[0] | {"file": file}
+    report = {
+        "verdict.json": json.dumps({"examples": [f"{file}:1: of the row"]}),
+        "report.html": page.format(html.escape(f"{file}:1"), "of the row"),
+        "others.html": page.format(html.escape(f"{file}:12"), "of another row"),
+    }
+    more = {"data/02_prepared/preferences": {"rows.jsonl": [row]}, "data/03_validated/report": report}
+    archive.run("20261102-120000-bbbb", archive.lock(outs() | more))
+    folder = archive.root / "reports/20261102-120000-bbbb/validation"
+    folder.mkdir(parents=True)
+    for one, text in report.items():
+        (folder / one).write_text(text)
+    withdraw("--row", ADA, "--purge", "--yes")
+    left = everything(archive.root)
+    assert "of the row" not in left and "of another row" in left
+    assert {path.name for path in folder.iterdir()} == {
+        *("verdict.json.withdrawn", "report.html.withdrawn", "others.html")
+    }
 
 
 def test_the_address_of_a_remote_is_read_whole_however_long(archive: Archive) -> None:
