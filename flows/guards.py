@@ -55,16 +55,28 @@ def removing(root: Path, who: str) -> AbstractContextManager[None]:
     return held(home(root) / "data.lock", who)
 
 
-@contextmanager
 def promoting(
     root: Path, who: str, say: Callable[[str], None], cancel: threading.Event | None = None
-) -> Iterator[None]:
-    """One at a time in a clone asks who is champion, registers another, and keeps and sends the refs; others wait.
+) -> AbstractContextManager[None]:
+    """One at a time in a clone asks who is champion, registers another, and keeps and sends the refs; others wait."""
+    return _in_turn(home(root) / "promotion.lock", who, say, cancel)
+
+
+def inbox(
+    root: Path, who: str, say: Callable[[str], None], cancel: threading.Event | None = None
+) -> AbstractContextManager[None]:
+    """One at a time fills data/inbox or reads it: DVC notes what lies there after the stage that has read it."""
+    return _in_turn(home(root) / "inbox.lock", who, say, cancel)
+
+
+@contextmanager
+def _in_turn(path: Path, who: str, say: Callable[[str], None], cancel: threading.Event | None) -> Iterator[None]:
+    """Wait until no other holds it, and say for whom.
 
     Raises:
         Preempted: `cancel` was set while another was at it; the message names that one.
     """
-    path, told = home(root) / "promotion.lock", False
+    told = False
     with ExitStack() as stack:
         while True:
             try:

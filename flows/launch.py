@@ -86,18 +86,9 @@ def run(
             on_tree(place.tree)
             this = Run(wish, resolved, report, place, load_graph(place.tree), cancel, taken)
             this, todo = _todo(this, whole, say)
-            unfit.refuse_unfit(place.tree, this.graph, todo)
-            ready.refuse_unready(root, this.pools, this.graph, todo)
+            _refuse_doomed(this, todo, say)
             this = stack.enter_context(run_lease.held(this, todo, say))
-            if todo:
-                guards.check_disk(root)
-                if wish.planned:  # of this machine, whose memory is known; workers plan what they do
-                    check.refuse_hopeless(_site(this), todo - set(this.pools), say)
-                prefect = _prefect(root)
-            if prefect and not (todo or wish.retrain):
-                prefect = prefect if _hears(prefect, root, cancel, say) else None
-            elif prefect:
-                server.wait(prefect, root, cancel)
+            prefect = _reached(this, todo, prefect, say)
         results = running.stages(this, todo, prefect, say, on_begin, on_result)
         with busy(f"run {report.run}: keeping what it was"):
             closing.keep(this, results, say)
@@ -114,6 +105,30 @@ def run(
         elif resolved.label and wish.keep:
             worktrees.mark_kept(place.tree)
     return report
+
+
+def _refuse_doomed(this: Run, todo: set[str], say: Callable[[str], None]) -> None:
+    """Raises PreflowError where something that is known before the first stage would end the run later."""
+    unfit.refuse_unfit(this.tree, this.graph, todo)
+    ready.refuse_unready(this.owner, this.pools, this.graph, todo)
+    if todo:
+        guards.check_disk(this.owner)
+        if this.wish.planned:  # of this machine, whose memory is known; workers plan what they do
+            check.refuse_hopeless(_site(this), todo - set(this.pools), say)
+
+
+def _reached(
+    this: Run, todo: set[str], prefect: server.Server | None, say: Callable[[str], None]
+) -> server.Server | None:
+    """A server that answers, where stages need one; where none has to run, the one that is there, if it hears."""
+    if todo:
+        prefect = _prefect(this.owner)
+    if prefect is None:
+        return None
+    if todo or this.wish.retrain:
+        server.wait(prefect, this.owner, this.cancel)
+        return prefect
+    return prefect if _hears(prefect, this.owner, this.cancel, say) else None
 
 
 @contextmanager

@@ -6,7 +6,7 @@ Import this after `flows.server.start`, which tells Prefect where its server is.
 import signal
 import threading
 from collections.abc import Callable, Mapping
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, get_args
 from uuid import UUID
 
@@ -20,7 +20,7 @@ from prefect.runtime import flow_run
 from prefect.states import Cancelled, Completed, Failed, State
 from prefect.task_runners import ThreadPoolTaskRunner
 
-from flows import inputs
+from flows import guards, inputs
 from flows.pools.keeping import forget_forced
 from flows.pools.sending import run_in_pool
 from flows.runner import GO_ON, STOPPED, run_stage
@@ -139,9 +139,10 @@ def _one(work: Work, name: str, slots: threading.Semaphore) -> StageResult:
             if pool:
                 result = run_in_pool(work, name, pool, str(flow_run.get_id() or ""), on_line)
             else:
-                result = run_stage(
-                    work.place, name, on_line=on_line, cancel=work.cancel, force=work.force, patience=work.patience
-                )
+                with _alone_with_its_inbox(work, name, on_line):
+                    result = run_stage(
+                        work.place, name, on_line=on_line, cancel=work.cancel, force=work.force, patience=work.patience
+                    )
             if result.state in ("ran", "cached"):
                 inputs.hold(work.place.tree, work.graph, name)
         except Preempted as error:
@@ -149,6 +150,12 @@ def _one(work: Work, name: str, slots: threading.Semaphore) -> StageResult:
         except PreflowError as error:
             return StageResult(name, "failed", reason=str(error), exit_code=error.exit_code)
         return result
+
+
+def _alone_with_its_inbox(work: Work, name: str, say: Callable[[str], None]) -> AbstractContextManager[None]:
+    """In the checkout itself, whose inbox retrains fill; a worktree has its own."""
+    shared = work.place.tree == work.place.owner and "data/inbox" in work.graph.stages[name].deps
+    return guards.inbox(work.place.owner, f"stage {name}", say, work.cancel) if shared else nullcontext()
 
 
 def _state(result: StageResult) -> State[Any]:

@@ -6,9 +6,9 @@ under a name that starts with a dot and rename it when it is whole.
 """
 
 import json
-import math
 import shutil
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from flows import dvc, guards
@@ -34,15 +34,21 @@ def update_imports(root: Path) -> None:
         raise DependencyDown(f"`dvc update` of {IMPORTS} failed: {last}")
 
 
-def bring(root: Path, watched: Sequence[str]) -> list[str]:
+def bring(
+    root: Path,
+    watched: Sequence[str],
+    say: Callable[[str], None] = lambda _: None,
+    cancel: threading.Event | None = None,
+) -> list[str]:
     """Bring what is new there, and in the imports, into data/inbox; the paths there that changed.
 
-    One at a time in a project: what was brought is written down in one book for all schedules.
+    One at a time in a project, as what was brought is written down in one book for all schedules, and not while a stage
+    reads data/inbox.
 
     Raises:
         PreflowError: a watched folder is not there, or would overwrite a file that came from elsewhere.
     """
-    with guards.held(home(root) / "brought.lock", "what brings new data", wait=math.inf):
+    with guards.inbox(root, "what brings new data", say, cancel):
         return _bring(root, watched)
 
 

@@ -120,7 +120,7 @@ def fire(
             resolved = order.resolved(root)
             data.update_imports(root)
             if not resolved.own_sources:  # which reads nothing of data/inbox
-                data.bring(root, order.watch)
+                data.bring(root, order.watch, say, cancel)
             resolved = given.settle(root, resolved, say)
             seen = due.look(root, resolved, memory)
             why = due.why(seen, memory.seen)

@@ -8,10 +8,13 @@ import pytest
 
 from flows import pipeline
 from flows.pipeline import execute
+from flows.retrain import data
 from flows.runner import Place
 from flows.work import Work
+from rlhf.errors import Preempted
 from tasks.graph import load_graph
 from tasks.outcome import StageResult
+from tests.flows.toy import REPO
 
 
 def with_prefect_dying_after(done: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -35,6 +38,26 @@ def test_what_is_done_survives_the_death_of_prefect(toy: Path, monkeypatch: pyte
     results = execute(work)
     assert [(result.state, result.exit_code) for result in results.values()][3:] == [("failed", 87), ("skipped", 0)]
     assert "ConnectionError: all attempts failed" in results["rl"].reason
+
+
+def test_nothing_is_brought_into_an_inbox_while_a_stage_reads_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DVC notes what lies there after the stage: what came too late would count as read, and never be."""
+    monkeypatch.delenv("PREFLOW_HOME", raising=False)
+    graph, said, cancel = load_graph(REPO), list[str](), threading.Event()
+    cancel.set()
+
+    def bring() -> list[str]:
+        return data.bring(tmp_path, [], said.append, cancel)
+
+    work = Work(Place(tmp_path, tmp_path, "r"), graph, todo={"collect"})
+    with pipeline._alone_with_its_inbox(work, "collect", said.append), pytest.raises(Preempted, match="stage collect"):
+        bring()
+    elsewhere = Work(Place(tmp_path, tmp_path / "worktree", "r"), graph, todo={"collect"})
+    for other, name in ((work, "sft"), (elsewhere, "collect")):
+        with pipeline._alone_with_its_inbox(other, name, said.append):
+            assert bring() == []
 
 
 @pytest.mark.e2e
