@@ -10,7 +10,7 @@ from bench.speed.store import Record
 
 HEADER = [
     "stage", "setting", "ours, tokens/s", "TRL, tokens/s", "ours ÷ TRL, median (least–most)", "ours ÷ TRL as it comes",
-    "peak memory: ours ÷ TRL", "share of matmul rate: ours", "share of matmul rate: TRL",
+    "no more than", "peak memory: ours ÷ TRL", "share of matmul rate: ours", "share of matmul rate: TRL",
 ]  # fmt: skip
 BUSY = 0.2
 """Cores busy with something else, on average over a side's run, above which a cell is marked."""
@@ -66,6 +66,7 @@ def line(cell: Cell, record: Record | None, fresh: bool = True) -> list[str]:
         *(f"{median(rate(pair[side]) for pair in record['pairs']):,.0f}" for side in ("ours", "theirs")),
         f"**{median(found):.2f}** ({min(found):.2f}–{max(found):.2f})",
         f"{median(ratios(record, beside='as_it_comes')):.2f}",
+        f"{1 / shares(record, 'theirs'):.2f}",
         f"{of(record, 'ours', 'peak_net') / of(record, 'theirs', 'peak_net'):.2f}",
         *(f"{100 * shares(record, side):.0f}%" for side in ("ours", "theirs")),
     ]
