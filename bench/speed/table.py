@@ -10,7 +10,7 @@ from bench.speed.store import Record
 
 HEADER = [
     "stage", "setting", "ours, tokens/s", "TRL, tokens/s", "ours ÷ TRL, median (least–most)", "ours ÷ TRL as it comes",
-    "no more than", "peak memory: ours ÷ TRL", "share of matmul rate: ours", "share of matmul rate: TRL",
+    "at the whole matmul rate", "peak memory: ours ÷ TRL", "share of matmul rate: ours", "share of matmul rate: TRL",
 ]  # fmt: skip
 BUSY = 0.2
 """Cores busy with something else, on average over a side's run, above which a cell is marked."""
