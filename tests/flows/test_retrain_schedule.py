@@ -146,8 +146,8 @@ def _end(root: Path, serving: subprocess.Popen[bytes]) -> list[str]:
 
 def _said(root: Path) -> list[str]:
     """What firings have told Prefect."""
-    here = server.running(root)
-    assert here is not None
+    if (here := server.running(root)) is None:  # it is starting
+        return []
     with suppress(OSError, ValueError):
         return [one["message"] for one in ask(f"{here.url}/logs/filter", {"limit": 200, "sort": "TIMESTAMP_DESC"})]
     return []
