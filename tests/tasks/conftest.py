@@ -25,3 +25,11 @@ def store_root(tmp_path: Path, empty_store: Path, monkeypatch: pytest.MonkeyPatc
     (tmp_path / "mlruns").mkdir()
     (tmp_path / "mlruns" / "mlflow.db").write_bytes(empty_store.read_bytes())
     return tmp_path
+
+
+@pytest.fixture
+def root(store_root: Path) -> Path:
+    """The toy pipeline of `toy_runs` there, nothing of which has run."""
+    from tests.tasks import toy_runs
+
+    return toy_runs.write_tree(store_root)

@@ -24,11 +24,6 @@ import toy_runs as toy
 REPO = Path(__file__).parents[2]
 
 
-@pytest.fixture
-def root(store_root: Path) -> Path:
-    return toy.write_tree(store_root)
-
-
 def run(root: Path, run_id: str, gold: float = 0.5) -> dict[str, Any]:
     tracking.begin_run(root, run_id, {"ref": f"refs/preflow/{run_id}", "commit": "c0ffee"})
     toy.run_all(root, run_id, gold, steps=1)

@@ -23,11 +23,6 @@ import toy_runs as toy
 REPO = Path(__file__).parents[2]
 
 
-@pytest.fixture
-def root(store_root: Path) -> Path:
-    return toy.write_tree(store_root)
-
-
 def test_a_run_becomes_a_parent_with_one_child_a_stage(root: Path) -> None:
     ids = toy.whole_run(root)
     assert list(ids["stages"]) == list(toy.STAGES)

@@ -20,11 +20,6 @@ import toy_runs as toy
 ABOUT = {"name": "leash", "command": "preflow compare", "registry": "policy", "commit": "abc", "params": {"seeds": "0"}}
 
 
-@pytest.fixture
-def root(store_root: Path) -> Path:
-    return toy.write_tree(store_root)
-
-
 def run_cell(root: Path, run: str, comparison: str) -> None:
     tracking.announce(root, run, {"name": run, "comparison": comparison})
     toy.run_all(root, run, 0.5)

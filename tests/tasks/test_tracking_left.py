@@ -22,9 +22,9 @@ import toy_runs as toy
 REPO = Path(__file__).parents[2]
 
 
-@pytest.fixture
-def root(store_root: Path) -> Path:
-    return toy.write_tree(store_root)
+def owned(facts: dict[str, Any], **owner: Any) -> str:
+    """What is written down of a run, with this of its process otherwise."""
+    return json.dumps(facts | {"owner": facts["owner"] | owner})
 
 
 def test_what_a_stage_that_outlives_its_run_writes_is_no_damage(root: Path) -> None:
@@ -79,12 +79,10 @@ def test_a_run_whose_process_is_gone_is_closed_by_the_next_command(root: Path) -
     toy.start(root, "r1", "sft")
     path = home(root) / "journal/r1/run.json"
     facts = json.loads(path.read_text())
-    path.write_text(
-        json.dumps(facts | {"owner": facts["owner"] | {"host": "another machine", "machine": "", "pid": 1}})
-    )
+    path.write_text(owned(facts, host="another machine", machine="", pid=1))
     tracking.reconcile(root)
     assert {run.info.status for run in toy.runs(root)} == {"RUNNING"}  # that machine may know better
-    path.write_text(json.dumps(facts | {"owner": facts["owner"] | {"started": 1.0}}))
+    path.write_text(owned(facts, started=1.0))
     tracking.reconcile(root)
     assert {run.info.status for run in toy.runs(root)} == {"KILLED"}
     tracking.reconcile(root)
@@ -101,8 +99,7 @@ def test_a_run_of_another_host_is_closed_when_nothing_is_heard_of_it(root: Path)
     toy.start(root, "r1", "sft")
     folder = home(root) / "journal/r1"
     facts = json.loads((folder / "run.json").read_text())
-    elsewhere = {"host": "another machine", "machine": "another boot", "pid": 1}
-    (folder / "run.json").write_text(json.dumps(facts | {"owner": facts["owner"] | elsewhere}))
+    (folder / "run.json").write_text(owned(facts, host="another machine", machine="another boot", pid=1))
     run = RunRecord.read(root, "r1")
     with locks.held(home(root) / "run.lock", "run r1", "this workspace"):
         for path in folder.rglob("*"):
@@ -128,7 +125,7 @@ def test_files_of_another_host_that_cannot_be_looked_at_fail_nothing(
     journal, comparison = home(root) / "journal/r1", home(root) / "compare/runs/c1"
     for path in (journal / "run.json", comparison / "comparison.json"):
         facts = json.loads(path.read_text())
-        path.write_text(json.dumps(facts | {"owner": facts["owner"] | {"host": "another", "machine": "", "pid": 1}}))
+        path.write_text(owned(facts, host="another", machine="", pid=1))
         (path.parent / "going").touch()
         for sign in (path, path.parent / "going"):
             os.utime(sign, (0, 0))
@@ -164,9 +161,9 @@ def test_a_run_of_this_machine_is_known_by_its_boot_whatever_the_host_is_called(
     tracking.begin_run(root, "r1", {})
     path = home(root) / "journal/r1/run.json"
     facts = json.loads(path.read_text())
-    path.write_text(json.dumps(facts | {"owner": facts["owner"] | {"host": "its name before"}}))
+    path.write_text(owned(facts, host="its name before"))
     assert not RunRecord.read(root, "r1").is_over()
-    path.write_text(json.dumps(facts | {"owner": facts["owner"] | {"host": "its name before", "started": 1.0}}))
+    path.write_text(owned(facts, host="its name before", started=1.0))
     assert RunRecord.read(root, "r1").is_over()
 
 

@@ -21,11 +21,6 @@ sys.path.insert(0, str(Path(__file__).parent))
 import toy_runs as toy
 
 
-@pytest.fixture
-def root(store_root: Path) -> Path:
-    return toy.write_tree(store_root)
-
-
 def run(root: Path, run_id: str, state: str = "ran", gold: float = 0.5, **info: Any) -> dict[str, Any]:
     tracking.begin_run(root, run_id, {"ref": f"refs/preflow/{run_id}", "command": "preflow run"} | info)
     if state == "ran":

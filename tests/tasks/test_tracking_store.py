@@ -16,11 +16,6 @@ import toy_runs as toy
 REPO = Path(__file__).parents[2]
 
 
-@pytest.fixture
-def root(store_root: Path) -> Path:
-    return toy.write_tree(store_root)
-
-
 def test_the_store_is_that_of_the_main_checkout(root: Path, tmp_path: Path) -> None:
     tree = tmp_path / "tree"
     toy.write_file(tree / ".git", f"gitdir: {root}/.git/worktrees/tree\n")
