@@ -85,13 +85,14 @@ def sample(
     A draw inverts the cumulative distribution at a uniform number that belongs to (seed, prompt, sample index, step):
     it depends neither on the batch the row was in nor on `group_size`. A prompt's number there is its place, or that
     of `numbers`, for who samples for some prompts of several. Temperature 0 takes the likeliest token.
-    `batch_size` is the most rows at a time, except that a group is never cut, and that a small model may have two such
-    batches at once (`rlhf.lanes`); `progress` is told (rows done, of).
+    `batch_size` is the most rows at a time, except that a group is never cut; two lanes (`rlhf.lanes`), which a small
+    model may have, share it. `progress` is told (rows done, of).
     Raises ValueError for settings out of range and prompts that do not fit, NumericsError for non-finite logits.
     """
     check_request(policy, prompts, max_new_tokens, temperature, group_size)
+    lanes = 2 if not isinstance(policy.model, Adapted) and two_lanes(policy.model.parameters()) else 1
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
-    prompts_at_once = max(1, batch_size // group_size)
+    prompts_at_once = max(1, min(batch_size // group_size // lanes, math.ceil(len(prompts) / lanes)))
     groups: dict[int, list[Completion]] = {}
 
     def answers_to(chunk: list[int]) -> dict[int, list[Completion]]:
@@ -103,8 +104,7 @@ def sample(
     policy.model.eval()
     try:
         chunks = [order[start : start + prompts_at_once] for start in range(0, len(order), prompts_at_once)]
-        two = len(chunks) > 1 and not isinstance(policy.model, Adapted) and two_lanes(policy.model.parameters())
-        for chunk, found in zip(chunks, in_lanes(answers_to, chunks, two), strict=True):
+        for chunk, found in zip(chunks, in_lanes(answers_to, chunks, lanes > 1 and len(chunks) > 1), strict=True):
             drawn = [len(one.ids) for index in chunk for one in found[index]]
             charge_sampling(policy.model, [len(prompts[index]) for index in chunk], drawn)
             groups |= found

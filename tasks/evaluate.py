@@ -104,7 +104,10 @@ def evaluate(
     scores["dropped"] = dropped | prefixed(choice_dropped, "val_prompts")
     scores["champion"] = None if incumbent is None else champion_answers.about(incumbent)
     curves = {"policies": frontier(scores["policies"]), "best_of_n": curve}
-    rows = {name: _rows(exam, one) for name, one in measured.items()}
+    _write(out, log, scores, curves, {name: _rows(exam, one) for name, one in measured.items()})
+
+
+def _write(out: Path, log: Log, scores: dict[str, Any], curves: dict[str, Any], rows: Mapping[str, list[Row]]) -> None:
     write_json(out / "scores.json", scores)
     write_json(out / "curves.json", curves)
     for name, answered in rows.items():

@@ -40,7 +40,7 @@ from rlhf.models.adapter_files import link_or_copy
 from rlhf.models.ensembles import backbone_folder, load_reward_model
 from rlhf.ptx import Demonstrations, demonstrations_at
 from rlhf.records import read_rows, write_json
-from rlhf.rewards import Component
+from rlhf.rewards import Asked, Component
 from rlhf.together import scored_by_one
 from rlhf.trainer import OptimizerSettings, fit
 from tasks.config.algorithms.on_policy import OnPolicyAlgorithm, Ppo
@@ -81,27 +81,20 @@ def rl(
 ) -> None:
     """Sample, score, learn, look at val prompts; the first lines of the module name the files."""
     refuse_unfit(
-        config,
-        algorithm,
-        training,
-        reward_model=reward_model,
-        reward_metrics=reward_metrics,
-        held_out=held_out,
-        demonstrations=demonstrations,
-        samples=samples,
-        lexicon=lexicon,
-    )
+        config, algorithm, training, reward_model=reward_model, reward_metrics=reward_metrics, held_out=held_out,
+        demonstrations=demonstrations, samples=samples, lexicon=lexicon,
+    )  # fmt: skip
     refuse_untrusted(config, reward_metrics)
     learner = trainable(policy, training, seed, "rl")
     sampler = sampler_of(config, generation, learner, scratch)
     method = ALGORITHMS[config.algorithm](**algorithm.knobs(), fixed_length=generation.max_new_tokens)
-    train, dropped = asked_prompts(
-        learner, generation, prompts / "train.jsonl", "prepare.val_share and eval_share", solvable(config, samples)
-    )
-    val, val_dropped = asked_prompts(
-        learner, generation, prompts / "val.jsonl", "prepare.val_share", limit=config.num_val_prompts
-    )
-    refuse_unverifiable(config.rewards, (prompt.meta for prompt in [*train, *val]))
+    train, val, dropped = _prompts(config, generation, learner, prompts, samples)
+    critic_from = policy if reward_model is None else reward_model
+    score = build(
+        config.rewards, generation, reward_model, learner.chat, lexicon=lexicon, over=learner,
+        max_batch_tokens=config.max_batch_tokens, max_unscorable=config.max_unscorable,
+        replies=scratch / "replies.jsonl",
+    )  # fmt: skip
     run = Run(
         config=config,
         generation=generation,
@@ -110,22 +103,8 @@ def rl(
         policy=learner,
         sampler=sampler,
         reference=load_reference(reference, learner),
-        critic=_critic(training, seed, policy if reward_model is None else reward_model, learner)
-        if method.critic
-        else None,
-        score=scored_by_one(
-            build(
-                config.rewards,
-                generation,
-                reward_model,
-                learner.chat,
-                lexicon=lexicon,
-                max_batch_tokens=config.max_batch_tokens,
-                over=learner,
-                max_unscorable=config.max_unscorable,
-                replies=scratch / "replies.jsonl",
-            )
-        ),
+        critic=_critic(training, seed, critic_from, learner) if method.critic else None,
+        score=scored_by_one(score),
         held_out=_witness(config, generation, held_out, learner),
         train=train,
         val=val,
@@ -139,8 +118,22 @@ def rl(
     if state["stopped_early"] is None:
         look(run, state["val"], config.num_updates)
     kept = _save(run, state, out)
-    counts = prefixed(dropped, "train") | prefixed(val_dropped, "val") | {"kept": kept, "nonfinite": nonfinite}
+    counts = dropped | {"kept": kept, "nonfinite": nonfinite}
     write_json(out / "metrics.json", {"algorithm": config.algorithm} | counts | state)
+
+
+def _prompts(
+    config: Rl, generation: Generation, learner: Policy, folder: Path, samples: Path | None
+) -> tuple[list[Asked], list[Asked], dict[str, float]]:
+    """Prompts to learn from and to look at, and how many of both were dropped, by why."""
+    train, dropped = asked_prompts(
+        learner, generation, folder / "train.jsonl", "prepare.val_share and eval_share", solvable(config, samples)
+    )
+    val, val_dropped = asked_prompts(
+        learner, generation, folder / "val.jsonl", "prepare.val_share", limit=config.num_val_prompts
+    )
+    refuse_unverifiable(config.rewards, (prompt.meta for prompt in [*train, *val]))
+    return train, val, prefixed(dropped, "train") | prefixed(val_dropped, "val")
 
 
 def _critic(training: Training, seed: int, folder: Path, learner: Policy) -> ValueModel:

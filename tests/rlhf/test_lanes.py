@@ -1,6 +1,7 @@
 """Lanes: two pieces at once, in order, and none begun after an error."""
 
 import threading
+from itertools import pairwise
 
 import pytest
 import torch
@@ -106,13 +107,19 @@ def test_an_adapted_policy_is_sampled_in_one_lane(policy: Policy, monkeypatch: p
     assert ACCOUNT.lanes == 1
 
 
-def test_samples_are_the_same_in_one_lane_and_in_two(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_lanes_share_the_batch(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each takes half of it, and half of what there is where that is less; samples are those of one lane's halves."""
     prompts = [policy.chat.encode_prompt([{"role": "user", "content": "one two"[:size]}]) for size in (3, 7, 3, 7, 3)]
 
-    def drawn(two: bool) -> list[sampler.Completion]:
+    def drawn(two: bool, batch_size: int) -> tuple[list[sampler.Completion], list[int]]:
         monkeypatch.setattr(sampler, "two_lanes", lambda weights: two)
-        return sampler.sample(
-            policy, prompts, max_new_tokens=8, temperature=1.0, group_size=2, seed=0, batch_size=2, numbers=None
-        )
+        done = [0]
+        completions = sampler.sample(
+            policy, prompts, max_new_tokens=8, temperature=1.0, group_size=2, seed=0, batch_size=batch_size,
+            progress=lambda rows, _: done.append(rows),
+        )  # fmt: skip
+        return completions, [after - before for before, after in pairwise(done)]
 
-    assert drawn(False) == drawn(True)
+    assert [drawn(False, size)[1] for size in (4, 6, 512)] == [[4, 4, 2], [6, 4], [10]]
+    assert [drawn(True, size)[1] for size in (4, 6, 512)] == [[2] * 5, [2] * 5, [6, 4]]
+    assert drawn(True, 512) == drawn(False, 6)
