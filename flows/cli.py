@@ -1,6 +1,7 @@
 """The `preflow` command. Nothing heavy is imported before a command needs it."""
 
 import errno
+import gc
 import signal
 import sys
 
@@ -84,6 +85,8 @@ def main() -> None:
         named = f"{error.filename}: " if error.filename else ""
         say(f"preflow: {named}{error.strerror}; mend the permissions, the mount or the full disk")
         sys.exit(PreflowError.exit_code)
+    finally:
+        gc.freeze()  # Python would go through all that was imported once more before it ends, for a second
 
 
 if __name__ == "__main__":

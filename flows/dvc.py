@@ -5,7 +5,6 @@ Only the command line and the file formats of DVC are used, never its Python mod
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -19,11 +18,11 @@ import psutil
 from flows.dvc_watch import Watch
 from flows.processes import end_group, spawn
 from rlhf.errors import Busy, PreflowError
-from tasks.graph import Graph
+from tasks.graph import Graph, load_graph
+from tasks.lockfile import ENTRY, HEAD
 from tasks.redact import logged
 from tasks.variables import ALLOCATOR
 
-_ENTRY = re.compile(r"^  (\S+):\n(?: {3,}.*\n|\n)*", re.MULTILINE)  # of a stage, as DVC writes dvc.lock
 RWLOCK = ".dvc/tmp/rwlock"
 BUSY = ("is busy, it is being blocked by", "Unable to acquire lock")
 
@@ -98,6 +97,8 @@ def status(root: Path) -> dict[str, list[str]]:
     Raises:
         PreflowError: dvc.yaml or dvc.lock is not usable; the message is DVC's.
     """
+    if not (root / "dvc.lock").exists():  # DVC takes seconds to say so
+        return {name: ["never ran"] for name in load_graph(root).stages}
     done = call(root, "status", "--json")
     if done.returncode != 0:
         raise PreflowError(f"`dvc status` failed: {last_line(done.stderr)}")
@@ -146,7 +147,7 @@ def order_lock(root: Path, graph: Graph) -> bool:
     if not path.exists():
         return False
     text = path.read_text(encoding="utf-8")
-    entries = {match[1]: match[0] for match in _ENTRY.finditer(text)}
+    entries = {match[1]: match[0] for match in ENTRY.finditer(text)}
     ordered = "".join(entries[name] for name in graph.stages if name in entries)
     sorted_ = text.replace("".join(entries.values()), ordered) if entries else text
     if sorted_ == text:
@@ -164,7 +165,7 @@ def entry(root: Path, stage: str) -> str:
         PreflowError: nothing.
     """
     text = (root / "dvc.lock").read_text(encoding="utf-8") if (root / "dvc.lock").exists() else ""
-    for match in _ENTRY.finditer(text):
+    for match in ENTRY.finditer(text):
         if match[1] == stage:
             return match[0]
     raise PreflowError(f"{root / 'dvc.lock'} has no entry of stage {stage}")
@@ -173,8 +174,8 @@ def entry(root: Path, stage: str) -> str:
 def put_entry(root: Path, stage: str, entry: str) -> None:
     """Write what dvc.lock is to say of a stage, in a tree where no dvc is at work."""
     path = root / "dvc.lock"
-    text = path.read_text(encoding="utf-8") if path.exists() else "schema: '2.0'\nstages:\n"
-    kept = _ENTRY.sub(lambda match: "" if match[1] == stage else match[0], text)
+    text = path.read_text(encoding="utf-8") if path.exists() else HEAD
+    kept = ENTRY.sub(lambda match: "" if match[1] == stage else match[0], text)
     path.write_text(kept + entry, encoding="utf-8")
 
 

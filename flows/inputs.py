@@ -4,9 +4,10 @@ import time
 from pathlib import Path
 
 from rlhf.errors import DataRefused
-from tasks.config import ConfigError, read_yaml
+from tasks.config import ConfigError
 from tasks.graph import Graph
 from tasks.lineage import Tree
+from tasks.lockfile import read_lock
 
 
 def hold(tree: Path, graph: Graph, name: str) -> None:
@@ -32,9 +33,9 @@ def _lock(tree: Path, graph: Graph, name: str) -> Tree:
     """dvc.lock with the entry of `name`: another stage's dvc may be writing the file just now."""
     for _ in range(100):
         try:
-            stages = read_yaml(tree / "dvc.lock").get("stages") or {}
-            if name in stages:
-                return Tree(tree, graph, stages)
+            lock = read_lock(tree / "dvc.lock")
+            if name in lock:
+                return Tree(tree, graph, lock)
         except ConfigError:
             pass
         time.sleep(0.05)

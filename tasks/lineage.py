@@ -11,8 +11,8 @@ from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import Any
 
-from tasks.config import read_yaml
 from tasks.graph import Graph, Stage, load_graph
+from tasks.lockfile import read_lock
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +81,7 @@ class Tree:
 
 def read_tree(root: Path) -> Tree:
     """Graph and lock of a checkout; without a dvc.lock nothing is locked."""
-    lock = read_yaml(root / "dvc.lock").get("stages") if (root / "dvc.lock").exists() else None
-    return Tree(root, load_graph(root), lock or {})
+    return Tree(root, load_graph(root), read_lock(root / "dvc.lock") if (root / "dvc.lock").exists() else {})
 
 
 def policies_of(graph: Graph) -> dict[str, str]:

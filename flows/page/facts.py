@@ -17,6 +17,7 @@ from flows.page.files import Files
 from flows.request import Report
 from tasks.graph import Graph, Stage, graph_of
 from tasks.lineage import Tree, policies_of
+from tasks.lockfile import locked
 
 Numbers = Mapping[str, Any]
 
@@ -171,8 +172,8 @@ def gather(files: Files, root: Path, about: About) -> Facts:
     `root` is a checkout where data of the run may lie. Raises PreflowError where its dvc.yaml is no graph.
     """
     described = YAML(typ="safe").load(files.read("dvc.yaml") or b"") or {"stages": {}}
-    lock = (YAML(typ="safe").load(files.read("dvc.lock") or b"") or {}).get("stages") or {}
-    return Facts(about, files, Tree(root, graph_of(described, None), lock))
+    lock = (files.read("dvc.lock") or b"").decode("utf-8", "replace")
+    return Facts(about, files, Tree(root, graph_of(described, None), locked(lock)))
 
 
 def module_of(stage: Stage) -> str:

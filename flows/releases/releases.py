@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from flows import workspace
@@ -22,6 +21,7 @@ from flows.releases.refs import CHAMPION, RUNS, commit_at, fetch, ref_named, ref
 from flows.workspace import git
 from rlhf.errors import DependencyDown, PreflowError
 from tasks.config import read_yaml
+from tasks.lockfile import locked
 
 RECORD = "release.json"
 _KEPT = ("version", "run", "ref", "candidate", "path", "profile", "scores")
@@ -164,8 +164,7 @@ def read(root: Path, ref: str, commit: str) -> Release:
     lock = workspace.file_at(root, commit, "dvc.lock") or b""
     try:
         record = _checked(json.loads(workspace.file_at(root, commit, RECORD) or b"{}"))
-        stages = (YAML(typ="safe").load(lock.decode()) or {}).get("stages") or {}
-        outs = [out for stage in stages.values() for out in stage.get("outs") or () if "md5" in out]
+        outs = [out for stage in locked(lock.decode()).values() for out in stage.get("outs") or () if "md5" in out]
         digests = {str(out["path"]): str(out["md5"]) for out in outs}
     except (ValueError, YAMLError, AttributeError, TypeError, KeyError) as error:
         first = str(error).strip().partition("\n")[0]

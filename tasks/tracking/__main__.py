@@ -2,6 +2,7 @@
 
 import argparse
 import fcntl
+import gc
 import os
 import select
 import sys
@@ -35,6 +36,7 @@ def main() -> None:
     if given.action == "keep":
         keep(Path.cwd(), given.run)
     tracking.tell_old(Path.cwd(), LONGEST)
+    gc.freeze()  # a run waits for our end, before which Python would go through all of MLflow once more
 
 
 def keep(root: Path, run_id: str) -> None:

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 import psutil
+import pytest
 
 from flows import dvc
 from tasks.graph import load_graph
@@ -36,6 +37,13 @@ def test_status_says_what_changed(toy: Path) -> None:
     dvc_repro(toy)
     (toy / "params.yaml").write_text((toy / "params.yaml").read_text().replace("5e-2", "1e-2"))
     assert dvc.status(toy) == {"rl": ["rl modified"]}
+
+
+def test_without_a_lock_nothing_has_run_and_dvc_is_not_asked(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names = set(load_graph(toy).stages)
+    assert set(json.loads(dvc.call(toy, "status", "--json").stdout)) == names  # it would say the same
+    monkeypatch.setattr(dvc, "call", None)
+    assert dvc.status(toy) == dict.fromkeys(names, ["never ran"])
 
 
 def test_locks_of_dead_dvcs_are_forgotten(toy: Path) -> None:
