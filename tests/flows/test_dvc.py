@@ -43,7 +43,7 @@ def test_without_a_lock_nothing_has_run_and_dvc_is_not_asked(toy: Path, monkeypa
     names = set(load_graph(toy).stages)
     assert set(json.loads(dvc.call(toy, "status", "--json").stdout)) == names  # it would say the same
     monkeypatch.setattr(dvc, "call", None)
-    assert dvc.status(toy) == dict.fromkeys(names, ["never ran"])
+    assert dvc.status(toy) == {name: ["never ran"] for name in names}
 
 
 def test_locks_of_dead_dvcs_are_forgotten(toy: Path) -> None:
