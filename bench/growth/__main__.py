@@ -121,8 +121,9 @@ def page_lines() -> list[str]:
         ]  # fmt: skip
         lines += ["", *table(["RL (GRPO, 8 prompts, groups of 8)", "CPU s", "× once", "tokens", "peak, MB"], rows)]
     lines += ["", "![time and memory of five stages against their rows](img/growth.svg)"] if whole else []
-    commits = sorted({record["commit"] for record in kept.values() if "commit" in record})
-    return [*lines, "", f"Measured on: {machine()}, one thread. Commits {', '.join(commits)}."]
+    told = {name: sorted({record[name] for record in kept.values() if record}) for name in ("machine", "commit")}
+    machines, commits = (", ".join(values) for values in told.values())
+    return [*lines, "", f"Measured on: {machines}, one thread. Commits {commits}."]
 
 
 def _line(stage: str, points: Record) -> list[str]:

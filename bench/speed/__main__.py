@@ -19,7 +19,7 @@ from bench.speed.cells import CPU, CUDA, chosen
 from bench.speed.rows import lengths_of_steps
 from bench.speed.same import differences
 from bench.speed.sides import SIDES, prepare, profiled, run
-from bench.speed.table import line, machines, profiles, ratios, table
+from bench.speed.table import by_machine, line, profiles, rates, ratios, table
 
 BUILD = store.ROOT / "build/speed"
 PAGE = store.ROOT / "docs/speed.md"
@@ -93,15 +93,14 @@ def profile(cell: Cell) -> None:
 
 
 def page_lines(cells: list[Cell]) -> list[str]:
-    """The table, and what it was measured on; all cells, those without a measurement too."""
-    records = [store.load(cell) for cell in cells]
-    lines = [
-        line(cell, record, record is None or record["digest"] == store.digest(cell))
-        for cell, record in zip(cells, records, strict=True)
-        if record is not None
-    ]
-    measured = [record for record in records if record is not None]
-    return [*table(lines), "", *machines(measured), *profiles(list(zip(cells, records, strict=True)))]
+    """A table a machine, and what it was measured on; then where the time goes."""
+    kept = [(cell, record) for cell in cells if (record := store.load(cell)) is not None]
+    lines: list[str] = []
+    for machine, some in by_machine(kept).items():
+        lines += [*table([line(cell, record, record["digest"] == store.digest(cell)) for cell, record in some]), ""]
+        if machine:
+            lines += [f"Measured on: {machine}. {rates([record for _, record in some])}", ""]
+    return [*lines[:-1], *profiles(kept)]
 
 
 def show(cells: list[Cell]) -> None:

@@ -81,19 +81,23 @@ def table(lines: Sequence[Sequence[str]]) -> list[str]:
     return [*rows, *([""] if notes else []), *notes]
 
 
-def machines(records: Sequence[Record]) -> list[str]:
-    """A sentence for each machine and set of versions that the records are of."""
-    found: dict[str, list[Record]] = {}
-    for record in (record for record in records if record["pairs"]):
-        machine, versions = record["pairs"][0]["ours"]["machine"], record["pairs"][0]["theirs"]["versions"]
-        packages = ", ".join(f"{name} {versions[name]}" for name in ("torch", "transformers"))
-        where = ", ".join([record["machine"], *filter(None, [machine.get("accelerator")])])
-        name = f"{where}, {machine['threads']} thread a process; {packages}"
-        found.setdefault(name, []).append(record)
-    return [f"Measured on: {name}. {_rates(some)}" for name, some in found.items()]
+def by_machine(kept: Sequence[tuple[Cell, Record]]) -> dict[str, list[tuple[Cell, Record]]]:
+    """Cells by what they were measured on, in words: figures of two machines are no table."""
+    found: dict[str, list[tuple[Cell, Record]]] = {}
+    for cell, record in kept:
+        found.setdefault(_machine(record) if record["pairs"] else "", []).append((cell, record))
+    return found
 
 
-def _rates(records: Sequence[Record]) -> str:
+def _machine(record: Record) -> str:
+    machine, versions = record["pairs"][0]["ours"]["machine"], record["pairs"][0]["theirs"]["versions"]
+    packages = ", ".join(f"{name} {versions[name]}" for name in ("torch", "transformers"))
+    where = ", ".join([record["machine"], *filter(None, [machine.get("accelerator")])])
+    return f"{where}, {machine['threads']} thread a process; {packages}"
+
+
+def rates(records: Sequence[Record]) -> str:
+    """What the machine did meanwhile, and who was measured, in a sentence or two."""
     pairs = [pair["ours"]["machine"] for record in records for pair in record["pairs"]]
     matmul, bandwidth = ([pair[name] / 1e9 for pair in pairs] for name in ("matmul", "bandwidth"))
     trl = sorted({pair["theirs"]["versions"]["trl"] for record in records for pair in record["pairs"]})
@@ -106,9 +110,9 @@ def _rates(records: Sequence[Record]) -> str:
     )
 
 
-def profiles(measured: Sequence[tuple[Cell, Record | None]]) -> list[str]:
+def profiles(measured: Sequence[tuple[Cell, Record]]) -> list[str]:
     """Where the time of our side goes, and the ratio to TRL if only matrix products and attention took any."""
-    found = [(cell, record) for cell, record in measured if record is not None and "profile" in record]
+    found = [(cell, record) for cell, record in measured if "profile" in record]
     if not found:
         return []
     first = ("matrix products", "attention")

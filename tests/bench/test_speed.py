@@ -9,6 +9,7 @@ import pytest
 
 from bench.page import write_between
 from bench.speed import needs, store
+from bench.speed.__main__ import page_lines
 from bench.speed.cell import Cell, Shape
 from bench.speed.cells import CPU, CUDA, M60, TINY, chosen
 from bench.speed.clock import Clock
@@ -52,6 +53,23 @@ def test_the_share_is_of_the_operations_needed_over_the_rate_measured() -> None:
     assert (cells["share of matmul rate: ours"], cells["share of matmul rate: TRL"]) == ("50%", "25%")
     assert cells["at the whole matmul rate"] == "4.00"  # where ours came to the whole rate
     assert cells["peak memory: ours ÷ TRL"] == "0.25"
+
+
+def test_machines_share_no_table(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = {
+        SFT: record((side(1.0), side(2.0))),
+        GRPO: record((side(1.0), side(5.0)), machine="another"),
+        replace(SFT, stage="dpo"): record((side(1.0), side(3.0))),
+        replace(SFT, stage="reward"): record(not_same=["loss: 1 and 2"]),
+    }
+    monkeypatch.setattr(store, "load", kept.get)
+    text = "\n".join(page_lines(list(kept)))
+    tables = [part.split("Measured on: ") for part in text.split("| stage")[1:]]
+    assert [(part.count("**2.00**"), part.count("**3.00**"), part.count("**5.00**")) for part, *_ in tables] == [
+        (1, 1, 0), (0, 0, 1), (0, 0, 0),
+    ]  # fmt: skip
+    assert [where[0].partition(",")[0] for _, *where in tables if where] == ["m", "another"]
+    assert "not the same work: loss: 1 and 2" in tables[2][0]
 
 
 def test_lines_are_marked() -> None:
