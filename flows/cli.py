@@ -1,5 +1,6 @@
 """The `preflow` command. Nothing heavy is imported before a command needs it."""
 
+import atexit
 import errno
 import gc
 import signal
@@ -72,6 +73,7 @@ def main() -> None:
     if not (3, 11) <= sys.version_info[:2] <= (3, 13):
         sys.exit(f"preflow: needs Python 3.11, 3.12 or 3.13; this is {sys.version.split()[0]}")
     environment.set_defaults()
+    atexit.register(gc.freeze)  # else Python goes through all that was imported once more, which takes a second
     for number in (signal.SIGINT, signal.SIGTERM):  # SIGTERM as well would end Python with nothing cleared up
         signal.signal(number, stop_now)
     try:
@@ -85,8 +87,6 @@ def main() -> None:
         named = f"{error.filename}: " if error.filename else ""
         say(f"preflow: {named}{error.strerror}; mend the permissions, the mount or the full disk")
         sys.exit(PreflowError.exit_code)
-    finally:
-        gc.freeze()  # Python would go through all that was imported once more before it ends, for a second
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ import psutil
 from flows.dvc_watch import Watch
 from flows.processes import end_group, spawn
 from rlhf.errors import Busy, PreflowError
-from tasks.graph import Graph, load_graph
+from tasks.graph import Graph
 from tasks.lockfile import ENTRY, HEAD
 from tasks.redact import logged
 from tasks.variables import ALLOCATOR
@@ -97,8 +97,6 @@ def status(root: Path) -> dict[str, list[str]]:
     Raises:
         PreflowError: dvc.yaml or dvc.lock is not usable; the message is DVC's.
     """
-    if not (root / "dvc.lock").exists():  # DVC takes seconds to say so
-        return {name: ["never ran"] for name in load_graph(root).stages}
     done = call(root, "status", "--json")
     if done.returncode != 0:
         raise PreflowError(f"`dvc status` failed: {last_line(done.stderr)}")

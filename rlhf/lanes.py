@@ -6,6 +6,7 @@ draws no random numbers and switches nothing that the other looks at: adapters, 
 """
 
 import os
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
@@ -42,6 +43,11 @@ def two_lanes(weights: Iterable[Tensor]) -> bool:
     other process is at the same work."""
     if _narrow or torch.get_num_threads() > 1 or ACCOUNT.processes > 1 or distributed.group().size > 1:
         return False
+    return few(weights)
+
+
+def few(weights: Iterable[Tensor]) -> bool:
+    """Whether there may be two: by the weights alone, which is for what decides bytes."""
     weights = list(weights)
     return all(weight.is_cpu for weight in weights) and 0 < sum(map(Tensor.numel, weights)) <= SMALL
 
@@ -55,7 +61,7 @@ def in_lanes(do: Callable[[T], R], pieces: Iterable[T], two: bool) -> Iterator[R
         yield from map(do, pieces)
         return
     left, done, told = deque(enumerate(pieces)), dict[int, R](), 0
-    ACCOUNT.lanes = 2
+    began = time.perf_counter()
 
     def one() -> bool:
         try:
@@ -84,6 +90,7 @@ def in_lanes(do: Callable[[T], R], pieces: Iterable[T], two: bool) -> Iterator[R
     finally:
         left.clear()
         wait(beside)
+        ACCOUNT.seconds_in_two += time.perf_counter() - began
 
 
 @cache

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from rlhf.errors import NumericsError
-from rlhf.lanes import in_lanes, two_lanes
+from rlhf.lanes import few, in_lanes, two_lanes
 from rlhf.models import Policy, room
 from rlhf.models.adapted import Adapted
 from rlhf.models.decoding import decoding
@@ -24,6 +24,8 @@ from rlhf.spending import spent
 
 KEEP_SHARE = 3 / 4
 """Finished rows stay in the cache until the running ones are under this share: dropping copies the cache."""
+LEAST = 64
+"""Rows of half a batch: two smaller ones at once take longer than both together."""
 LOOK_EVERY = {"cpu": 1, "cuda": 16}
 """Steps after which it is asked which rows still run: the answer of a GPU has to be waited for, with nothing handed to
 it meanwhile."""
@@ -85,14 +87,14 @@ def sample(
     A draw inverts the cumulative distribution at a uniform number that belongs to (seed, prompt, sample index, step):
     it depends neither on the batch the row was in nor on `group_size`. A prompt's number there is its place, or that
     of `numbers`, for who samples for some prompts of several. Temperature 0 takes the likeliest token.
-    `batch_size` is the most rows at a time, except that a group is never cut; two lanes (`rlhf.lanes`), which a small
-    model may have, share it. `progress` is told (rows done, of).
+    `batch_size` is the most rows at a time, except that a group is never cut; a small model has them in two halves, at
+    once where there are two lanes (`rlhf.lanes`). `progress` is told (rows done, of).
     Raises ValueError for settings out of range and prompts that do not fit, NumericsError for non-finite logits.
     """
     check_request(policy, prompts, max_new_tokens, temperature, group_size)
-    lanes = 2 if not isinstance(policy.model, Adapted) and two_lanes(policy.model.parameters()) else 1
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
-    prompts_at_once = max(1, min(batch_size // group_size // lanes, math.ceil(len(prompts) / lanes)))
+    prompts_at_once, halved = _batch(policy, len(prompts), group_size, batch_size)
+    two = halved and two_lanes(policy.model.parameters())
     groups: dict[int, list[Completion]] = {}
 
     def answers_to(chunk: list[int]) -> dict[int, list[Completion]]:
@@ -104,7 +106,7 @@ def sample(
     policy.model.eval()
     try:
         chunks = [order[start : start + prompts_at_once] for start in range(0, len(order), prompts_at_once)]
-        for chunk, found in zip(chunks, in_lanes(answers_to, chunks, lanes > 1 and len(chunks) > 1), strict=True):
+        for chunk, found in zip(chunks, in_lanes(answers_to, chunks, two), strict=True):
             drawn = [len(one.ids) for index in chunk for one in found[index]]
             charge_sampling(policy.model, [len(prompts[index]) for index in chunk], drawn)
             groups |= found
@@ -113,6 +115,18 @@ def sample(
     finally:
         policy.model.train(was_training)
     return [completion for index in range(len(prompts)) for completion in groups[index]]
+
+
+def _batch(policy: Policy, prompts: int, group_size: int, batch_size: int) -> tuple[int, bool]:
+    """How many prompts are sampled for together, and whether twice as many would be within `batch_size`.
+
+    By the model and the request alone: samples have the same bytes whatever else is at work beside them.
+    """
+    most = max(1, batch_size // group_size)
+    half = min(most // 2, math.ceil(prompts / 2))
+    if half * group_size >= LEAST and not isinstance(policy.model, Adapted) and few(policy.model.parameters()):
+        return half, True
+    return most, False
 
 
 @torch.inference_mode()

@@ -13,6 +13,8 @@ from threading import Lock
 from typing import Any, Literal, get_args
 
 Kind = Literal["sample", "score", "train", "save", "other"]
+COMPUTING: tuple[Kind, ...] = ("sample", "score", "train")
+"""In which models compute."""
 Count = Literal["tokens_processed", "tokens_trained", "tokens_sampled", "flops"]
 
 
@@ -26,8 +28,8 @@ class Account:
         """Of the newest pass through a model: "float32", …"""
         self.processes = 1
         """That have worked at once; the counts are of all of them, the seconds of this one."""
-        self.lanes = 1
-        """Threads of this one that have (`rlhf.lanes`)."""
+        self.seconds_in_two = 0.0
+        """In which two threads of this one have (`rlhf.lanes`)."""
         self._clock, self._since = clock, 0.0
         self._open: list[Kind] = []
         self._adding = Lock()

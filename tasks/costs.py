@@ -9,6 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from rlhf.spending import COMPUTING
 from tasks.journal import home
 from tasks.lineage import Tree, matches
 
@@ -114,7 +115,7 @@ def _whole(own: Mapping[str, float], waited: float | None) -> Cost:
         cost["seconds_orchestration"] = max(0.0, waited - function)
     if own.get("tokens_processed") and function:
         cost["tokens_per_second"] = own["tokens_processed"] / function
-    computing = sum(own.get(f"seconds_{kind}", 0.0) for kind in ("sample", "score", "train"))
+    computing = sum(own.get(f"seconds_{kind}", 0.0) for kind in COMPUTING)
     if own.get("matmul_rate") and computing:
         cost["matmul_share"] = own.get("flops", 0.0) / computing / own["matmul_rate"]
     return cost

@@ -38,15 +38,16 @@ def locked(text: str) -> Lock:
         YAMLError: it is no YAML.
         AttributeError: it is no mapping.
     """
-    if ENTRY.sub("", text) != HEAD:  # not as DVC writes it, or with more than stages
-        return (YAML(typ="safe").load(text) or {}).get("stages") or {}
-    found: dict[str, Mapping[str, Any]] = {}
-    for match in ENTRY.finditer(text):
-        found |= _read(match[0])
-    return found
+    if ENTRY.sub("", text) == HEAD:
+        with suppress(YAMLError):
+            entries = [_read(match[0]) for match in ENTRY.finditer(text)]
+            found = {name: entry for one in entries if isinstance(one, Mapping) for name, entry in one.items()}
+            if len(found) == len(entries):
+                return found
+    # Not as DVC writes it: mended by hand, say, or with an entry twice, which is an error.
+    return (YAML(typ="safe").load(text) or {}).get("stages") or {}
 
 
 @lru_cache(maxsize=256)
-def _read(entry: str) -> Lock:
-    found: Lock = YAML(typ="safe").load(entry)
-    return found
+def _read(entry: str) -> Any:
+    return YAML(typ="safe").load(entry)

@@ -89,7 +89,8 @@ def rl(
     sampler = sampler_of(config, generation, learner, scratch)
     method = ALGORITHMS[config.algorithm](**algorithm.knobs(), fixed_length=generation.max_new_tokens)
     train, val, dropped = _prompts(config, generation, learner, prompts, samples)
-    critic_from = policy if reward_model is None else reward_model
+    anchor = load_reference(reference, learner)
+    critic = _critic(training, seed, reward_model or policy, learner) if method.critic else None
     score = build(
         config.rewards, generation, reward_model, learner.chat, lexicon=lexicon, over=learner,
         max_batch_tokens=config.max_batch_tokens, max_unscorable=config.max_unscorable,
@@ -102,8 +103,8 @@ def rl(
         method=method,
         policy=learner,
         sampler=sampler,
-        reference=load_reference(reference, learner),
-        critic=_critic(training, seed, critic_from, learner) if method.critic else None,
+        reference=anchor,
+        critic=critic,
         score=scored_by_one(score),
         held_out=_witness(config, generation, held_out, learner),
         train=train,

@@ -11,7 +11,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from rlhf.spending import ACCOUNT
+from rlhf.spending import ACCOUNT, COMPUTING
 from tasks.witness import used
 
 AT_LEAST, TIMES = 0.1, 3
@@ -25,8 +25,14 @@ def figures(home: Path | None = None) -> dict[str, float]:
     found |= {name: value for name, value in used().items() if name.startswith("peak_")}
     if home is not None and found["flops"]:
         with suppress(Exception):  # full disk, full device, whatever it is: the stage has done its work
-            found["matmul_rate"] = matmul_rate(home, ACCOUNT.precision) * max(ACCOUNT.processes, ACCOUNT.lanes)
+            found["matmul_rate"] = matmul_rate(home, ACCOUNT.precision) * _cores()
     return found
+
+
+def _cores() -> float:
+    """How many have computed, on average over the time in which models did."""
+    computing = sum(ACCOUNT.seconds[kind] for kind in COMPUTING)
+    return max(ACCOUNT.processes, 1 + min(1.0, ACCOUNT.seconds_in_two / computing)) if computing else 1.0
 
 
 def matmul_rate(home: Path, precision: str) -> float:

@@ -49,9 +49,15 @@ def tensors(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def steps(folder: Path) -> dict[str, dict[str, Any]]:
+    """What was logged; without which pairs are ranked right where all margins are 0 but for rounding."""
     found: dict[str, dict[str, Any]] = json.loads((folder / "steps.json").read_text())
+    ties = {step for step, metrics in found.items() if abs(metrics.get("dpo/margin", 1.0)) < 1e-6}
     return {
-        step: {name: value for name, value in metrics.items() if "seconds" not in name}
+        step: {
+            name: value
+            for name, value in metrics.items()
+            if "seconds" not in name and not (name == "dpo/accuracy" and step in ties)
+        }
         for step, metrics in found.items()
     }
 

@@ -5,10 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from flows import dvc
+from flows import dvc, inputs
 from flows.request import Report
+from rlhf.errors import DataRefused
+from tasks.graph import load_graph
+from tasks.lockfile import read_lock
 from tasks.outcome import StageResult
-from tests.flows.toy import states
+from tests.flows.toy import dvc_repro, states
 
 pytestmark = pytest.mark.e2e
 Runs = Callable[..., Report]
@@ -46,3 +49,17 @@ def test_data_edited_during_a_run_ends_it_and_the_next_one_is_clean(toy: Path, r
     assert (again.exit_code, states(again)["sft"]) == (0, "ran")
     assert "nobody" not in (toy / "data/gate/text").read_text()
     assert dvc.status(toy) == {}
+
+
+def test_an_edit_is_seen_while_another_dvc_writes_the_lock(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It writes in place, so that who reads meanwhile may find any beginning of the file."""
+    dvc_repro(toy)
+    path, graph = toy / "dvc.lock", load_graph(toy)
+    made, entry = read_lock(path)["collect"]["outs"][0]["md5"], dvc.entry(toy, "sft")
+    whole = path.read_text().replace(entry, entry.replace(made, "0" * 32 + ".dir"))
+    lines = whole.splitlines(keepends=True)
+    monkeypatch.setattr(inputs.time, "sleep", lambda _: path.write_text(whole))
+    for written in range(len(lines) + 1):
+        path.write_text("".join(lines[:written]))
+        with pytest.raises(DataRefused, match="data/collect was changed"):
+            inputs.hold(toy, graph, "sft")

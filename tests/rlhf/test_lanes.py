@@ -2,6 +2,7 @@
 
 import threading
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -93,33 +94,79 @@ def test_a_policy_has_the_same_bytes_when_its_steps_were_done_in_two_lanes(monke
 
     with one_lane():
         alone = trained()
-    monkeypatch.setattr(ACCOUNT, "lanes", 1)
+    monkeypatch.setattr(ACCOUNT, "seconds_in_two", 0.0)
     assert trained() == alone
-    assert ACCOUNT.lanes == 2
+    assert ACCOUNT.seconds_in_two > 0
 
 
-def test_an_adapted_policy_is_sampled_in_one_lane(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def prompts(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+    """Five, of two lengths, for batches of which half a one may be two rows."""
+    monkeypatch.setattr(sampler, "LEAST", 2)
+    return [policy.chat.encode_prompt([{"role": "user", "content": "one two"[:size]}]) for size in (3, 7, 3, 7, 3)]
+
+
+def drawn(policy: Policy, prompts: list[list[int]], batch_size: int) -> tuple[list[sampler.Completion], list[int]]:
+    """Two completions of each, and the rows of each batch."""
+    told = [(0, 10)]
+    completions = sampler.sample(
+        policy, prompts, max_new_tokens=8, temperature=1.0, group_size=2, seed=0, batch_size=batch_size,
+        progress=lambda *done: told.append(done),
+    )  # fmt: skip
+    assert {total for _, total in told} == {10}
+    return completions, [after - before for (before, _), (after, _) in pairwise(told)]
+
+
+def test_two_lanes_share_the_batch(policy: Policy, prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each takes half of it, and half of what there is where that is less; a batch of one group is no two."""
+    at_work, most = set[int](), list[int]()
+    whole = sampler._sample_chunk
+
+    def watched(policy: Policy, prompts: object, chunk: list[int], group_size: int, *rest: Any) -> Any:
+        at_work.update(chunk)
+        most.append(len(at_work) * group_size)
+        try:
+            return whole(policy, prompts, chunk, group_size, *rest)  # type: ignore[arg-type]
+        finally:
+            at_work.difference_update(chunk)
+
+    monkeypatch.setattr(sampler, "_sample_chunk", watched)
+    monkeypatch.setattr(sampler, "two_lanes", lambda weights: True)
+    for batch_size, batches in {1: [2] * 5, 3: [2] * 5, 4: [2] * 5, 7: [2] * 5, 8: [4, 4, 2], 512: [6, 4]}.items():
+        most.clear()
+        assert drawn(policy, prompts, batch_size)[1] == batches
+        assert max(most) <= max(2, batch_size)
+
+
+def test_batches_and_so_bytes_do_not_depend_on_the_lanes(
+    policy: Policy, prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
-    monkeypatch.setattr(sampler, "Adapted", type(policy.model))
-    monkeypatch.setattr(ACCOUNT, "lanes", 1)
-    prompts = [policy.chat.encode_prompt([{"role": "user", "content": "one"}])] * 4
-    sampler.sample(policy, prompts, max_new_tokens=4, temperature=1.0, group_size=1, seed=0, batch_size=1)
-    assert ACCOUNT.lanes == 1
+    monkeypatch.setattr(ACCOUNT, "seconds_in_two", 0.0)
+    found = drawn(policy, prompts, 512)
+    assert ACCOUNT.seconds_in_two > 0
+    monkeypatch.setattr(ACCOUNT, "seconds_in_two", 0.0)
+    with one_lane():
+        assert drawn(policy, prompts, 512) == found
+    with monkeypatch.context() as patch:
+        patch.setattr(ACCOUNT, "processes", 2)
+        assert drawn(policy, prompts, 512) == found
+    assert ACCOUNT.seconds_in_two == 0
 
 
-def test_two_lanes_share_the_batch(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each takes half of it, and half of what there is where that is less; samples are those of one lane's halves."""
-    prompts = [policy.chat.encode_prompt([{"role": "user", "content": "one two"[:size]}]) for size in (3, 7, 3, 7, 3)]
-
-    def drawn(two: bool, batch_size: int) -> tuple[list[sampler.Completion], list[int]]:
-        monkeypatch.setattr(sampler, "two_lanes", lambda weights: two)
-        done = [0]
-        completions = sampler.sample(
-            policy, prompts, max_new_tokens=8, temperature=1.0, group_size=2, seed=0, batch_size=batch_size,
-            progress=lambda rows, _: done.append(rows),
-        )  # fmt: skip
-        return completions, [after - before for before, after in pairwise(done)]
-
-    assert [drawn(False, size)[1] for size in (4, 6, 512)] == [[4, 4, 2], [6, 4], [10]]
-    assert [drawn(True, size)[1] for size in (4, 6, 512)] == [[2] * 5, [2] * 5, [6, 4]]
-    assert drawn(True, 512) == drawn(False, 6)
+def test_few_rows_large_models_and_adapters_have_whole_batches(
+    policy: Policy, prompts: list[list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert drawn(policy, prompts, 512)[1] == [6, 4]
+    for where, name, value in (
+        (sampler, "LEAST", 7),
+        (module, "SMALL", 1),
+        (sampler, "Adapted", type(policy.model)),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(where, name, value)
+            patch.setattr(sampler, "two_lanes", lambda weights: True)
+            patch.setattr(ACCOUNT, "seconds_in_two", 0.0)
+            assert drawn(policy, prompts, 512)[1] == [10]
+            assert drawn(policy, prompts, 4)[1] == [4, 4, 2]
+            assert ACCOUNT.seconds_in_two == 0

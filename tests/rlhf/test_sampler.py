@@ -9,7 +9,6 @@ from torch import Tensor
 
 from rlhf.batching import collate
 from rlhf.errors import NumericsError
-from rlhf.lanes import one_lane
 from rlhf.models import Policy, adapt_policy, token_logprobs
 from rlhf.sampler import LOOK_EVERY, Completion, draw, sample
 
@@ -207,10 +206,9 @@ def test_prompts_that_do_not_fit_are_named(policy: Policy) -> None:
 def test_progress_counts_rows(llama: Policy) -> None:
     seen: list[tuple[int, int]] = []
     prompts = ragged_prompts(llama)
-    with one_lane():
-        sample(
-            llama, prompts, max_new_tokens=2, temperature=1.0, group_size=3, seed=0, batch_size=6,
-            progress=lambda done, total: seen.append((done, total)),
-        )  # fmt: skip
+    sample(
+        llama, prompts, max_new_tokens=2, temperature=1.0, group_size=3, seed=0, batch_size=6,
+        progress=lambda done, total: seen.append((done, total)),
+    )  # fmt: skip
     assert seen == [(6, 21), (12, 21), (18, 21), (21, 21)]
     assert sample(llama, [], max_new_tokens=2, temperature=1.0, group_size=3, seed=0) == []

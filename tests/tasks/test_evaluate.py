@@ -12,6 +12,7 @@ from rlhf.chat import Chat
 from rlhf.errors import PreflowError
 from rlhf.models import RewardModel, new_policy
 from rlhf.records import read_rows, val_half, write_rows
+from rlhf.spending import ACCOUNT
 from tasks import beside, measurements
 from tasks import champion as champions
 from tasks.config.evaluate import Evaluate
@@ -103,6 +104,7 @@ def test_two_processes_give_the_bytes_of_one(
     world: dict[str, Path], first: tuple[dict[str, Any], Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(beside, "helps", lambda _: False)
+    monkeypatch.setattr(ACCOUNT, "processes", 1)  # `first` has had two in this one
     run(world, tmp_path / "one")
     assert champions.folder_digest(tmp_path / "one") == champions.folder_digest(first[1] / "out")
     share, made = beside.share, list[int]()

@@ -42,6 +42,9 @@ stages:
         WRITTEN.replace("stages:\n", "stages:\n  # mended by hand\n", 1),
         f"{WRITTEN}datasets:\n- name: prompts\n",
         WRITTEN.replace("\n  ", "\n     "),
+        WRITTEN.replace("\n  rl@ppo", "\n  #mended:\n  rl@ppo"),
+        WRITTEN.replace("cmd: 'true'\n\n", "cmd: &same 'true'\n\n").replace("cmd: 'true'\n", "cmd: *same\n"),
+        f"{WRITTEN}  gate:\n",
     ],
     ids=[
         "as DVC writes it",
@@ -51,6 +54,9 @@ stages:
         "comment inside",
         "with datasets",
         "indented more",
+        "comment like a stage",
+        "alias",
+        "cut after a name",
     ],
 )
 def test_entries_are_those_of_the_whole_file(text: str, tmp_path: Path) -> None:
@@ -66,7 +72,10 @@ def test_an_entry_that_stayed_is_not_read_again() -> None:
     assert (before["2"], after["2"]) == ({"cmd": "true"}, {"cmd": "false"})
 
 
-@pytest.mark.parametrize("text", ["schema: '2.0'\nstages:\n  sft:\n    cmd: [\n", "- a list\n", "\t"])
+TORN = ["schema: '2.0'\nstages:\n  sft:\n    cmd: [\n", "- a list\n", "\t", f"{WRITTEN}  sft:\n    cmd: 'false'\n"]
+
+
+@pytest.mark.parametrize("text", TORN, ids=["open bracket", "list", "tab", "a stage twice"])
 def test_a_torn_file_is_refused_by_name(text: str, tmp_path: Path) -> None:
     (tmp_path / "dvc.lock").write_text(text)
     with pytest.raises(ConfigError, match=r"dvc\.lock"):
