@@ -1,6 +1,6 @@
 """What the stages of a run cost, as a table after its last line and as the rows of its page."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from tasks.costs import KINDS, NOW, Cost, total
@@ -10,7 +10,6 @@ if TYPE_CHECKING:
 
     from flows.request import Report
 
-WIDE = 112  # columns that a table with all kinds of work takes
 COLUMNS = {
     **{f"seconds_{kind}": kind for kind in KINDS},
     "tokens_processed": "tokens",
@@ -26,17 +25,23 @@ NARROW = ("tokens_processed", "tokens_per_second", "memory", "flops")
 
 
 def table(report: "Report", plain: bool, width: int) -> "Table | None":
-    """A row a stage, of a cached one what it cost when it ran; None where nothing is known."""
+    """A row a stage, of a cached one what it cost when it ran; None where nothing is known. In few columns where all of
+    them are wider than `width`."""
+    from flows.report import takes
+
+    if not report.costs:
+        return None
+    whole = _table(report, plain, [name for name in COLUMNS if name not in ("tokens_trained", "tokens_sampled")])
+    return whole if takes(whole) <= width else _table(report, plain, NARROW)
+
+
+def _table(report: "Report", plain: bool, shown: Sequence[str]) -> "Table":
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
     from rich.text import Text
 
-    if not report.costs:
-        return None
     title = Text("cost, in seconds; in brackets: cached, as it was when they ran", no_wrap=True, overflow="ignore")
     made = Table(title=title, title_justify="left", box=None if plain else SIMPLE_HEAD, pad_edge=False)
-    left_out = ("tokens_trained", "tokens_sampled")
-    shown = [name for name in COLUMNS if name not in left_out] if width >= WIDE else list(NARROW)
     made.add_column("stage", no_wrap=True)
     for name in ("seconds", *(SHORT.get(name, COLUMNS[name]) for name in shown)):
         made.add_column(name, justify="right", no_wrap=True)

@@ -148,6 +148,9 @@ def with_settings(resolved: Resolved, settings: Sequence[str]) -> dict[str, Any]
 
 
 def _set(values: Any, settings: Sequence[str]) -> None:
+    keys = [setting.partition("=")[0].strip() for setting in settings]
+    if twice := [key for number, key in enumerate(keys) if key in keys[:number]]:
+        raise ConfigError(f"--set {twice[0]} is given {keys.count(twice[0])} times; give it once")
     for setting in settings:
         _refuse_secret(setting, f"--set {setting.partition('=')[0]}")
         _merge(values, _parse(setting))

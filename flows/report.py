@@ -31,7 +31,6 @@ COLUMNS = {
     "stop_rate": "stop",
     "answer_nll": "NLL/SFT",
 }
-WIDE = 116  # columns that a table with all intervals takes
 BOUND = {
     **dict.fromkeys(("kl", "length_ratio", "nll_increase", "answer_nll_increase", "quarantine_share"), "≤"),
     "stop_rate": "≥",
@@ -50,7 +49,10 @@ def print_report(data: Path, console: Console | None = None) -> None:
     scores, gate = _read(data / "12_evaluation" / "scores.json"), _read(data / "13_gate" / "gate.json")
     folds = _read(data / "15_folds" / "metrics.json")
     if scores:
-        console.print(policies_table(scores, gate["candidate"] if gate else None, plain, console.width), "")
+        candidate = gate["candidate"] if gate else None
+        whole = policies_table(scores, candidate, plain)
+        fits = takes(whole) <= console.width
+        console.print(whole if fits else policies_table(scores, candidate, plain, narrow=True), "")
         console.print(differences_table(scores, plain), "")
     if gate:
         console.print(gate_table(gate, plain), "")
@@ -85,16 +87,20 @@ def default_console() -> Console:
     return console if console.is_terminal else Console(width=120, no_color=True)
 
 
-def policies_table(scores: Numbers, candidate: str | None = None, plain: bool = False, width: int = WIDE) -> Table:
+def takes(table: Table) -> int:
+    """Columns of a terminal in which nothing of a table is cut."""
+    return Console(width=1_000).measure(table).maximum
+
+
+def policies_table(scores: Numbers, candidate: str | None = None, plain: bool = False, narrow: bool = False) -> Table:
     """One policy a row, mean and half the width of its 95% interval; the gate's candidate is marked.
 
-    A narrow terminal gets fewer columns, and intervals on what the judge says only.
+    A narrow one has fewer columns, and intervals on what the judge says only.
     """
     about = scores["evaluation_set"]
     policies = scores["policies"]
     judged = {JUDGED_BY[scores["judge"]], "win_rate_vs_sft"}
-    wide = width >= WIDE
-    dropped = set() if wide else {"held_out_reward", "win_rate_vs_champion"} - judged
+    dropped = {"held_out_reward", "win_rate_vs_champion"} - judged if narrow else set()
     if scores["judge"] != "rules":  # with models that judge there is no room for it
         dropped |= {"answer_nll"}
     shown = [key for key in COLUMNS if key not in dropped and any(row.get(key) for row in policies.values())]
@@ -106,7 +112,7 @@ def policies_table(scores: Numbers, candidate: str | None = None, plain: bool = 
     for name in in_story_order(policies):
         mark = " *" if name == candidate else ""
         style = "bold" if name == candidate and not plain else ""
-        cells = [_mean(policies[name].get(key), reach=wide or key in judged) for key in shown]
+        cells = [_mean(policies[name].get(key), reach=not narrow or key in judged) for key in shown]
         table.add_row(name + mark, *cells, style=style)
     return table
 

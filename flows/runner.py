@@ -4,6 +4,7 @@ DVC reports every failure as 255 and swallows how it came about, so the stage's 
 """
 
 import json
+import math
 import re
 import signal
 import threading
@@ -18,6 +19,7 @@ from flows.output import Output, kept
 from flows.processes import SAVING, end_group, spawn
 from rlhf.errors import Busy, Preempted, PreflowError
 from tasks.journal import home
+from tasks.locks import IN_USE
 from tasks.outcome import StageResult
 
 OnLine = Callable[[str], None]
@@ -26,6 +28,7 @@ SIDE_BY_SIDE = 2  # branches of a run, cells of a comparison: a stage is one thr
 GO_ON = "the same command goes on from there"
 STOPPED = f"stopped before it was done; {GO_ON}"
 AGAIN = 3  # times that a stage is begun anew which was asked to stop while nobody asked us
+_MINUTE = 60.0
 _MOMENT = 1.0  # seconds: who stops a service may end all its processes at once, and a stage before we hear of it
 _EXITED = re.compile(r"exited with (-?\d+)")
 _NOT_KEPT = re.compile(r"^ERROR: failed to transfer '\w+' - (?:\[Errno \d+\] )?([^:\n]+)", re.MULTILINE)
@@ -69,10 +72,11 @@ def run_stage(
         force: run even when nothing changed (`-f`).
         patience: seconds to wait for another process that holds this stage or its files.
     """
-    began, again = time.monotonic(), 0
+    first, again = time.monotonic(), 0
+    heard = _once_a_minute(on_line)
     while True:
-        before = _attempts(place, name)
-        code, output = _attempt(place, name, on_line, cancel, force)
+        began, before = time.monotonic(), _attempts(place, name)
+        code, output = _attempt(place, name, heard, cancel, force)
         exit_code, reason = _explain(place, name, before, output.text) if code else _kept(output.text)
         terminated = code == -signal.SIGTERM or reason == killed_by(signal.SIGTERM)
         preempted = terminated or exit_code == Preempted.exit_code
@@ -86,11 +90,26 @@ def run_stage(
             continue
         else:
             result = StageResult(name, "failed", 0.0, reason, exit_code)
-            if exit_code == Busy.exit_code and time.monotonic() - began < patience:
-                on_line(f"{name}: waiting: {reason}")
+            if exit_code == Busy.exit_code and time.monotonic() - first < patience:
+                heard(f"{name}: waiting: {reason}")
                 cancel.wait(1.0)
                 continue
         return replace(result, seconds=round(time.monotonic() - began, 2))
+
+
+def _once_a_minute(on_line: OnLine) -> OnLine:
+    """Passes on that something is in use once a minute: who waits for it asks every second or two."""
+    said = -math.inf
+
+    def heard(line: str) -> None:
+        nonlocal said
+        if IN_USE not in line:
+            on_line(line)
+        elif "waiting: " in line and time.monotonic() - said > _MINUTE:
+            said = time.monotonic()
+            on_line(line)
+
+    return heard
 
 
 def _attempt(place: Place, name: str, on_line: OnLine, cancel: threading.Event, force: bool) -> tuple[int, Output]:

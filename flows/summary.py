@@ -26,7 +26,8 @@ def summary(root: Path, report: "Report", tree: Path, *, to_stdout: bool) -> Non
         _tables(report, tree / "data", to_stdout)
     counts = Counter(str(stage["state"]) for stage in report.stages)
     told = ", ".join(f"{counts[state]} {state}" for state in get_args(State) if counts[state])
-    out(f"run {report.run}: {told}, {clock(report.seconds)}")
+    nothing = "nothing to do, " * (set(counts) == {"cached"})
+    out(f"run {report.run}: {nothing}{told}, {clock(report.seconds)}")
     for name, value in _where(root, report):
         out(f"  {name:10} {value}")
     failed = [stage for stage in report.stages if stage["state"] == "failed"]

@@ -22,6 +22,8 @@ BEAT = 20.0
 """Seconds between two touches."""
 WINDOW = 90.0
 """Without one, after which what a process of another machine held is anybody's: several beats, as it may be slow."""
+IN_USE = " is in use by "
+"""What `Busy` says of a lock, between what it is for and who holds it."""
 _LOOK = 0.1  # seconds between two looks at what another holds
 
 
@@ -130,11 +132,11 @@ def lives(path: Path) -> bool:
 def _told(path: Path, what: str) -> str:
     other = holder(path)
     if other is None:
-        return f"{what} is in use by another process; wait for it, or end it with Ctrl-C there"
+        return f"{what}{IN_USE}another process; wait for it, or end it with Ctrl-C there"
     since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(other.since))
     boot = f" (boot {other.machine[:8]})" if other.machine else ""
     heard = "" if other.shared else f", last heard of {max(0.0, owners.silence([path])):.0f} s ago"
-    return f"{what} is in use by {other.name}{boot} since {since}{heard}; wait for it, or end it with Ctrl-C there"
+    return f"{what}{IN_USE}{other.name}{boot} since {since}{heard}; wait for it, or end it with Ctrl-C there"
 
 
 def _beat(path: Path, file: int, mine: Holder, over: threading.Event) -> None:

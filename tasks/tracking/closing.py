@@ -155,7 +155,7 @@ class _Closing(Shipment):
     def _tell_stopped(self, stage: str, reason: str) -> None:
         """Its process could not say why it ended, and a kill alone reads as a failure."""
         for key, kept in self.state["children"].items():
-            if key.rsplit("-", 1)[0] == stage and kept["status"] != "FINISHED":
+            if key.rsplit("-", 1)[0] == stage and kept["status"] != "FINISHED" and "run" in kept:
                 self.log(kept["run"], tags={"preflow.state": "stopped", "preflow.reason": reason})
 
     def _final_metrics(self, tree: Tree, stage: str) -> list[Any]:

@@ -190,3 +190,8 @@ def test_a_password_among_job_variables_is_refused_and_not_shown() -> None:
         assert password not in str(refused.value)
     with pytest.raises(ConfigError, match="looks like a password in a URL"):
         profiles.resolve(root, settings=["pools.rl={pool: gpu, job_variables: {image: 'https://a:b@c'}}"])
+
+
+def test_a_key_that_is_set_twice_is_refused(root: Path) -> None:
+    with pytest.raises(ConfigError, match=r"--set rl\.kl_coef is given 2 times; give it once"):
+        profiles.resolve(root, "", ["rl.kl_coef=0.1", "seed=1", "rl.kl_coef=0.2"])

@@ -50,10 +50,18 @@ def test_plain_text_has_every_policy_the_controls_and_every_check(data: Path) ->
     assert "best of n from SFT, gold_reward: n=1 0.560, n=4 0.680" in lines
 
 
-def test_a_terminal_of_80_columns_cuts_nothing_off(data: Path) -> None:
-    text = printed(data, width=80, force_terminal=True)
+@pytest.mark.parametrize("width", [80, 100, 110, 116, 125, 140])
+def test_a_terminal_cuts_nothing_off(data: Path, width: int) -> None:
+    """Not even where there is a champion, whose column makes the table wider."""
+    path = data / "12_evaluation" / "scores.json"
+    scores = json.loads(path.read_text())
+    for row in scores["policies"].values():
+        row["win_rate_vs_champion"] = row["win_rate_vs_sft"]
+    write_json(path, scores)
+    text = printed(data, width=width, force_terminal=True)
     assert "\x1b" in text
     assert "…" not in text
+    assert ("win/champion" in text) == (width == 140)
 
 
 def test_a_title_that_is_wider_than_its_table_stays_one_line(data: Path) -> None:

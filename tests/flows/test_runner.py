@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from flows import runner
 from flows.runner import Place, last_event, run_stage
+from tasks.locks import IN_USE
 from tasks.outcome import StageResult
 from tests.flows.toy import gone
 
@@ -103,3 +105,15 @@ def test_cancelling_ends_dvc_and_the_stage(toy: Path) -> None:
     assert gone(int((toy / "hung").read_text()))
     after, _ = ran(toy, "collect")  # and no lock is left behind that would stop the next one
     assert after.state == "ran"
+
+
+def test_what_is_in_use_is_told_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, told, waiting = [0.0], list[str](), f"sft: waiting: sft-7e{IN_USE}stage sft"
+    monkeypatch.setattr(runner.time, "monotonic", lambda: now[0])
+    heard = runner._once_a_minute(told.append)
+    for second in range(0, 130, 10):
+        now[0] = float(second)
+        for line in (f"sft: sft-7e{IN_USE}stage sft, {second} s ago", waiting, "sft: 1/9"):
+            heard(line)
+    assert [line for line in told if line != "sft: 1/9"] == [waiting] * 2
+    assert told.count("sft: 1/9") == 13

@@ -54,6 +54,11 @@ def test_a_run_that_is_done_says_where_to_look_and_ends_with_what_came_of_it(
     ]
 
 
+def test_a_run_without_anything_to_do_says_so(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    told = lines(root, capsys, stages=[stage("sft", "cached"), stage("rl", "cached")])
+    assert told[0] == f"run {RUN}: nothing to do, 2 cached, 1:23"
+
+
 def test_a_run_that_failed_says_why_once_and_where_its_logs_are(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     reason = "loss is nan at step 7; lower rl.lr"
     told = lines(

@@ -6,6 +6,7 @@ import os
 import platform
 import subprocess
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -181,6 +182,18 @@ def test_a_stopped_run_is_shipped_by_another_process(root: Path, monkeypatch: py
     tags = found["sft"].data.tags
     assert (tags["preflow.state"], tags["preflow.reason"]) == ("stopped", "stopped; goes on")
     assert "failed" not in found["r1"].data.tags["mlflow.note.content"]
+
+
+def test_a_run_that_was_stopped_while_it_waited_for_another_is_told(root: Path) -> None:
+    """An attempt at a stage that is in use elsewhere leaves an empty journal, of which MLflow has no child."""
+    tracking.begin_run(root, "r1", {})
+    toy.end(toy.start(root, "r1", "collect"), root, "collect")
+    toy.write_file(home(root) / "journal/r1/sft-1/events.jsonl", "")
+    results = {"collect": StageResult("collect", "ran"), "sft": StageResult("sft", "stopped", 2.0, "goes on", 85)}
+    RunRecord.read(root, "r1").finish({name: asdict(one) for name, one in results.items()}, "KILLED")
+    tracking.reconcile(root)
+    assert (home(root) / "journal/r1/shipped").exists()
+    assert {run.info.run_name: run.info.status for run in toy.runs(root)} == {"r1": "KILLED", "collect": "FINISHED"}
 
 
 def test_a_torn_journal_stops_no_other(root: Path) -> None:
