@@ -1,7 +1,6 @@
 """Runs that go on in a project and how far they are, by their locks and journals; nobody is asked."""
 
 import re
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +32,8 @@ class Going:
     in_checkout: bool
     """False for a run in a worktree of its own."""
     at: tuple[At, ...]
+    after: str
+    """The stage that ended last; "" before one has."""
 
     def told(self) -> dict[str, Any]:
         return asdict(self)
@@ -48,15 +49,23 @@ def going_on(root: Path) -> list[Going]:
 def _going(root: Path, lock: Path, in_checkout: bool) -> Going:
     holder = locks.holder(lock)
     run = holder.who.removeprefix("run ") if holder else lock.stem
-    return Going(holder.name if holder else run, in_checkout, tuple(_at(home(root) / "journal" / run)))
+    attempts = _newest(home(root) / "journal" / run)
+    ended = [stage for stage, folder in attempts.items() if last_event(folder, "end") is not None]
+    at = tuple(_at(stage, folder.parent) for stage, folder in attempts.items() if stage not in ended)
+    return Going(holder.name if holder else run, in_checkout, at, ended[-1] if ended else "")
 
 
-def _at(journals: Path) -> Iterator[At]:
-    """Stages of a run whose newest attempt has begun and not ended."""
-    folders = sorted(journals.glob("*/events.jsonl"), key=lambda path: path.stat().st_mtime)
-    newest = {match[1]: path.parent for path in folders if (match := _ATTEMPT.fullmatch(path.parent.name))}
-    for stage, folder in newest.items():
-        if last_event(folder, "end") is None:
-            progress = Progress(stage, journals)
-            progress.read()
-            yield At(stage, progress.done, progress.total)
+def _newest(journals: Path) -> dict[str, Path]:
+    """The last attempt at each stage of a run, in the order in which they last said something."""
+    folders = sorted(journals.glob("*/events.jsonl"), key=lambda path: path.stat().st_mtime, reverse=True)
+    newest: dict[str, Path] = {}
+    for path in folders:
+        if match := _ATTEMPT.fullmatch(path.parent.name):
+            newest.setdefault(match[1], path.parent)
+    return dict(reversed(newest.items()))
+
+
+def _at(stage: str, journals: Path) -> At:
+    progress = Progress(stage, journals)
+    progress.read()
+    return At(stage, progress.done, progress.total)

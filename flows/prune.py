@@ -181,5 +181,5 @@ def lines(found: Plan) -> list[str]:
     named = [f"  {run.name} {f'[{run.label}]' if run.label else ''}".rstrip() for run in found.runs]
     size = objects.told_size(found.bytes)
     what = f"{len(found.objects)} objects of the DVC cache, {len(found.folders)} folders"
-    head = f"{len(found.runs)} runs would go, which frees {size} ({what})"
+    head = f"{len(found.runs)} run{'s' * (len(found.runs) > 1)} would go, which frees {size} ({what})"
     return [head, *named, *stay, *([found.note] if found.note else [])]

@@ -17,7 +17,8 @@ MOST = 3  # things that a sentence names before it counts
 
 def busy(going: Going, graph: Graph) -> str:
     """Of a checkout that something is at work in."""
-    at = " and ".join(_step(one, graph) for one in going.at) or "getting ready"
+    between = f"{going.after} is done, and what comes next begins" if going.after else "getting ready"
+    at = " and ".join(_step(one, graph) for one in going.at) or between
     return f"{going.what}: {at}; Ctrl-C there ends it" if going.what.startswith("run ") else f"{going.what} goes on"
 
 

@@ -155,7 +155,11 @@ def _kind_of(path: Path, columns: Mapping[str, str]) -> str:
 
     seen: Counter[str] = Counter()
     names: set[str] = set()
-    for found in islice((found for found in read(path, 1_000_000) if isinstance(found, Raw)), SAMPLE):
+    broken = ""
+    for found in islice(read(path, 1_000_000), SAMPLE):
+        if not isinstance(found, Raw):
+            broken = broken or found.reason
+            continue
         value = renamed(found.value, columns)
         names.update(found.value)
         known = kind_of(value)
@@ -163,7 +167,12 @@ def _kind_of(path: Path, columns: Mapping[str, str]) -> str:
             known = next((one for one in ("preferences", "demonstrations") if _gives(one, value, found.is_text)), known)
         seen[known] += 1
     if not seen:
-        raise PreflowError(f"{path}: no row of it can be read, so its kind is not known; name it by --kind")
+        if not broken:
+            raise PreflowError(f"{path}: there is no row in it")
+        raise PreflowError(
+            f"{path}: no row of it can be read, so its kind is not known; mend it, or name its kind by --kind to see "
+            f"all that is wrong. The first: {broken}"
+        )
     refuse_absent(path, columns, names)
     return max(seen, key=lambda known: (seen[known], known))
 

@@ -67,12 +67,13 @@ def test_a_secret_is_refused_with_3_and_shown_nowhere(tmp_path, capsys):
     ("files", "options", "message"),
     [
         (["none.csv"], {}, "none.csv: no such file"),
-        (["."], {}, r"^\. is a folder; name its files: empty\.jsonl, mine\.jsonl$"),
+        (["."], {}, r"^\. is a folder; name its files: empty\.jsonl, mine\.jsonl, torn\.jsonl$"),
         (["mine.txt"], {}, "expected a name ending in .jsonl"),
         (["mine.jsonl"], {"kind": "pairs"}, "no such kind of data; there are corpus"),
         (["mine.jsonl"], {"columns": COLUMNS | {"chosen": "best"}}, "there is no column `best`"),
         (["mine.jsonl"], {"columns": COLUMNS, "model": "."}, "no tokenizer.json there"),
-        (["empty.jsonl"], {}, "no row of it can be read"),
+        (["empty.jsonl"], {}, "empty.jsonl: there is no row in it"),
+        (["torn.jsonl"], {}, "no row of it can be read, .* The first: truncated JSON"),
         (["mine.jsonl"], {"columns": COLUMNS, "html": "."}, r"--html \.: the page cannot be written there"),
     ],
 )
@@ -80,6 +81,7 @@ def test_mistakes_end_in_one_sentence(tmp_path, files, options, message):
     pairs(tmp_path / "mine.jsonl")
     for name in ("mine.txt", "empty.jsonl"):
         (tmp_path / name).write_text("")
+    (tmp_path / "torn.jsonl").write_text('{"prompt": "one", ')
     with pytest.raises(PreflowError, match=message) as caught:
         check(files, **options)
     assert "\n" not in str(caught.value)

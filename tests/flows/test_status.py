@@ -1,6 +1,7 @@
 """`preflow status`: its last line says how things stand, and what it takes to say so is little."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -73,6 +74,12 @@ def test_what_goes_on_is_told_with_how_far_it_is(toy: Path, folder: str, name: s
             path.parent.mkdir(parents=True)
             path.write_text("".join(json.dumps(event) + "\n" for event in events))
         lines, told = status(toy)
+        for stage in ("dpo-2", "rl-1"):
+            with (home(toy) / "journal" / "r1" / stage / "events.jsonl").open("a") as file:
+                file.write('{"event": "end"}\n')
+            os.utime(file.name, (4e9, 4e9 + len(stage)))
+        between = status(toy)[0][-1]
+    assert between.endswith("dpo is done, and what comes next begins; Ctrl-C there ends it")
     here = "run r1, process "
     assert lines[-1].endswith(": dpo and rl, 12 of 100 updates; Ctrl-C there ends it")
     assert lines[-1] == told["conclusion"]
