@@ -57,12 +57,12 @@ def _going(root: Path, lock: Path, in_checkout: bool) -> Going:
 
 def _newest(journals: Path) -> dict[str, Path]:
     """The last attempt at each stage of a run, in the order in which they last said something."""
-    folders = sorted(journals.glob("*/events.jsonl"), key=lambda path: path.stat().st_mtime, reverse=True)
     newest: dict[str, Path] = {}
-    for path in folders:
+    for path in sorted(journals.glob("*/events.jsonl"), key=lambda path: path.stat().st_mtime):
         if match := _ATTEMPT.fullmatch(path.parent.name):
-            newest.setdefault(match[1], path.parent)
-    return dict(reversed(newest.items()))
+            newest.pop(match[1], None)
+            newest[match[1]] = path.parent
+    return newest
 
 
 def _at(stage: str, journals: Path) -> At:

@@ -1,7 +1,7 @@
 """That a stage has read what the stages before it wrote, and nothing that was edited in between."""
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -21,7 +21,10 @@ def hold(tree: Path, graph: Graph, name: str) -> None:
     Raises:
         DataRefused: it read something else.
     """
-    locked = _lock(tree, graph, name)
+    lock = entries(tree, graph, (name, *graph.upstream[name]), looks=100)
+    if lock is None:
+        raise DataRefused(f"{tree / 'dvc.lock'} has no entry of stage {name}, which has just ended; run again")
+    locked = Tree(tree, graph, lock)
     written = locked.digests()
     for item in locked.deps(name):
         if written.get(item.path, item.md5) != item.md5:
@@ -31,16 +34,18 @@ def hold(tree: Path, graph: Graph, name: str) -> None:
             )
 
 
-def _lock(tree: Path, graph: Graph, name: str) -> Tree:
-    """The entries of `name` and of those before it, whole: another stage's dvc may be writing dvc.lock just now."""
-    wanted = (name, *graph.upstream[name])
-    for _ in range(100):
+def entries(tree: Path, graph: Graph, names: Sequence[str], looks: int) -> Lock | None:
+    """What dvc.lock says of these stages, once all of it is there; None where it is not after so many looks.
+
+    Another stage's dvc may be writing the file just now, in place.
+    """
+    for _ in range(looks):
         with suppress(ConfigError):
             lock = read_lock(tree / "dvc.lock")
-            if all(_is_whole(graph, lock, stage) for stage in wanted):
-                return Tree(tree, graph, {stage: lock[stage] for stage in wanted})
+            if all(_is_whole(graph, lock, name) for name in names):
+                return {name: lock[name] for name in names}
         time.sleep(0.05)
-    raise DataRefused(f"{tree / 'dvc.lock'} has no entry of stage {name}, which has just ended; run again")
+    return None
 
 
 def _is_whole(graph: Graph, lock: Lock, name: str) -> bool:

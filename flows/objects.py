@@ -14,6 +14,7 @@ from flows.workspace import files_at, git
 from rlhf.errors import Busy, PreflowError
 from tasks import locks
 from tasks.journal import home
+from tasks.lockfile import locked
 
 _MD5 = re.compile(r"\bmd5: '?([0-9a-f]{32}(?:\.dir)?)\b")
 _REMOTE = re.compile(r"(\S+)\s+(.+?)(?:\s+\(default\))?")
@@ -96,8 +97,7 @@ def locks_of_users(root: Path, leaving_out: Collection[Path] = ()) -> Iterator[s
 
 def _named_in(text: str, where: str) -> set[str]:
     try:
-        stages = (YAML(typ="safe").load(text) or {}).get("stages") or {}
-        entries = [one for stage in stages.values() for kind in ("deps", "outs") for one in stage.get(kind) or ()]
+        entries = [one for stage in locked(text).values() for kind in ("deps", "outs") for one in stage.get(kind) or ()]
         return {str(one["md5"]) for one in entries if "md5" in one}
     except (YAMLError, ValueError, AttributeError, TypeError) as error:
         raise PreflowError(

@@ -56,6 +56,7 @@ def _looked_at(root: Path, graph: "Graph") -> tuple[dict[str, Any], str]:
     from flows import champion, dvc, standing
     from tasks import tracking
     from tasks.config import read_yaml
+    from tasks.lockfile import read_lock
 
     changed, params = dvc.status(root), read_yaml(root / "params.yaml")
     registry = str((params.get("registry") or {}).get("name", "policy"))
@@ -67,7 +68,7 @@ def _looked_at(root: Path, graph: "Graph") -> tuple[dict[str, Any], str]:
         say(f"{error}; shown is what runs with the champion that {champion.FOLDER} names")
     tracking.reconcile(root)
     lock = root / "dvc.lock"
-    known = read_yaml(lock).get("stages") or {} if lock.exists() else {}
+    known = read_lock(lock) if lock.exists() else {}
     all_changed = changed | {name: [*changed.get(name, []), reason] for name, reason in renewed.items()}
     may = graph.descendants(set(all_changed))
     refused = standing.refusals(root, graph, may)

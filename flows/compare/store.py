@@ -11,16 +11,17 @@ All of it may be deleted: cells are then run again, and find their stages in DVC
 import io
 import json
 import os
-import time
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
 
+from flows import inputs
 from flows.compare.grid import Cell
 from flows.request import Report
-from tasks.config import read_yaml
+from rlhf.errors import PreflowError
 from tasks.graph import Graph, load_graph
 from tasks.journal import home
 from tasks.outcome import StageResult
@@ -75,22 +76,15 @@ def keep_result(root: Path, cell: Cell, report: Report, tree: Path) -> None:
 def keep_entry(root: Path, cell: Cell, stage: StageResult, tree: Path) -> None:
     """Keep what dvc.lock says of a stage of a cell that has just ended, for other cells to begin with.
 
-    Another stage of the run may be writing the file: it is read again until it holds the entry, and given up soon, as
-    DVC's run cache knows it too.
+    It is given up soon where the file does not have it, as DVC's run cache knows it too.
     """
     path = _entry(root, cell.signatures[stage.name])
     if path.exists() or stage.state not in ("ran", "cached"):
         return
     seconds = stage.seconds if stage.state == "ran" else None
-    for _ in range(20):
-        try:
-            entry = (read_yaml(tree / "dvc.lock").get("stages") or {})[stage.name]
-            if entry.get("outs"):
-                write(path, {"kind": kind(cell, stage.name), "seconds": seconds, "entry": entry})
-                return
-        except (OSError, ValueError, KeyError):
-            pass
-        time.sleep(0.05)
+    with suppress(OSError, PreflowError):
+        if lock := inputs.entries(tree, load_graph(tree), [stage.name], looks=20):
+            write(path, {"kind": kind(cell, stage.name), "seconds": seconds, "entry": lock[stage.name]})
 
 
 def forget_lost(root: Path, cache: Path, signatures: Iterable[str]) -> None:

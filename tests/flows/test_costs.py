@@ -52,6 +52,7 @@ def test_the_table_tells_now_from_then_and_sums_what_was_spent_now() -> None:
 
 def test_kinds_of_work_are_left_out_where_they_do_not_fit() -> None:
     few = ["stage", "seconds", "tokens", "tok/s", "GiB", "TFLOP"]
+    assert printed(80)[1] == few
     heads = [printed(width)[1] for width in range(60, 130)]
     assert heads[0] == few and len(heads[-1]) == 13
     assert sorted(heads, key=len) == heads and all(head in (few, heads[-1]) for head in heads)

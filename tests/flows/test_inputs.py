@@ -63,3 +63,16 @@ def test_an_edit_is_seen_while_another_dvc_writes_the_lock(toy: Path, monkeypatc
         path.write_text("".join(lines[:written]))
         with pytest.raises(DataRefused, match="data/collect was changed"):
             inputs.hold(toy, graph, "sft")
+
+
+def test_of_a_lock_that_is_being_written_an_entry_is_whole_or_none(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dvc_repro(toy)
+    path, graph = toy / "dvc.lock", load_graph(toy)
+    text, whole = path.read_text(), read_lock(path)["sft"]
+    monkeypatch.setattr(inputs.time, "sleep", lambda _: None)
+    found = []
+    for written in range(len(text.splitlines()) + 1):
+        path.write_text("".join(text.splitlines(keepends=True)[:written]))
+        found.append(inputs.entries(toy, graph, ["sft"], looks=1))
+    assert found[0] is None and found[-1] == {"sft": whole}
+    assert all(one in (None, {"sft": whole}) for one in found)
