@@ -78,13 +78,17 @@ def test_no_more_processes_are_named_than_one_host_has_gpus(enough: int, named: 
 )
 def test_a_change_of_divided_weights_can_be_run(gpu: str, named: set[str]) -> None:
     """Weights and moments in 4 and 8 bits are not divided: settings that say both are refused."""
-    divided = ("--shape", "8B", "--gpu", gpu, *BF16, "--set", "training.nproc=2", "--set", "training.shard=true")
-    change = by_stage(planned(*divided, code=1))["sft"]["change"]
+
+    def sft(settings: Mapping[str, str]) -> dict[str, Any]:
+        words = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
+        return by_stage(planned("--shape", "8B", "--gpu", gpu, *words, code=1))["sft"]
+
+    divided = {"training.dtype": "bfloat16", "training.nproc": "2", "training.shard": "true"}
+    change = sft(divided)["change"]
     changes = change.split(" (")[0].split(", ")
     assert named <= set(changes) and ("training.shard=false" in changes) == ("training.shard=false" in named)
     assert "8bit" not in change
-    settings = [word for one in changes for word in ("--set", one)]
-    assert by_stage(planned(*divided, *settings, code=1))["sft"]["fits"]
+    assert sft(divided | dict(one.split("=") for one in changes))["fits"]
 
 
 def test_of_several_processes_the_memory_of_one_is_kept(project: Path) -> None:
