@@ -119,11 +119,11 @@ def runs(root: Path) -> Iterator[Ailment]:
     """Runs whose process is gone and which MLflow takes for running, and worktrees that nobody works in."""
     dead = [run.run_id for run in runs_of(root) if run.is_over()]
     if dead:
-        what = f"{len(dead)} runs are over and MLflow does not know all of them: {_some(dead)}"
+        what = f"over, and MLflow does not know it: {_some(dead)}"
         yield Ailment(what, "the next `preflow run` or `preflow status` tells it", partial(tracking.reconcile, root))
     left = [tree.name for tree in worktrees.abandoned(root)]
     if left:
-        what = f"{len(left)} worktrees of runs that failed or died: {_some(left)}"
+        what = f"the worktree is left of a run that failed or died: {_some(left)}"
         yield Ailment(what, "the next run with settings removes them", partial(worktrees.sweep, root))
 
 
@@ -140,9 +140,7 @@ def drafts(root: Path) -> Iterator[Ailment]:
     useless = [*halves, *(path for path in aside if path not in maybe)]
     if useless:
         names = _some([path.relative_to(scratch).as_posix() for path in useless])
-        yield Ailment(
-            f"{len(useless)} checkpoints that nothing will read: {names}", "remove them", partial(_clear, root, useless)
-        )
+        yield Ailment(f"nothing will read these checkpoints: {names}", "remove them", partial(_clear, root, useless))
     for path in maybe:
         yield Ailment(
             f"{path.relative_to(scratch)} was set aside, and no damage is found in it now (reason.txt says what was)",

@@ -73,7 +73,7 @@ def run_stage(
         patience: seconds to wait for another process that holds this stage or its files.
     """
     first, again = time.monotonic(), 0
-    heard = _once_a_minute(on_line)
+    heard, waiting = _but_what_is_in_use(on_line), _once_a_minute(on_line)
     while True:
         began, before = time.monotonic(), _attempts(place, name)
         code, output = _attempt(place, name, heard, cancel, force)
@@ -91,25 +91,28 @@ def run_stage(
         else:
             result = StageResult(name, "failed", 0.0, reason, exit_code)
             if exit_code == Busy.exit_code and time.monotonic() - first < patience:
-                heard(f"{name}: waiting: {reason}")
+                waiting(f"{name}: waiting: {reason}")
                 cancel.wait(1.0)
                 continue
         return replace(result, seconds=round(time.monotonic() - began, 2))
 
 
+def _but_what_is_in_use(on_line: OnLine) -> OnLine:
+    """Passes on what a stage says, but for locks of others: the reason of its end tells that."""
+    return lambda line: None if any(text in line for text in (IN_USE, *dvc.BUSY)) else on_line(line)
+
+
 def _once_a_minute(on_line: OnLine) -> OnLine:
-    """Passes on that something is in use once a minute: who waits for it asks every second or two."""
+    """Passes on a line a minute: who waits looks every second or two."""
     said = -math.inf
 
-    def heard(line: str) -> None:
+    def told(line: str) -> None:
         nonlocal said
-        if IN_USE not in line:
-            on_line(line)
-        elif "waiting: " in line and time.monotonic() - said > _MINUTE:
+        if time.monotonic() - said > _MINUTE:
             said = time.monotonic()
             on_line(line)
 
-    return heard
+    return told
 
 
 def _attempt(place: Place, name: str, on_line: OnLine, cancel: threading.Event, force: bool) -> tuple[int, Output]:

@@ -177,10 +177,7 @@ def _result(kind: str, outcome: Outcome, places: Mapping[int, Mapping[str, Any]]
     told = _to_be_told(outcome)
     findings = [_about_row(kind, outcome, severity, places[index], value) for index, value in told]
     if not outcome.passed and not outcome.broken:
-        limits = ", ".join(f"{key} {value}" for key, value in sorted(outcome.kwargs.items()) if key != "column")
-        about = str(rule.kwargs.get("column", "rows"))
-        reason = f"{about}: found {outcome.observed}, expected {limits}"
-        findings = [Finding(kind, rule.rule, severity, reason, f"{kind}/")]
+        findings = [Finding(kind, rule.rule, severity, _about_table(outcome), f"{kind}/")]
     result = RuleResult(
         rule=rule.rule,
         says=rule.says,
@@ -193,6 +190,15 @@ def _result(kind: str, outcome: Outcome, places: Mapping[int, Mapping[str, Any]]
         examples=findings[:MAX_EXAMPLES],
     )
     return result, findings
+
+
+def _about_table(outcome: Outcome) -> str:
+    """What was found, what was expected, and what the rule is for: nobody knows the names of Great Expectations."""
+    limits = {key: value for key, value in outcome.kwargs.items() if key != "column"}
+    words = {"min_value": "at least", "max_value": "at most"}
+    expected = " and ".join(f"{words.get(key, key)} {limits[key]}" for key in sorted(limits, reverse=True))
+    about = outcome.rule.kwargs.get("column", "rows")
+    return f"{about}: found {outcome.observed}, expected {expected}: {outcome.rule.says}"
 
 
 def _about_row(kind: str, outcome: Outcome, severity: str, card: Mapping[str, Any], value: Any) -> Finding:

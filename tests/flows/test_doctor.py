@@ -149,7 +149,7 @@ def test_worktrees_that_nobody_works_in(toy: Path) -> None:
         workspace.git(toy, "worktree", "add", "-q", "--detach", str(folder / name))
     (folder / "kept.keep").touch()
     with guards.held(folder / "busy.lock", "run busy"):
-        one("runs", "1 worktrees", "dead")
+        one("runs", "the worktree is left", "dead")
         mended("runs")
         assert sorted(path.name for path in folder.iterdir() if path.is_dir()) == ["busy", "kept"]
 
@@ -161,7 +161,7 @@ def test_runs_whose_process_is_gone(toy: Path, monkeypatch: pytest.MonkeyPatch) 
         owner = {"host": platform.node(), "pid": pid, "started": psutil.Process().create_time()}
         (home(toy) / "journal" / name).mkdir(parents=True)
         (home(toy) / "journal" / name / "run.json").write_text(json.dumps({"owner": owner, "info": {}, "begun": 1.0}))
-    one("runs", "1 runs are over", "dead")
+    one("runs", "MLflow does not know it", "dead")
     assert [found["mended"] for found in said("--fix", code=1)] == [False], "it was not told, as here, and said so"
     assert told == [toy]
 
@@ -170,7 +170,7 @@ def test_checkpoints_that_nothing_reads(toy: Path) -> None:
     folder = home(toy) / "scratch/rl-0123/checkpoints"
     for name in (".tmp-000010", "broken-step-000005", "step-000007"):
         (folder / name).mkdir(parents=True)
-    one("checkpoints", "2 checkpoints", "broken-step-000005")
+    one("checkpoints", "nothing will read", "broken-step-000005")
     mended("checkpoints")
     assert [path.name for path in folder.iterdir()] == ["step-000007"]
 

@@ -3,11 +3,12 @@
 import shutil
 import threading
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from flows import runner
-from flows.runner import Place, last_event, run_stage
+from flows.runner import OnLine, Place, last_event, run_stage
 from tasks.locks import IN_USE
 from tasks.outcome import StageResult
 from tests.flows.toy import gone
@@ -107,13 +108,28 @@ def test_cancelling_ends_dvc_and_the_stage(toy: Path) -> None:
     assert after.state == "ran"
 
 
-def test_what_is_in_use_is_told_once_a_minute(monkeypatch: pytest.MonkeyPatch) -> None:
-    now, told, waiting = [0.0], list[str](), f"sft: waiting: sft-7e{IN_USE}stage sft"
+@pytest.mark.parametrize(
+    "busy",
+    [
+        "ERROR: Unable to acquire lock. Most likely another DVC process is running",
+        "ERROR: 'data/sft' is busy, it is being blocked by",
+    ],
+)
+def test_who_waits_says_so_once_a_minute(busy: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And each look of its says nothing, neither dvc's words nor a stage's of whom it found at work."""
+    now, looks = [0.0], iter(range(13))
+
+    def attempt(place: Place, name: str, on_line: OnLine, *_: object) -> tuple[int, SimpleNamespace]:
+        for line in (busy, f"sft: sft-7e{IN_USE}stage sft, {now[0]:.0f} s ago", "sft: 1/9"):
+            on_line(line)
+        now[0] += 10
+        return (0 if next(looks) == 12 else 255), SimpleNamespace(text=busy, plain="")
+
+    monkeypatch.setattr(runner, "_attempt", attempt)
     monkeypatch.setattr(runner.time, "monotonic", lambda: now[0])
-    heard = runner._once_a_minute(told.append)
-    for second in range(0, 130, 10):
-        now[0] = float(second)
-        for line in (f"sft: sft-7e{IN_USE}stage sft, {second} s ago", waiting, "sft: 1/9"):
-            heard(line)
-    assert [line for line in told if line != "sft: 1/9"] == [waiting] * 2
+    told: list[str] = []
+    cancel = SimpleNamespace(is_set=lambda: False, wait=lambda _: False)
+    result = run_stage(Place(tmp_path, tmp_path, "r"), "sft", on_line=told.append, cancel=cancel, patience=200)  # type: ignore[arg-type]
+    assert result.state == "cached"
+    assert [line for line in told if line != "sft: 1/9"] == ["sft: waiting: another dvc process holds its files"] * 2
     assert told.count("sft: 1/9") == 13

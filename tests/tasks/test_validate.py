@@ -112,7 +112,7 @@ def test_a_stop_names_everything_and_leaves_its_report_behind(tmp_path, reports)
 
 def test_no_rows_at_all_stop_what_needs_them_and_pass_what_does_not(tmp_path):
     prepared = write(tmp_path / "prepared", lambda rows: rows["corpus"].clear())
-    with pytest.raises(DataRefused, match="corpus/: rows: rows: found 0, expected min_value 1"):
+    with pytest.raises(DataRefused, match="corpus/: rows: rows: found 0, expected at least 1: There is"):
         run(tmp_path, prepared)
     needed = tuple(kind for kind in KINDS if kind != "corpus")
     out = run(tmp_path / "again", prepared, Validate(required=needed))
