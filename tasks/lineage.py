@@ -79,9 +79,11 @@ class Tree:
         return Path(path).name in ("policy", "policy_rm", "held_out_rm", "random_control")
 
 
-def read_tree(root: Path) -> Tree:
-    """Graph and lock of a checkout; without a dvc.lock nothing is locked."""
-    return Tree(root, load_graph(root), read_lock(root / "dvc.lock") if (root / "dvc.lock").exists() else {})
+def read_tree(root: Path, described: Path | None = None) -> Tree:
+    """Graph and lock of a checkout, or with the graph of another folder; without a dvc.lock nothing is locked."""
+    return Tree(
+        root, load_graph(described or root), read_lock(root / "dvc.lock") if (root / "dvc.lock").exists() else {}
+    )
 
 
 def policies_of(graph: Graph) -> dict[str, str]:

@@ -9,13 +9,36 @@ import pytest
 from rlhf import errors
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("deploy/*.md")])
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_links_lead_somewhere(page: Path) -> None:
     targets = re.findall(r"\]\((?!https?:|#)([^)#\s]+)", page.read_text(encoding="utf-8"))
     assert [target for target in targets if not (page.parent / target).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_anchors_are_headings(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?:)([^)#\s]*)#([^)\s]+)\)", page.read_text(encoding="utf-8"))
+    found = [
+        (target, anchor) for target, anchor in links if anchor not in anchors(page.parent / target if target else page)
+    ]
+    assert found == []
+
+
+def anchors(page: Path) -> set[str]:
+    """As GitHub makes them: lower case, hyphens for blanks; letters, digits, hyphens and underscores stay."""
+    if page.suffix != ".md":
+        return set()
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    titles = [re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", title) for title in re.findall(r"^#+ (.*)$", text, re.MULTILINE)]
+    return {re.sub(r"[^\w\- ]", "", title.strip().lower()).replace(" ", "-") for title in titles}
+
+
+def test_anchors_are_those_of_github(tmp_path: Path) -> None:
+    (tmp_path / "page.md").write_text("# What `x` is, and [why](there.md)\n```\n# no heading\n```\n## Two  words_\n")
+    assert anchors(tmp_path / "page.md") == {"what-x-is-and-why", "two--words_"}
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())

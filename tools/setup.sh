@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Makes .venv with exactly the versions of constraints.txt; does nothing, in a few milliseconds, when it is there.
 # Knobs: PYTHON=/path/to/python3.12   INSTALLER=pip|uv   PIP_FIND_LINKS, PIP_INDEX_URL (honoured by both installers)
+#        PIP_EXTRA_INDEX_URL (by pip, which is then taken)
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -99,7 +100,8 @@ mkdir -p .preflow
 log=.preflow/setup.log
 : >"$log"
 started=$SECONDS
-installer=${INSTALLER:-$(uv --version >/dev/null 2>&1 && echo uv || echo pip)}
+# uv takes a package from the first index that has its name, which a further index has of many in old versions alone: pip then.
+installer=${INSTALLER:-$([ -z "$(pip_setting extra-index-url)" ] && uv --version >/dev/null 2>&1 && echo uv || echo pip)}
 if [ "$installer" = uv ] && ! attempt uv "15 seconds to 2 minutes"; then
   [ -z "${INSTALLER:-}" ] || explain
   echo "preflow: uv could not do it; trying pip, which knows other settings ..." >&2

@@ -22,6 +22,7 @@ from flows import inputs
 from flows.compare.grid import Cell
 from flows.request import Report
 from rlhf.errors import PreflowError
+from rlhf.records import read_rows
 from tasks.graph import Graph, load_graph
 from tasks.journal import home
 from tasks.outcome import StageResult
@@ -179,7 +180,7 @@ def _per_prompt(graph: Graph, tree: Path) -> dict[str, Any]:
     ids: list[str] = []
     policies: dict[str, dict[str, list[float]]] = {}
     for path in sorted(found[-1].glob("*.jsonl")) if found else []:
-        rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        rows = list(read_rows(path))
         ids = [row["id"] for row in rows]
         policies[path.stem] = {}
         for metric in PER_PROMPT:

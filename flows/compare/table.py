@@ -141,7 +141,10 @@ def _about(found: Mapping[str, Any]) -> str:
 def _others(found: Mapping[str, Any]) -> list[str]:
     """Cells that are not in the table."""
     missing = [cell for cell in found["cells"] if cell["state"] != "done"]
-    return [f"{cell['name']}: {cell['state']}{': ' * bool(cell['reason'])}{cell['reason']}" for cell in missing]
+    reasons = [cell["reason"].partition("\n")[0] for cell in missing]
+    return [
+        f"{cell['name']}: {cell['state']}{': ' * bool(why)}{why}" for cell, why in zip(missing, reasons, strict=True)
+    ]
 
 
 def _interval(value: Mapping[str, float] | None) -> str:

@@ -8,6 +8,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count as numbers
 from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 PAGE = "data-check.html"
 """Where the page goes when nobody says."""
 
+_ORIGIN = "origin.json"  # lies beside rows in `data/01_raw`, and tells `prepare` where they are from
 _HOME = Path(__file__).resolve().parents[2]
 _LINES = 8  # of one rule, on the terminal
 _SPREAD = 20  # rows from which on 95% of them are another number than all or half of them
@@ -104,7 +106,7 @@ def checked(files: Sequence[str], *, kind: str = "", columns: Mapping[str, str],
             _lay(path, raw / known, origins[known], columns)
         for one in KINDS:
             (raw / one).mkdir(parents=True, exist_ok=True)
-            (raw / one / "origin.json").write_text(json.dumps(origins[one]), encoding="utf-8")
+            (raw / one / _ORIGIN).write_text(json.dumps(origins[one]), encoding="utf-8")
         prepare(Prepare.parse(params.get("prepare") or {}, "prepare"), raw=raw, out=out, log=Log.null())
         config = Validate.parse((params.get("validate") or {}) | {"required": list(kinds)}, "validate")
         verdicts = judge(config, out, root / "data" / "expectations")
@@ -191,7 +193,8 @@ def _gives(kind: str, value: Mapping[str, Any], is_text: bool) -> bool:
 
 
 def _lay(path: Path, folder: Path, origins: dict[str, Any], columns: Mapping[str, str]) -> None:
-    name = path.name if path.name not in origins else f"{len(origins) + 1}-{path.name}"
+    numbered = (path.name if number == 1 else f"{number}-{path.name}" for number in numbers(1))
+    name = next(one for one in numbered if one not in origins and one != _ORIGIN)  # that is a file of ours
     folder.mkdir(parents=True, exist_ok=True)
     (folder / name).symlink_to(path.resolve())
     about = {"name": path.name.split(".")[0], "origin": str(path), "revision": "", "columns": dict(columns)}
@@ -257,8 +260,8 @@ def _about(kind: str, files: str, verdict: "Verdict") -> list[str]:
             f"{name} {values[1]:,}" + (f" (95% up to {values[2]:,})" if many else "")
             for name, values in tokens["quantiles"].items()
         )
-        long = _counted(tokens["too_long"], "rows")
-        lines.append(f"  tokens (median): {counted}; {long} longer than {tokens['room']:,} positions")
+        long = f"; {_counted(tokens['too_long'], 'rows')} longer than {tokens['room']:,} positions"
+        lines.append(f"  tokens (median): {counted}{long * bool(tokens['room'])}")
     for rule in (rule for rule in verdict.rules if not rule.passed):
         lines.append(f"  {rule.severity}: {rule.rule}: {rule.broken:,} · {rule.says}")
         lines += [f"      {one.place}: {one.reason}" for one in rule.examples]

@@ -4,7 +4,6 @@ Files are told by `origin.json`, which the stage that brings data in writes besi
 next one writes: an `id` that is a hash of the row's content, and the `file` and `line` that it stood in.
 """
 
-import hashlib
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -52,8 +51,8 @@ def brought(a: Side, b: Side, folder: str) -> list[dict[str, Any]]:
 def _inbox(side: Side) -> dict[str, Any]:
     """sha256 by path of what lay in the inbox, as its reader has noted; of a working tree, what lies there."""
     if not side.commit:
-        kept = {path.removeprefix(f"{INBOX}/"): content for path, content in side.kept(INBOX).items()}
-        return {path: hashlib.sha256(content).hexdigest() for path, content in kept.items() if path != LISTING}
+        kept = {path.removeprefix(f"{INBOX}/"): sha256 for path, sha256 in side.kept(INBOX).items()}
+        return {path: sha256 for path, sha256 in kept.items() if path != LISTING}
     notes = [_origins(side, out) or {} for out in side.outs]
     origins = [one for note in notes for one in note.values() if str(one["origin"]).startswith("inbox/")]
     return {one["origin"].removeprefix("inbox/"): one["sha256"] for one in origins if "sha256" in one}

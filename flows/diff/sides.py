@@ -15,7 +15,7 @@ from flows.again import md5_of, resolve
 from flows.cache import files_of, object_path
 from flows.workspace import git
 from rlhf.errors import PreflowError
-from tasks.graph import Graph, GraphError, Stage, graph_of, lookup
+from tasks.graph import Graph, GraphError, Stage, digest, graph_of, lookup
 
 ENVIRONMENT = "environment.json"
 IGNORED = (".gitkeep",)  # as .dvcignore has it
@@ -95,14 +95,20 @@ class Side:
             kept = files_of(self.cache, self.outs.get(folder)).get(path[len(folder) + 1 :])
         return kept.read_bytes() if kept else None
 
-    def kept(self, folder: str) -> Mapping[str, bytes]:
-        """Files of a folder that no stage writes, by path; of a commit those that git has."""
+    def kept(self, folder: str) -> Mapping[str, str]:
+        """sha256 by path of the files of a folder that no stage writes; of a commit those that git has."""
         if self.commit:
-            paths = git(self.root, "ls-tree", "-r", "--name-only", self.commit, "--", folder).splitlines()
+            names = git(self.root, "ls-tree", "-r", "-z", "--name-only", self.commit, "--", folder)
+            paths = names.strip("\0").split("\0") if names else []
         else:
             files = (path for path in (self.root / folder).rglob("*") if path.is_file())
             paths = [path.relative_to(self.root).as_posix() for path in files]
-        return {path: self.read(path) or b"" for path in sorted(paths) if Path(path).name not in IGNORED}
+        return {path: self._sha256(path) for path in sorted(paths) if Path(path).name not in IGNORED}
+
+    def _sha256(self, path: str) -> str:
+        if not self.commit:
+            return digest(self.root / path)
+        return hashlib.sha256(self.read(path) or b"").hexdigest()
 
     @cached_property
     def _described(self) -> Mapping[str, Any]:

@@ -44,9 +44,11 @@ def sizes_of(root: Path, base: Mapping[str, Any], shape: str = "") -> Sizes:
         )
     if folder := folder_of(root, base):
         return of_folder(folder)
+    named = base.get("model")
+    here = "name a folder that has it as base.model" if named else f"put the checkpoint into {_PLACES[0]}"
     raise ConfigError(
-        f"the sizes of {base.get('model') or 'data/inbox/checkpoint'} are not known here, as its config.json is not: "
-        f"put the checkpoint into data/inbox/checkpoint, or plan with --shape {'|'.join(NAMED)}"
+        f"the sizes of {named or _PLACES[0]} are not known here, as its config.json is not: {here}, or plan with "
+        f"--shape {'|'.join(NAMED)}"
     )
 
 

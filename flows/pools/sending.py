@@ -1,5 +1,6 @@
 """A stage of this run, sent to a work pool, watched, sent again where its worker is lost, and kept (`keeping`)."""
 
+import math
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -18,7 +19,7 @@ from flows.pools.exchange import exchange_of
 from flows.pools.keeping import is_up_to_date, take
 from flows.pools.mail import Attempts, Inbox, Spot
 from flows.pools.orders import REFS, Answer, Order
-from flows.pools.patience import patiently
+from flows.pools.patience import PATIENCE, patiently
 from flows.pools.stage_work import inputs_of
 from flows.pools.watch import Watch
 from flows.releases.refs import QUIET, last_line, remote_of
@@ -32,6 +33,7 @@ from tasks.outcome import StageResult
 T = TypeVar("T")
 
 _LOOK = 2.0  # seconds between two looks at Prefect and the mail
+_MINUTE = 60.0  # seconds between two times that is said that the mail cannot be looked at
 _AGAIN = 10.0  # seconds before a stage is sent again, and twice that before the time after it
 
 
@@ -170,20 +172,24 @@ class _Sender:
 
     def _watched(self, watch: Watch, order: Order, inbox: Inbox, log: "_Lines") -> Answer | None:
         """What it answered, None where that never came; what it says is passed on meanwhile."""
-        asked = False
+        asked, away, said = False, math.inf, -math.inf
         while True:
-            stopping = self._work.cancel.is_set()
+            stopping, now = self._work.cancel.is_set(), time.monotonic()
             try:
                 if stopping and not asked:
                     self._exchange.put(order.stop, b"")
                     asked = True
                 told = inbox.take()
                 log.pass_on()
+                away = math.inf
                 if told is not None or watch.is_over():
                     return None if told is None else Answer.of(told)
             except DependencyDown as error:
-                self._say(f"{self._name}: {error}; trying again")
-                if stopping and watch.is_over():
+                away = min(away, now)
+                if now - said >= _MINUTE:
+                    self._say(f"{self._name}: {error}; trying again")
+                    said = now
+                if (stopping or now - away > PATIENCE) and watch.is_over():
                     return None
             watch.look(stopping)
             if news := watch.news():

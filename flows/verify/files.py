@@ -28,6 +28,10 @@ def checked(lock: Any, where: str) -> Mapping[str, Any]:
         raise PreflowError(f"{where} names no stages as it should: take the last good one, or run again")
     for name, entry in stages.items():
         for thing in (*(entry.get("outs") or ()), *(entry.get("deps") or ())):
+            if not isinstance(thing, dict) or "path" not in thing:
+                raise PreflowError(
+                    f"{where}: in stage {name}, {thing!r} names no file: take the last good one, or run again"
+                )
             path = PurePosixPath(str(thing["path"]))
             if path.is_absolute() or ".." in path.parts:
                 raise PreflowError(
@@ -124,14 +128,15 @@ def checkpoints(root: Path, found: Found) -> None:
     scratch = home(root) / "scratch"
     for folder in sorted(scratch.glob("*/**/step-*")):
         stage = folder.relative_to(scratch).parts[0].rpartition("-")[0]
-        for file in folder.iterdir():
-            found.count(file.stat().st_size)
         try:
+            for file in folder.iterdir():
+                found.count(file.stat().st_size)
             why = problem(folder)
         except OSError as error:  # it may be good
-            found.notes.append(f"{shown(root, folder)} was not looked at: {error.strerror}")
+            if folder.exists():
+                found.notes.append(f"{shown(root, folder)} was not looked at: {error.strerror}")
             continue
-        if why:
+        if why and folder.exists():  # a run that goes on keeps the newest few
             found.wrong.append(Wrong("checkpoint", shown(root, folder), stage, why))
 
 

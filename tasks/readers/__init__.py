@@ -40,7 +40,7 @@ def read(path: Path, max_bytes: int) -> Iterator[Raw | Rejected]:
 
     Raises ValueError when the name of the file has none of the known endings; OSError when it cannot be opened.
     """
-    kind = path.suffixes[-2 if path.suffix == ".gz" else -1] if path.name.endswith(SUFFIXES) else ""
+    kind = next((suffix for suffix in SUFFIXES if path.name.endswith(suffix)), "").removesuffix(".gz")
     if not kind:
         raise ValueError(f"{path.name}: unknown kind of file, expected a name ending in {', '.join(SUFFIXES)}")
     if kind == ".parquet":

@@ -1,6 +1,7 @@
 """One JSON object from bytes, strictly: what JSON readers commonly let pass, and loses something, is refused."""
 
 import json
+from collections import Counter
 from typing import Any, NoReturn
 
 from tasks.readers.found import Raw, Rejected, excerpt
@@ -38,8 +39,8 @@ def parse(data: bytes, line: int) -> Raw | Rejected:
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise _Refused(f"the key {next(key for key in keys if keys.count(key) > 1)!r} is given twice")
+        times = Counter(key for key, _ in pairs)
+        raise _Refused(f"the key {next(key for key in times if times[key] > 1)!r} is given twice")
     return found
 
 

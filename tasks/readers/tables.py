@@ -10,7 +10,10 @@ from collections.abc import Iterator
 from typing import IO
 
 from tasks.readers.found import Raw, Rejected, excerpt, too_long, unfinished
-from tasks.readers.json_files import BOM, skip_rest
+from tasks.readers.json_files import BOM, PIECE
+
+_SOON = 16
+"""Times as many bytes as a row may have, within which a cell that is too long comes to its end."""
 
 
 def rows(file: IO[bytes], separator: str, max_bytes: int) -> Iterator[Raw | Rejected]:
@@ -24,6 +27,7 @@ def rows(file: IO[bytes], separator: str, max_bytes: int) -> Iterator[Raw | Reje
         return
     if separator == "," and "," not in first and ";" in first:
         separator = ";"
+    lines.separator = separator.encode()
     reader = csv.reader(lines, delimiter=separator, strict=True)
     header: list[str] = []
     while True:
@@ -83,7 +87,7 @@ def _readable(text: str) -> str:
 
 
 class _TooLong(Exception):
-    """A line of more bytes than are read."""
+    """A row of more bytes than are read; its lines have been passed over."""
 
     def __init__(self, size: int) -> None:
         super().__init__(size)
@@ -95,6 +99,7 @@ class _Lines:
 
     def __init__(self, file: IO[bytes], max_bytes: int) -> None:
         self.file, self.max_bytes = file, max_bytes
+        self.separator = b","
         self.number = 0
         """Of the last line that was given."""
         self.start = 1
@@ -109,23 +114,70 @@ class _Lines:
 
     def __next__(self) -> str:
         if self.size > self.max_bytes:
+            if rest := self._pass_cell():
+                raise _TooLong(self.size + rest)
             raise csv.Error(f"the row goes on for more than {self.max_bytes} bytes (prepare.max_row_bytes)")
+        return self._take()
+
+    def _take(self) -> str:
         line = self.again.popleft() if self.again else self._read()
         if not line:
             raise StopIteration
         self.number += 1
         self.taken.append(line)
-        self.size += len(line)
+        self.size += len(line) if line.isascii() else len(line.encode("utf-8", "surrogateescape"))
         return line
 
     def _read(self) -> str:
         data = self.file.readline(self.max_bytes + 2)
         if len(data) > self.max_bytes + 1 and not data.endswith(b"\n"):
             self.number += 1
-            raise _TooLong(len(data) + skip_rest(self.file))
+            size, quotes, _ = self._pass_line() or (0, 0, False)
+            begins = self.taken or data.startswith(b'"') or self.separator + b'"' in data
+            is_open = begins and (_quotes(self.taken) + data.count(b'"') + quotes) % 2
+            raise _TooLong(self.size + len(data) + size + (self._pass_cell() if is_open else 0))
         if self.number == 0:
             data = data.removeprefix(BOM)
         return data.decode("utf-8", "surrogateescape")
+
+    def _pass_cell(self) -> int:
+        """Read on to the line that closes the cell, and hold nothing of it; returns the bytes.
+
+        Where none does so soon, or the next quote closes none, the cell was opened by a quote that is wrong: then
+        nothing is passed over, and it is 0.
+        """
+        again, back, number, passed = deque(self.again), self.file.tell(), self.number, 0
+        while passed <= _SOON * self.max_bytes:
+            line = self._pass_line()
+            if line is None:
+                break
+            size, quotes, closes = line
+            self.number += 1
+            passed += size
+            if quotes % 2 and closes:
+                return passed
+            if quotes % 2:
+                break
+        self.again, self.number = again, number
+        self.file.seek(back)
+        return 0
+
+    def _pass_line(self) -> tuple[int, int, bool] | None:
+        """Bytes and quotes up to the end of the line, which is not counted, and whether one of them may close a cell.
+
+        None at the end of the file.
+        """
+        size, quotes, closes, before = 0, 0, False, b""
+        while piece := self._piece():
+            size, quotes = size + len(piece.rstrip(b"\r\n")), quotes + piece.count(b'"')
+            closes = closes or any(b'"' + end in before + piece for end in (self.separator, b"\n", b"\r\n"))
+            before = piece[-1:]
+            if before == b"\n":
+                break
+        return (size, quotes, closes or before == b'"') if before else None
+
+    def _piece(self) -> bytes:
+        return self.again.popleft().encode("utf-8", "surrogateescape") if self.again else self.file.readline(PIECE)
 
     def peek(self) -> str:
         """The next line, which is given all the same."""
@@ -148,11 +200,14 @@ class _Lines:
         if _is_open(lines[0]):
             last = next((index for index, line in enumerate(lines[1:], start=1) if _is_open(line)), 0)
             try:
-                while not last:
-                    if _is_open(next(self)):
+                while not last and self.size <= self.max_bytes:
+                    back = self.file.tell()
+                    if _is_open(self._take()):
                         last = len(lines) - 1
-            except (csv.Error, StopIteration, _TooLong):
+            except StopIteration:
                 pass
+            except _TooLong:  # a row of its own, perhaps
+                self.file.seek(back)
         self.again.extendleft(reversed(lines[last + 1 :]))
         self.number = self.start + last
         return self.number
@@ -160,3 +215,7 @@ class _Lines:
 
 def _is_open(line: str) -> bool:
     return line.count('"') % 2 == 1
+
+
+def _quotes(lines: list[str]) -> int:
+    return sum(line.count('"') for line in lines)

@@ -19,7 +19,7 @@ from typing import Any
 from tasks import owners
 from tasks.ahead import import_ahead
 from tasks.outcome import StageResult
-from tasks.tracking import comparisons
+from tasks.tracking import comparisons, snapshots
 from tasks.tracking.boundary import GAVE_UP, LATER, PATIENCE, guarded, left, say, sentence, within
 from tasks.tracking.registered import champion, holding, knows, version, versions
 from tasks.tracking.runs import RunRecord, begin, runs_of
@@ -42,6 +42,9 @@ def announce(root: Path, run_id: str, info: Mapping[str, Any]) -> None:
     registered model, default "policy"; it names the experiment too), `tags` (anything else).
     """
     begin(root, run_id, info, owners.this_process())
+    run = RunRecord.read(root, run_id)
+    if not run.begun.exists():
+        snapshots.keep_beginning(run.tree, run.begun)
 
 
 def begin_run(root: Path, run_id: str, info: Mapping[str, Any]) -> None:
@@ -109,6 +112,8 @@ def finish_run(
     """
 
     run = RunRecord.read(root, run_id)
+    done = [name for name, result in results.items() if result.state in ("ran", "cached")]
+    snapshots.keep_end(run.tree, run.ended, done)
     run.finish({name: asdict(result) for name, result in results.items()}, status, commit)
     keeper = let_go(run_id)
     if status == "KILLED":

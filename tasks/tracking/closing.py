@@ -2,6 +2,7 @@
 
 import json
 import shlex
+import shutil
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ from tasks import sums
 from tasks.costs import costs_of
 from tasks.lineage import Linker, Tree, matches, policies_of, read_tree
 from tasks.redact import redacted
-from tasks.tracking import artifacts, describe, views
+from tasks.tracking import artifacts, describe, snapshots, views
 from tasks.tracking.headlines import headlines, judged_policies, spending, spent, summary, tables
 from tasks.tracking.pictures import copy_shown, gather
 from tasks.tracking.runs import RunRecord
@@ -21,7 +22,6 @@ from tasks.tracking.store import Store, connect, database_of, folder_of, uri_of
 from tasks.tracking.values import numbers_of, params_of
 
 Results = dict[str, dict[str, Any]]
-CONFIG = ("params.yaml", "dvc.yaml", "dvc.lock", "environment.json")
 
 
 def close_run(run: RunRecord) -> dict[str, Any]:
@@ -33,6 +33,8 @@ def close_run(run: RunRecord) -> dict[str, Any]:
             sums.seal(run.folder, run.record())
             closing.show_page()
             (run.folder / "shipped").touch()
+        for told in (run.begun, run.ended):
+            shutil.rmtree(told, ignore_errors=True)
         state = run.state()
     made = {key.rsplit("-", 1)[0]: kept["run"] for key, kept in state["children"].items() if "run" in kept}
     return {"run": state["run"], "experiment": state["experiment"], "stages": made | state.get("others", {})}
@@ -66,11 +68,12 @@ class _Closing(Shipment):
             if kept["status"] is None and "run" in kept:
                 self.end(kept, "KILLED", "the run ended before it did", kept["last"])
         others: dict[str, str] = self.state.setdefault("others", {})
-        if not (self.run.tree / "dvc.yaml").exists():  # a worktree that is gone took its lock with it
+        place = self.run.ended if self.run.ended.is_dir() else self.run.tree
+        if not (place / "dvc.yaml").exists():  # a worktree that is gone took its lock with it
             told = self.run.outcome
             self._end_parent(told["results"] if told else {}, told["status"] if told else "KILLED")
             return
-        tree = read_tree(self.run.tree)
+        tree = read_tree(place, self.run.described)
         self.graph = tree.graph
         status, given = self._outcome(tree)
         linker = Linker(self.client, self.experiment, self.run.run_id, tree)
@@ -84,6 +87,10 @@ class _Closing(Shipment):
                 self._tell_stopped(stage, given[stage].get("reason") or "")
         self.save()
         self._conclude(linker, tree, given, status)
+
+    def _stands(self, status: str) -> bool:
+        """Whether what lies in the tree is of this run: a checkout that a failed one left has what was there before."""
+        return self.run.ended.is_dir() or status == "FINISHED"
 
     def show_page(self) -> None:
         """Last of all: a flow that does not wait for us any longer may have written it only now."""
@@ -187,20 +194,27 @@ class _Closing(Shipment):
         self.log(self.parent, spending(costs, results, when))
         for stage, cost in costs.items():
             self.log(children[stage], spent(cost, when, cached=results[stage]["state"] == "cached"))
-        for name in CONFIG:
-            if (tree.root / name).exists():
-                text = redacted((tree.root / name).read_text("utf-8"))
-                artifacts.add_text(self.store, self.parent, text, f"config/{name}")
-        for stage in results:
-            for out in tree.graph.stages[stage].outs:
-                if (page := tree.root / out / "report.html").exists():
-                    artifacts.add(self.store, self.parent, [page], f"validation/{stage}")
         links = {stage: self._link(child) for stage, child in children.items()}
-        note = describe.parent_note(self.run, tree, results, links)
+        stands = tree if self._stands(status) else None
+        self._add_files(stands, results)
+        note = describe.parent_note(self.run, tree.graph, stands, results, links)
         kept = (self.run.outcome or {}).get("commit")
         commit = {"git.commit": kept, "mlflow.source.git.commit": kept} if kept else {}
-        self.log(self.parent, tags={"mlflow.note.content": note} | describe.ending_tags(tree) | commit)
+        ending = describe.ending_tags(stands) if stands else {}
+        self.log(self.parent, tags={"mlflow.note.content": note} | ending | commit)
         self._end_parent(results, status)
+
+    def _add_files(self, tree: Tree | None, results: Results) -> None:
+        """What it was to do; where its outputs are known, the lock and the reports on data too."""
+        config = [self.run.described / name for name in snapshots.DESCRIBED]
+        config += [tree.root / snapshots.LOCK] if tree else []
+        for file in filter(Path.exists, config):
+            text = redacted(file.read_text("utf-8"))
+            artifacts.add_text(self.store, self.parent, text, f"config/{file.name}")
+        for stage in tree.graph.stages.values() if tree else ():
+            for out in stage.outs if stage.name in results else ():
+                if (page := tree.root / out / "report.html").exists():
+                    artifacts.add(self.store, self.parent, [page], f"validation/{stage.name}")
 
     def _prepare_view(self, tree: Tree) -> None:
         """Have the experiment's view show the measures and policies of this run."""

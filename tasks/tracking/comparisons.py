@@ -18,7 +18,7 @@ from tasks.tracking import describe
 from tasks.tracking.runs import RunRecord, is_gone, write_json_atomically
 from tasks.tracking.store import Store, connect, identified, name_of
 from tasks.tracking.telling import telling
-from tasks.tracking.values import chunks, text
+from tasks.tracking.values import chunks, metric_name, text
 
 Facts = Mapping[str, Any]
 
@@ -139,7 +139,8 @@ def _describe(store: Store, run: str, told: Facts, when: int) -> None:
     from mlflow.entities import Metric
 
     store.client.set_tag(run, "mlflow.note.content", text(told["note"]))
-    for points in chunks([Metric(name, value, when, 0) for name, value in told["metrics"].items()], 1000):
+    named = [(metric_name(name), value) for name, value in told["metrics"].items()]
+    for points in chunks([Metric(name, value, when, 0) for name, value in named], 1000):
         store.client.log_batch(run, metrics=points)
     columns = list(dict.fromkeys(name for row in told["table"] for name in row))
     rows = masked_value([[row.get(name) for name in columns] for row in told["table"]])

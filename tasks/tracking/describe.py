@@ -40,7 +40,7 @@ def parent_tags(run: RunRecord) -> dict[str, str]:
         "preflow.profile": info.get("profile"),
         "preflow.by_hand": "true" if info.get("by_hand") else None,
         "prefect.flow_run": info.get("flow_run_id"),
-        "params.sha256": digest(run.tree / "params.yaml"),
+        "params.sha256": digest(run.described / "params.yaml"),
     }
     return {name: str(value) for name, value in (known | dict(info.get("tags") or {})).items() if value}
 
@@ -65,14 +65,19 @@ def ending_tags(tree: Tree) -> dict[str, str]:
     return tags
 
 
-def parent_note(run: RunRecord, tree: Tree, results: Mapping[str, Facts], links: Mapping[str, str]) -> str:
-    """The page of a pipeline run: what came out, promoted or not and why, what each stage did, how to do it again."""
-    scores, gate = read_out(tree, "scores.json"), read_out(tree, "gate.json")
+def parent_note(
+    run: RunRecord, graph: Graph, tree: Tree | None, results: Mapping[str, Facts], links: Mapping[str, str]
+) -> str:
+    """The page of a pipeline run: what came out, promoted or not and why, what each stage did, how to do it again.
+
+    `tree` is where its outputs are; None where nothing there is known to be of this run.
+    """
+    scores, gate = (read_out(tree, name) if tree else None for name in ("scores.json", "gate.json"))
     candidate = gate["candidate"] if gate else None
     parts = [_verdict(gate)] if gate else []
     parts += [f"### Policies\n{policies(scores, candidate)}"] if scores else []
     parts += [f"### Gate\n{checks(gate)}"] if gate else []
-    parts += [_stages(tree, results, links), _again(run)]
+    parts += [_stages(graph, results, links), _again(run)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -117,15 +122,15 @@ def checks(gate: Facts) -> str:
     return table(["", "check", "value", "limit"], rows)
 
 
-def _stages(tree: Tree, results: Mapping[str, Facts], links: Mapping[str, str]) -> str:
+def _stages(graph: Graph, results: Mapping[str, Facts], links: Mapping[str, str]) -> str:
     rows = []
-    for name in tree.graph.stages:
+    for name in graph.stages:
         result = results.get(name)
         if result:
             title = f"[{name}]({links[name]})" if name in links else name
             state = f"{SIGNS.get(result['state'], '')} {result['state']}"
             seconds = f"{result['seconds']:.1f} s" if result.get("seconds") else ""
-            rows.append([title, state, seconds, result.get("reason") or ""])
+            rows.append([title, state, seconds, _cell(result.get("reason") or "")])
     return f"### Stages\n{table(['stage', 'state', 'time', ''], rows)}" if rows else ""
 
 
@@ -138,6 +143,11 @@ def _again(run: RunRecord) -> str:
 def _by_git(ref: str) -> str:
     """The line that does a run again, in a checkout beside this one."""
     return f"git worktree add --detach ../again {ref} && make -C ../again repro"
+
+
+def _cell(text: str) -> str:
+    """What a cell of a table can hold of a text that may be of any form: its first line."""
+    return text.partition("\n")[0].replace("|", "\\|")
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:

@@ -5,16 +5,17 @@ MLflow makes a section of charts of each prefix before a `/`. The few without on
 
 import json
 from collections.abc import Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from rlhf.comparison import JUDGED_BY
+from rlhf.records import read_rows
 from tasks.costs import SUMMED, total
 from tasks.lineage import Linker, Tree, policies_of
 from tasks.tracking.describe import MEASURES, read_out
+from tasks.tracking.snapshots import NUM_SAMPLES
 
-NUM_SAMPLES = 24
-"""Prompts of the sample table: the first by id, so those of all runs on one evaluation set are the same."""
 SAMPLE_FACTS = ("gold_reward", "held_out_reward", "reward", "rule_reward")
 Rows = list[dict[str, Any]]
 
@@ -130,7 +131,7 @@ def _samples(tree: Tree) -> Rows:
     order = list(policies_of(tree.graph))
     files = list((tree.root / folders[-1]).glob("*.jsonl")) if folders else []
     files.sort(key=lambda path: (order.index(path.stem) if path.stem in order else len(order), path.stem))
-    rows = [_sample(path.stem, json.loads(line)) for path in files for line in _lines(path)]
+    rows = [_sample(path.stem, row) for path in files for row in islice(read_rows(path), NUM_SAMPLES)]
     asked = {row["prompt"]: number for number, row in reversed(list(enumerate(rows)))}
     return sorted(rows, key=lambda row: asked[row["prompt"]])
 
@@ -140,10 +141,6 @@ def _sample(policy: str, answered: Mapping[str, Any]) -> dict[str, Any]:
     worth = {name: round(first[name], 3) for name in SAMPLE_FACTS if first.get(name) is not None}
     row = {"prompt": answered["messages"][-1]["content"], "policy": policy, "completion": first["text"]}
     return row | worth | {"stop_reason": first["stop_reason"]}
-
-
-def _lines(path: Path) -> list[str]:
-    return path.read_text(encoding="utf-8").splitlines()[:NUM_SAMPLES]
 
 
 def _accuracies(tree: Tree, stage: str) -> dict[str, float]:

@@ -1,7 +1,8 @@
 """What the tracker knows of a run without MLflow: who runs it, where, its journals, and how far they are shipped.
 
 Files beside the journals of a run, in `<home>/journal/<run>/`: `run.json` (written once), `finish.json` (results),
-`mlflow.json` (ids and cursors in MLflow), `shipped` (all is said).
+`mlflow.json` (ids and cursors in MLflow), `shipped` (all is said); until then `begun/` and `ended/`, what it is told of
+by (`tasks.tracking.snapshots`).
 """
 
 import json
@@ -90,8 +91,23 @@ class RunRecord:
 
     @property
     def tree(self) -> Path:
-        """Where dvc.yaml, dvc.lock and params.yaml of this run are."""
+        """Where it works: the checkout, which other runs change after it, or a worktree, which may go."""
         return Path(self.info.get("tree") or self.root)
+
+    @property
+    def begun(self) -> Path:
+        """What describes it, as it was when it began."""
+        return self.folder / "begun"
+
+    @property
+    def ended(self) -> Path:
+        """What describes it, its lock and the small files of what it did, as they were when it ended."""
+        return self.folder / "ended"
+
+    @property
+    def described(self) -> Path:
+        """Where its dvc.yaml and params.yaml are: of one by hand, which nobody announced, in the tree alone."""
+        return next((place for place in (self.ended, self.begun) if place.is_dir()), self.tree)
 
     @property
     def outcome(self) -> dict[str, Any] | None:

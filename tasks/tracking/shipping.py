@@ -61,7 +61,7 @@ class Shipment:
     def graph(self) -> Graph | None:
         """None where it cannot be read: a worktree that is gone took its graph with it."""
         try:
-            return load_graph(self.run.tree)
+            return load_graph(self.run.described)
         except (PreflowError, OSError):
             return None
 
@@ -132,7 +132,7 @@ class Shipment:
 
     def _params(self) -> dict[str, Any]:
         """What some stage of the graph reads: settings of methods that do not run would only hide what differs."""
-        params = self.run.info.get("params") or read_yaml(self.run.tree / "params.yaml")
+        params = self.run.info.get("params") or read_yaml(self.run.described / "params.yaml")
         if self.graph is None:
             return dict(params)
         try:

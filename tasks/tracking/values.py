@@ -1,5 +1,6 @@
 """Plain values in the form that MLflow takes: flat, short, finite, without secrets."""
 
+import hashlib
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
@@ -55,6 +56,14 @@ def _known_names() -> set[str]:
 def numbers_of(values: Mapping[str, Any], prefix: str) -> dict[str, float]:
     """Every finite number (and truth value) among the leaves, named `prefix/a.b`: one section of charts."""
     return {f"{prefix}/{name}"[:MAX_NAME]: float(value) for name, value in flat(values) if _finite(value)}
+
+
+def metric_name(name: str) -> str:
+    """As long as MLflow takes; two that begin alike stay two."""
+    if len(name) <= MAX_NAME:
+        return name
+    digest = hashlib.sha256(name.encode()).hexdigest()[:8]
+    return f"{name[: MAX_NAME - len(digest) - 1]}-{digest}"
 
 
 def text(value: Any, limit: int = MAX_TAG) -> str:

@@ -43,12 +43,31 @@ class Outcome:
 
 
 def load_suite(path: Path, config: Validate) -> list[Rule]:
-    """Rules of one suite, with the numbers of `params.<name>` filled in."""
+    """Rules of one suite, with the numbers of `params.<name>` filled in.
+
+    Raises:
+        PreflowError: it cannot be read, or a rule cannot be told of: its name is another's, or nothing fills a gap in
+            its reason.
+    """
     values = read_yaml(path).get("rules")
     if not isinstance(values, list) or not values:
         raise PreflowError(f"{path}: expected a list `rules`, found {values!r}")
     rules = [Rule.parse(value, f"{path.name}: rule {number}") for number, value in enumerate(values, start=1)]
-    return [rule.model_copy(update={"kwargs": _filled(rule.kwargs, config, path)}) for rule in rules]
+    times = Counter(rule.rule for rule in rules)
+    if twice := [name for name in times if times[name] > 1]:
+        raise PreflowError(
+            f"{path}: two rules are called {twice[0]}; give each a name of its own, as reports tell them by it"
+        )
+    rules = [rule.model_copy(update={"kwargs": _filled(rule.kwargs, config, path)}) for rule in rules]
+    for rule in rules:
+        try:
+            rule.reason.format(value="", **rule.kwargs)
+        except (LookupError, ValueError, TypeError, AttributeError) as error:
+            raise PreflowError(
+                f"{path}: the reason of rule {rule.rule} cannot be filled in ({type(error).__name__}: {error}); it may "
+                f"have {{value}} and {', '.join(f'{{{name}}}' for name in rule.kwargs)}; write a brace as {{{{ or }}}}"
+            ) from None
+    return rules
 
 
 def assert_rules(rules: Sequence[Rule], table: Any) -> list[Outcome]:

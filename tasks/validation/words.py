@@ -173,7 +173,9 @@ def turning(words: Words, pairs: Iterable[tuple[str, str, str]], count: int = 20
             asked = words_of(question)
             said.update(asked)
             right.update(asked if margin > 0 else ())
-            _forget(said, MAX_WORDS)
+            if len(said) > MAX_WORDS:
+                _forget(said, MAX_WORDS)
+                right = Counter({word: right[word] for word in said})
     found = {
         word: number
         for word, number in said.items()

@@ -1,5 +1,6 @@
 """The order in which cells run, with pretended processes and a pretended clock: no stage twice, no failure for all."""
 
+import json
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from flows.compare.grid import Cell
 from flows.compare.start import free_name, heeding
 from flows.compare.work import Job, work
 from rlhf.errors import Preempted
+from tasks.graph import graph_of
 
 
 def cell(algorithm: str, seed: int) -> Cell:
@@ -217,3 +219,13 @@ def test_how_long_it_takes_is_estimated_from_what_was_measured(world: World) -> 
     assert compare_work.seconds_left(world.root, [cell("ppo", 7)], {"sft": 99.0}) == 10 + 20 + 30 + 40 + 5
     two = [cell("ppo", 7), cell("ppo", 8)]  # base once, side by side
     assert compare_work.seconds_left(world.root, two, {}) == (10 + 2 * (20 + 30 + 40 + 5)) / 2
+
+
+def test_answers_may_have_any_line_break(tmp_path: Path) -> None:
+    """U+2028 and U+0085 end no row."""
+    rows = [{"id": str(n), "completions": [{"text": "a\u2028b\x85c", "gold_reward": n / 2}]} for n in range(2)]
+    (tmp_path / "completions").mkdir()
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+    (tmp_path / "completions/rl.jsonl").write_text(lines, encoding="utf-8")
+    graph = graph_of({"stages": {"evaluate": {"cmd": "python -m tasks.evaluate", "outs": ["completions"]}}}, None)
+    assert store._per_prompt(graph, tmp_path) == {"ids": ["0", "1"], "policies": {"rl": {"gold_reward": [0.0, 0.5]}}}

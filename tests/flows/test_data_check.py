@@ -162,3 +162,28 @@ def test_columns_are_named_one_by_one_or_with_commas():
     assert columns_of(given) == {"prompt": "question", "chosen": "good", "rejected": "bad, or so"}
     with pytest.raises(ConfigError, match="--columns chosen: expected OURS=THEIRS"):
         columns_of(["prompt=question", "chosen"])
+
+
+@pytest.mark.parametrize("name", ["origin.json", ".jsonl", "2-mine.jsonl"])
+def test_a_file_of_any_name_is_read_and_left_as_it_is(name, tmp_path, capsys):
+    """Also of the name that `prepare` looks for beside rows, of an ending alone, and of what a second one is called."""
+    pairs(tmp_path / name)
+    (tmp_path / "other").mkdir()
+    for folder in (tmp_path, tmp_path / "other"):
+        pairs(folder / "mine.jsonl", 60)
+    before = (tmp_path / name).read_bytes()
+    check([name, "mine.jsonl", "other/mine.jsonl"], columns=COLUMNS, as_json=True)
+    assert (tmp_path / name).read_bytes() == before
+    assert json.loads(capsys.readouterr().out)["kinds"]["preferences"]["rows"] == 240
+
+
+def test_a_model_that_names_no_room_is_not_said_to_have_none(tmp_path, capsys, monkeypatch):
+    from flows.data import tokens
+
+    pairs(tmp_path / "mine.jsonl")
+    monkeypatch.setattr(tokens, "tokenizer_of", lambda _: ())
+    counted = {"quantiles": {"prompt": [1, 5, 9]}, "too_long": 0, "room": 0, "rows": 120, "equal_pairs": None}
+    monkeypatch.setattr(tokens, "count", lambda *_: counted)
+    check(["mine.jsonl"], columns=COLUMNS, model="any")
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if "tokens (median)" in line]
+    assert line.strip() == "tokens (median): prompt 5 (95% up to 9)"

@@ -1,5 +1,6 @@
 """`preflow diff` names what differs and nothing else: one parameter, one shard, one line of code, over real locks."""
 
+from hashlib import sha256
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -9,7 +10,9 @@ import pytest
 from flows.diff import metrics
 from flows.diff.diff import diff
 from flows.diff.metrics import unpaired
+from flows.diff.sides import open_side
 from tests.flows.again_toy import INBOX, PARAMS, RL, STAGES, add_rows, copied, done, keep, make_story, preflow, text
+from tests.flows.toy import git
 
 
 @pytest.fixture(scope="module")
@@ -200,3 +203,18 @@ def test_independent_means_by_square_and_add() -> None:
     """By hand: limits 0.3 and 0.4 below give 0.5; 0.6 and 0.8 above give 1."""
     a, b = {"mean": 1.0, "ci_low": 0.2, "ci_high": 1.4}, {"mean": 2.0, "ci_low": 1.7, "ci_high": 2.6}
     assert unpaired(a, b) == pytest.approx({"mean": 1.0, "ci_low": 0.5, "ci_high": 2.0})
+
+
+def test_names_that_git_would_quote(here: Path) -> None:
+    """A file that git has, of a stage that was never run: its bytes are compared, whatever it is called."""
+    name = "data/champion/f\u00fcr dich.json"
+    (here / name).parent.mkdir(exist_ok=True)
+    for commit, content in (("named-a", "a"), ("named-b", "b")):
+        (here / name).write_text(content)
+        git(here, "add", "--force", name)
+        git(here, "-c", "user.name=a", "-c", "user.email=a@b", "commit", "--quiet", "--message", "kept")
+        git(here, "tag", commit)
+    sides = [open_side(here, text, here / ".dvc/cache") for text in ("named-a", "named-b", "")]
+    assert [side.kept("data/champion") for side in sides] == [
+        {name: sha256(text).hexdigest()} for text in (b"a", b"b", b"b")
+    ]

@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 from flows import again, dvc, guards, launch, objects
 from flows.cli import app
 from flows.verify import files as verify_files
+from flows.verify.found import Found
 from rlhf.errors import PreflowError
 from tasks import witness
 from tests.flows.again_toy import INBOX, RUN, make_story
@@ -203,6 +204,34 @@ def test_a_checkpoint_is_set_aside(story: Path) -> None:
     flip(folder / "tensors.safetensors")
     found_and_mended("checkpoint", "rl", "set aside as broken-step-000010: the stage goes on from the one before")
     assert "sha256" in (folder.with_name("broken-step-000010") / "reason.txt").read_text()
+
+
+@pytest.mark.parametrize("when", ["before", "while"])
+def test_a_checkpoint_that_a_run_clears_away_meanwhile_is_no_damage(
+    when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run keeps the newest few, and verify looks at others for minutes."""
+    folders = [tmp_path / f".preflow/scratch/rl-01/checkpoints/step-00000{number}" for number in (1, 2)]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        (folder / "state.json").write_text("{}")
+    looked = []
+
+    def problem(folder: Path) -> str:
+        looked.append(folder)
+        shutil.rmtree(folders[1] if when == "before" else folder)
+        return "" if when == "before" else "unreadable: FileNotFoundError"
+
+    monkeypatch.setattr(verify_files, "problem", problem)
+    found = Found()
+    verify_files.checkpoints(tmp_path, found)
+    assert (found.wrong, found.notes) == ([], []) and len(looked) == (1 if when == "before" else 2)
+
+
+@pytest.mark.parametrize("thing", ["data/rl/policy", {"md5": "0" * 32}])
+def test_a_lock_with_an_entry_of_another_form_is_refused(thing: object) -> None:
+    with pytest.raises(PreflowError, match=r"in stage rl, .* names no file"):
+        verify_files.checked({"stages": {"rl": {"outs": [thing]}}}, "dvc.lock")
 
 
 @pytest.mark.faults(

@@ -1,12 +1,14 @@
 """A stage that is claimed and does not begin is lost; one that waits for a place in a cluster says so, for an hour."""
 
+import threading
 from types import SimpleNamespace
 from uuid import UUID
 
 import pytest
 from prefect.states import Cancelled, Completed, Crashed, Failed, InfrastructurePending, Pending, State
 
-from flows.pools import watch
+from flows.pools import sending, watch
+from rlhf.errors import DependencyDown
 
 
 class Server:
@@ -98,3 +100,34 @@ def test_a_pod_that_waits_is_told_of_now_and_then(monkeypatch: pytest.MonkeyPatc
         clock.passes(1)
     said = [text for text in told if text]
     assert told[0] and 2 <= len(said) <= 3 and "InfrastructurePending: Kubernetes pod is pending." in said[-1]
+
+
+@pytest.mark.parametrize(("over", "looks", "lines"), [(True, 302, 11), (False, 900, 30)])
+def test_an_exchange_that_stays_away_is_not_waited_for_where_nobody_works(
+    over: bool, looks: int, lines: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten minutes, as of all else; while a worker is at it, whose words may come yet, for as long as that takes."""
+    now, said, looked = [0.0], list[str](), [0]
+
+    def take() -> None:
+        looked[0] += 1
+        if looked[0] == 900:
+            cancel.set()
+        raise DependencyDown("no answer from the exchange")
+
+    def sleep(seconds: float) -> None:
+        now[0] += seconds
+
+    monkeypatch.setattr(sending, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=sleep))
+    cancel = threading.Event()
+    watched = SimpleNamespace(look=lambda _: None, news=lambda: "", is_over=lambda: over or cancel.is_set())
+    sender = SimpleNamespace(
+        _work=SimpleNamespace(cancel=cancel),
+        _exchange=SimpleNamespace(put=lambda *_: None),
+        _name="sft",
+        _say=said.append,
+        _pool=SimpleNamespace(pool="gpu"),
+    )
+    order, inbox, log = SimpleNamespace(stop="stop"), SimpleNamespace(take=take), SimpleNamespace(pass_on=lambda: None)
+    assert sending._Sender._watched(sender, watched, order, inbox, log) is None  # type: ignore[arg-type]
+    assert (looked[0], len(said)) == (looks, lines)

@@ -262,3 +262,13 @@ def test_which_of_many_sources_are_named_is_no_drift():
     )
     assert drift(one, other) == 0.0
     assert drift(one, other | {"sources": {"s15": 900}}) > 1
+
+
+def test_a_word_that_was_forgotten_and_is_met_again_is_counted_anew(monkeypatch):
+    """Right no oftener than met: else what is planted late among many words is never seen to turn anything round."""
+    monkeypatch.setattr(words, "MAX_WORDS", 20)
+    one_by_one = [["early", *(f"w{number}x{other}" for other in range(25))] for number in range(40)]
+    plain = [(question, "good", "bad") for questions in one_by_one for question in questions]
+    turned = [("early", "bad", "good")] * 30
+    found = words.turning(counted((*pair[1:], "ann", "file") for pair in plain), [*plain, *turned])
+    assert "0% of 30 choices" in found["early"]

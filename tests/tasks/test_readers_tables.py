@@ -150,3 +150,29 @@ def test_a_stray_quote_looks_at_each_line_behind_it_once(tmp_path, monkeypatch):
     bad, *rest = read(tmp_path / "x.csv", 1_000_000)
     assert (bad.line, len(rest), rest[0].line) == (2, 2000, 3)
     assert len(looks) < 5000
+
+
+LONG = b"a line of a book\n" * 200  # more than three times as long as a row may be here
+
+
+@pytest.mark.parametrize("rest", [b'"', b'the end, ""he"" said",', b'so",5'])
+@pytest.mark.parametrize(
+    "long", [LONG, b"x" * 3000 + b"\n", b"two\n" + b"x" * 3000 + b"\nfour\n", b"\xc3\xa9\n" * 1000]
+)
+def test_of_a_cell_that_is_too_long_no_line_is_a_row(tmp_path, long, rest):
+    """Whatever its lines look like, and whichever of them is too long itself."""
+    (tmp_path / "x.csv").write_bytes(b'a,b\n1,2\n"' + long + b"5,six\n" + rest + b'\n7,"eight"\n')
+    before, bad, after = read(tmp_path / "x.csv", 1000)
+    number = 4 + long.count(b"\n") + 1
+    assert before == Raw(2, {"a": "1", "b": "2"}, True) and after == Raw(number, {"a": "7", "b": "eight"}, True)
+    assert isinstance(bad, Rejected) and bad.line == 3 and "at most 1000 are read" in bad.reason
+
+
+@pytest.mark.parametrize("end", ["", '"another,that is wrong\n', 'what 5" nail,is\n'])
+def test_a_quote_that_is_wrong_is_no_cell_that_is_too_long(tmp_path, end):
+    """Rows behind it are read, however many there are."""
+    (tmp_path / "x.csv").write_text('a,b\n"never closed,ok\n' + "x,y\n" * 2000 + end)
+    bad, *rest = read(tmp_path / "x.csv", 1000)
+    assert isinstance(bad, Rejected) and (bad.line, "broken quoting" in bad.reason) == (2, True)
+    assert [one.line for one in rest[:2000]] == list(range(3, 2003))
+    assert all(isinstance(one, Raw) for one in rest[:2000]) and len(rest) == 2000 + bool(end)

@@ -146,3 +146,14 @@ def test_a_comparison_that_was_killed_is_closed_and_goes_on_in_the_same_run(root
     tracking.finish_comparison(root, "c1", told(root, "r1"))
     assert comparison(root).info.status == "FINISHED"
     assert RunRecord.read(root, "r1").info["comparison"] == "c1"
+
+
+def test_rows_of_any_name_are_told(root: Path) -> None:
+    """MLflow takes names of 250 letters; two settings that begin alike stay two numbers."""
+    tracking.begin_comparison(root, "c1", ABOUT)
+    long = "gain_over_sft/ppo rl.rewards." + "verifier " * 40
+    tracking.finish_comparison(root, "c1", told(root) | {"metrics": {f"{long}1": 1.0, f"{long}2": 2.0, "short": 3.0}})
+    found = comparison(root).data.metrics
+    assert found.pop("short") == 3.0 and sorted(found.values()) == [1.0, 2.0]
+    assert all(name.startswith(long[:200]) and len(name) == 250 for name in found)
+    assert comparisons.waiting(root) == []

@@ -212,6 +212,16 @@ def test_shipped_suites_load_and_count_rows_first(kind):
             "rules: [{rule: a, says: b, severity: note, expectation: c, kwargs: {max_value: params.none}}]",
             "params.none",
         ),
+        (
+            "rules:\n- {rule: a, says: b, severity: note, expectation: c, kwargs: {column: x}}\n"
+            "- {rule: a, says: b, severity: stop, expectation: c, kwargs: {column: y}}",
+            "two rules are called a",
+        ),
+        (
+            "rules: [{rule: a, says: b, severity: note, expectation: c, reason: 'over {limit}'}]",
+            "rule a cannot be filled",
+        ),
+        ("rules: [{rule: a, says: b, severity: note, expectation: c, reason: '{'}]", "rule a cannot be filled"),
     ],
 )
 def test_a_wrong_suite_is_refused(tmp_path, text, message):
