@@ -142,11 +142,11 @@ class Linker:
             self._client.log_outputs(run, fresh)
         self._client.log_batch(run, tags=[RunTag(f"dvc.out.{item.path}", item.md5) for item in outs])
 
-    def sum_up(self, run: str) -> None:
-        """Lineage of a whole run: the data that its models learned from, and the models that it ended with."""
+    def sum_up(self, run: str, stages: Sequence[str]) -> None:
+        """Lineage of a whole run, of which these stages are: the data that its models learned from, and the models that
+        it ended with."""
         from mlflow.entities import LoggedModelOutput
 
-        stages = self._tree.graph.stages
         outs = {item.path: item for stage in stages for item in self._tree.outs(stage)}
         read = {item.path for stage in stages for item in self._tree.deps(stage) if self._learns(stage)}
         data = [_dataset_input(item) for path, item in outs.items() if path in read and not item.is_model]

@@ -7,6 +7,7 @@ import hashlib
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 
 from tasks.graph import digest
@@ -60,9 +61,13 @@ def write(folder: Path, sums: Mapping[str, str]) -> None:
 
 
 def withdraw(path: Path) -> None:
-    """Delete a file on purpose, and say so in its place: what was withdrawn is not taken for lost."""
-    path.unlink(missing_ok=True)
-    path.with_name(path.name + WITHDRAWN).touch()
+    """Delete a file on purpose, and say so in its place: what was withdrawn is not taken for lost.
+
+    Nothing is said where its folder is gone too: that of what is to be told of a run, once it is told.
+    """
+    with suppress(FileNotFoundError):
+        path.unlink(missing_ok=True)
+        path.with_name(path.name + WITHDRAWN).touch()
 
 
 def is_withdrawn(path: Path) -> bool:

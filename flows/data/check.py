@@ -263,7 +263,8 @@ def _about(kind: str, files: str, verdict: "Verdict") -> list[str]:
         long = f"; {_counted(tokens['too_long'], 'rows')} longer than {tokens['room']:,} positions"
         lines.append(f"  tokens (median): {counted}{long * bool(tokens['room'])}")
     for rule in (rule for rule in verdict.rules if not rule.passed):
-        lines.append(f"  {rule.severity}: {rule.rule}: {rule.broken:,} · {rule.says}")
+        says = "" if any(rule.says in one.reason for one in rule.examples) else f" · {rule.says}"
+        lines.append(f"  {rule.severity}: {rule.rule}: {rule.broken:,}{says}")
         lines += [f"      {one.place}: {one.reason}" for one in rule.examples]
     return lines
 

@@ -33,7 +33,7 @@ from tasks.outcome import StageResult
 T = TypeVar("T")
 
 _LOOK = 2.0  # seconds between two looks at Prefect and the mail
-_MINUTE = 60.0  # seconds between two times that is said that the mail cannot be looked at
+_MINUTE = 60.0  # seconds between two times that it is said that the mail cannot be looked at
 _AGAIN = 10.0  # seconds before a stage is sent again, and twice that before the time after it
 
 

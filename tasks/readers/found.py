@@ -29,9 +29,10 @@ def unfinished(line: int, reason: str, excerpt: str = "") -> Rejected:
     return Rejected(line, f"reading stopped at line {line}: {reason}", excerpt, "unfinished")
 
 
-def too_long(line: int, size: int, max_bytes: int) -> Rejected:
-    """A row that was skipped for its size."""
-    return Rejected(line, f"the row has {size} bytes, at most {max_bytes} are read (prepare.max_row_bytes)", "")
+def too_long(line: int, size: int, max_bytes: int, last: int = 0) -> Rejected:
+    """A row that was skipped for its size, up to line `last` where it goes on to another."""
+    where = f", up to line {last}," if last > line else ""
+    return Rejected(line, f"the row{where} has {size} bytes, at most {max_bytes} are read (prepare.max_row_bytes)", "")
 
 
 def excerpt(data: bytes) -> str:

@@ -5,20 +5,26 @@ countries write them), by tabs in a .tsv. A row is named by the line it starts o
 """
 
 import csv
-from collections import deque
+import zlib
+from collections import Counter, deque
 from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import chain
 from typing import IO
 
 from tasks.readers.found import Raw, Rejected, excerpt, too_long, unfinished
 from tasks.readers.json_files import BOM, PIECE
 
-_SOON = 16
+_SOON = 64
 """Times as many bytes as a row may have, within which a cell that is too long comes to its end."""
+_SURE = 10
+"""So many more lines of an open cell look like rows than do not: then they are, and a quote before them is wrong."""
 
 
 def rows(file: IO[bytes], separator: str, max_bytes: int) -> Iterator[Raw | Rejected]:
     """Rows under the names of the header. A row with a quote that is wrong costs as few others as can be."""
-    csv.field_size_limit(max(max_bytes, csv.field_size_limit()))
+    csv.field_size_limit(max(2 * max_bytes + 4, csv.field_size_limit()))  # rows are measured here, a line behind it
     lines = _Lines(file, max_bytes)
     try:
         first = lines.peek()
@@ -37,7 +43,7 @@ def rows(file: IO[bytes], separator: str, max_bytes: int) -> Iterator[Raw | Reje
         except StopIteration:
             return
         except _TooLong as error:
-            yield too_long(lines.start, error.size, max_bytes)
+            yield too_long(lines.start, error.size, max_bytes, lines.number)
             continue
         except csv.Error as error:
             if not header:  # no other line may stand for it
@@ -57,7 +63,7 @@ def rows(file: IO[bytes], separator: str, max_bytes: int) -> Iterator[Raw | Reje
             yield unfinished(lines.start, f"the header: {problem}", _readable(" | ".join(cells)))
             return
         else:
-            header = cells
+            header, lines.width = cells, len(cells)
 
 
 def _row(line: int, cells: list[str], header: list[str]) -> Raw | Rejected:
@@ -87,7 +93,7 @@ def _readable(text: str) -> str:
 
 
 class _TooLong(Exception):
-    """A row of more bytes than are read; its lines have been passed over."""
+    """A row of more bytes than are read; what is known to be its own has been passed over."""
 
     def __init__(self, size: int) -> None:
         super().__init__(size)
@@ -100,6 +106,8 @@ class _Lines:
     def __init__(self, file: IO[bytes], max_bytes: int) -> None:
         self.file, self.max_bytes = file, max_bytes
         self.separator = b","
+        self.width = 0
+        """Columns of the header, once it is read."""
         self.number = 0
         """Of the last line that was given."""
         self.start = 1
@@ -125,17 +133,18 @@ class _Lines:
             raise StopIteration
         self.number += 1
         self.taken.append(line)
-        self.size += len(line) if line.isascii() else len(line.encode("utf-8", "surrogateescape"))
+        self.size += len(line) if line.isascii() else len(_bytes(line))
         return line
 
     def _read(self) -> str:
         data = self.file.readline(self.max_bytes + 2)
         if len(data) > self.max_bytes + 1 and not data.endswith(b"\n"):
             self.number += 1
-            size, quotes, _ = self._pass_line() or (0, 0, False)
-            begins = self.taken or data.startswith(b'"') or self.separator + b'"' in data
-            is_open = begins and (_quotes(self.taken) + data.count(b'"') + quotes) % 2
-            raise _TooLong(self.size + len(data) + size + (self._pass_cell() if is_open else 0))
+            line = _measured(chain([data], self._pieces()), self.separator)
+            assert line is not None
+            quotes = sum(text.count('"') for text in self.taken) + line.quotes
+            is_open = (self.taken or line.opens) and quotes % 2
+            raise _TooLong(self.size + line.size + (self._pass_cell() if is_open else 0))
         if self.number == 0:
             data = data.removeprefix(BOM)
         return data.decode("utf-8", "surrogateescape")
@@ -143,41 +152,39 @@ class _Lines:
     def _pass_cell(self) -> int:
         """Read on to the line that closes the cell, and hold nothing of it; returns the bytes.
 
-        Where none does so soon, or the next quote closes none, the cell was opened by a quote that is wrong: then
-        nothing is passed over, and it is 0.
+        Nothing is passed over, and it is 0, where the cell was opened by a quote that is wrong: its lines are rows, no
+        line closes it so soon, or the next quote closes none.
         """
-        again, back, number, passed = deque(self.again), self.file.tell(), self.number, 0
-        while passed <= _SOON * self.max_bytes:
-            line = self._pass_line()
-            if line is None:
-                break
-            size, quotes, closes = line
-            self.number += 1
-            passed += size
-            if quotes % 2 and closes:
-                return passed
-            if quotes % 2:
-                break
+        again, back, number = deque(self.again), self.file.tell(), self.number
+        seen = Counter(self._is_row(_measured(iter([_bytes(line)]), self.separator)) for line in self.taken[1:])
+        passed = 0
+        with suppress(EOFError, OSError, zlib.error):  # of gzip: told where it is read again
+            while seen[True] < seen[False] + _SURE and passed <= _SOON * self.max_bytes:
+                line = _measured(self._pieces(), self.separator)
+                if line is None:
+                    break
+                self.number += 1
+                passed += line.size
+                if line.quotes % 2 and line.closes:
+                    return passed
+                if line.quotes % 2:
+                    break
+                seen[self._is_row(line)] += 1
         self.again, self.number = again, number
         self.file.seek(back)
         return 0
 
-    def _pass_line(self) -> tuple[int, int, bool] | None:
-        """Bytes and quotes up to the end of the line, which is not counted, and whether one of them may close a cell.
+    def _is_row(self, line: "_Measured | None") -> bool:
+        """Whether a line has as many cells as the header has, and that is more than one."""
+        return line is not None and self.width > 1 and line.separators + 1 == self.width
 
-        None at the end of the file.
-        """
-        size, quotes, closes, before = 0, 0, False, b""
-        while piece := self._piece():
-            size, quotes = size + len(piece.rstrip(b"\r\n")), quotes + piece.count(b'"')
-            closes = closes or any(b'"' + end in before + piece for end in (self.separator, b"\n", b"\r\n"))
-            before = piece[-1:]
-            if before == b"\n":
-                break
-        return (size, quotes, closes or before == b'"') if before else None
-
-    def _piece(self) -> bytes:
-        return self.again.popleft().encode("utf-8", "surrogateescape") if self.again else self.file.readline(PIECE)
+    def _pieces(self) -> Iterator[bytes]:
+        """Of the next line, however long it is."""
+        if self.again:
+            yield _bytes(self.again.popleft())
+        else:
+            while piece := self.file.readline(PIECE):
+                yield piece
 
     def peek(self) -> str:
         """The next line, which is given all the same."""
@@ -217,5 +224,34 @@ def _is_open(line: str) -> bool:
     return line.count('"') % 2 == 1
 
 
-def _quotes(lines: list[str]) -> int:
-    return sum(line.count('"') for line in lines)
+def _bytes(line: str) -> bytes:
+    return line.encode("utf-8", "surrogateescape")
+
+
+@dataclass(frozen=True, slots=True)
+class _Measured:
+    """What is to be known of a line that is not held."""
+
+    size: int
+    """Bytes, the line's end not counted."""
+    quotes: int
+    separators: int
+    opens: bool
+    """Whether a quote may open a cell."""
+    closes: bool
+
+
+def _measured(pieces: Iterator[bytes], separator: bytes) -> _Measured | None:
+    """The next line of these pieces; None where there is none."""
+    size = quotes = separators = 0
+    opens = closes = False
+    before = b""
+    for piece in pieces:
+        joined = before + piece
+        opens = opens or separator + b'"' in joined or (not before and piece.startswith(b'"'))
+        closes = closes or any(b'"' + end in joined for end in (separator, b"\n", b"\r\n"))
+        size, quotes = size + len(piece.rstrip(b"\r\n")), quotes + piece.count(b'"')
+        separators, before = separators + piece.count(separator), piece[-2:]
+        if piece.endswith(b"\n"):
+            break
+    return _Measured(size, quotes, separators, opens, closes or before.endswith(b'"')) if before else None

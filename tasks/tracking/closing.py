@@ -2,8 +2,8 @@
 
 import json
 import shlex
-import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from rlhf.comparison import JUDGED_BY
 from tasks import sums
 from tasks.costs import costs_of
+from tasks.graph import Graph
 from tasks.lineage import Linker, Tree, matches, policies_of, read_tree
 from tasks.redact import redacted
 from tasks.tracking import artifacts, describe, snapshots, views
@@ -33,11 +34,14 @@ def close_run(run: RunRecord) -> dict[str, Any]:
             sums.seal(run.folder, run.record())
             closing.show_page()
             (run.folder / "shipped").touch()
-        for told in (run.begun, run.ended):
-            shutil.rmtree(told, ignore_errors=True)
+        snapshots.forget(run.begun, run.ended)
         state = run.state()
     made = {key.rsplit("-", 1)[0]: kept["run"] for key, kept in state["children"].items() if "run" in kept}
     return {"run": state["run"], "experiment": state["experiment"], "stages": made | state.get("others", {})}
+
+
+def _only(tree: Tree, stages: Sequence[str]) -> Tree:
+    return replace(tree, graph=Graph({name: stage for name, stage in tree.graph.stages.items() if name in stages}))
 
 
 def log_page(run: RunRecord, page: Path) -> None:
@@ -68,8 +72,9 @@ class _Closing(Shipment):
             if kept["status"] is None and "run" in kept:
                 self.end(kept, "KILLED", "the run ended before it did", kept["last"])
         others: dict[str, str] = self.state.setdefault("others", {})
-        place = self.run.ended if self.run.ended.is_dir() else self.run.tree
-        if not (place / "dvc.yaml").exists():  # a worktree that is gone took its lock with it
+        places = (self.run.ended, self.run.tree, self.run.begun)
+        place = next((place for place in places if (place / "dvc.yaml").exists()), None)
+        if place is None:  # a worktree that is gone took its graph with it
             told = self.run.outcome
             self._end_parent(told["results"] if told else {}, told["status"] if told else "KILLED")
             return
@@ -77,20 +82,20 @@ class _Closing(Shipment):
         self.graph = tree.graph
         status, given = self._outcome(tree)
         linker = Linker(self.client, self.experiment, self.run.run_id, tree)
+        own = []
         for stage in tree.graph.stages:
             state = given.get(stage, {}).get("state")
             if state == "cached":
                 others[stage] = self._cached(linker, tree, stage)
-            elif not self._link_attempts(linker, tree, stage) and state == "failed":
+            elif state == "failed" and not self._attempts(stage):
                 others[stage] = self._failed(stage, given[stage].get("reason") or "it failed before it began")
             elif state == "stopped":
                 self._tell_stopped(stage, given[stage].get("reason") or "")
+            is_linked = self._link_attempts(linker, tree, stage)
+            if state == "cached" or is_linked or (state == "ran" and place == self.run.ended):
+                own.append(stage)
         self.save()
-        self._conclude(linker, tree, given, status)
-
-    def _stands(self, status: str) -> bool:
-        """Whether what lies in the tree is of this run: a checkout that a failed one left has what was there before."""
-        return self.run.ended.is_dir() or status == "FINISHED"
+        self._conclude(linker, _only(tree, own), given, status)
 
     def show_page(self) -> None:
         """Last of all: a flow that does not wait for us any longer may have written it only now."""
@@ -128,13 +133,17 @@ class _Closing(Shipment):
         return results
 
     def _link_attempts(self, linker: Linker, tree: Tree, stage: str) -> bool:
-        """Lineage of the attempts at a stage, where the lock speaks of what they wrote. False where none was made."""
-        attempts = [kept for key, kept in self.state["children"].items() if key.rsplit("-", 1)[0] == stage]
-        for kept in attempts:
-            if kept["status"] == "FINISHED" and matches(tree, stage, kept["outs"]):
-                linker.link(kept["run"], stage)
-                self.log(kept["run"], self._final_metrics(tree, stage))
-        return bool(attempts)
+        """Lineage of the attempts at a stage, where the lock speaks of what they wrote. False where it does of none."""
+        made = [
+            one for one in self._attempts(stage) if one["status"] == "FINISHED" and matches(tree, stage, one["outs"])
+        ]
+        for kept in made:
+            linker.link(kept["run"], stage)
+            self.log(kept["run"], self._final_metrics(tree, stage))
+        return bool(made)
+
+    def _attempts(self, stage: str) -> list[dict[str, Any]]:
+        return [kept for key, kept in self.state["children"].items() if key.rsplit("-", 1)[0] == stage]
 
     def _cached(self, linker: Linker, tree: Tree, stage: str) -> str:
         """A light child run, linked to the one that made the bytes and comparable with it."""
@@ -177,9 +186,13 @@ class _Closing(Shipment):
         return []
 
     def _conclude(self, linker: Linker, tree: Tree, results: Results, status: str) -> None:
-        """The parent run: headline numbers, lineage, tables, plots, configuration, reports, description, end."""
+        """The parent run: headline numbers, lineage, tables, plots, configuration, reports, description, end.
+
+        `tree` has the stages alone whose outputs there are this run's: a checkout may have gone on, and what was there
+        before a run that failed is there still.
+        """
         children, when = self._children(), int(float(self.run.facts["begun"]) * 1000)
-        linker.sum_up(self.parent)
+        linker.sum_up(self.parent, list(tree.graph.stages))
         gather(self.store, children, self.parent, self._shown_by)
         if status == "FINISHED":
             self.log(self.parent, headlines(tree, when))
@@ -195,24 +208,22 @@ class _Closing(Shipment):
         for stage, cost in costs.items():
             self.log(children[stage], spent(cost, when, cached=results[stage]["state"] == "cached"))
         links = {stage: self._link(child) for stage, child in children.items()}
-        stands = tree if self._stands(status) else None
-        self._add_files(stands, results)
-        note = describe.parent_note(self.run, tree.graph, stands, results, links)
+        self._add_files(tree)
+        note = describe.parent_note(self.run, tree, self.graph, results, links)
         kept = (self.run.outcome or {}).get("commit")
         commit = {"git.commit": kept, "mlflow.source.git.commit": kept} if kept else {}
-        ending = describe.ending_tags(stands) if stands else {}
-        self.log(self.parent, tags={"mlflow.note.content": note} | ending | commit)
+        self.log(self.parent, tags={"mlflow.note.content": note} | describe.ending_tags(tree) | commit)
         self._end_parent(results, status)
 
-    def _add_files(self, tree: Tree | None, results: Results) -> None:
-        """What it was to do; where its outputs are known, the lock and the reports on data too."""
+    def _add_files(self, tree: Tree) -> None:
+        """What it was to do; where outputs are its own, the lock and the reports on data too."""
         config = [self.run.described / name for name in snapshots.DESCRIBED]
-        config += [tree.root / snapshots.LOCK] if tree else []
+        config += [tree.root / snapshots.LOCK] if tree.graph.stages else []
         for file in filter(Path.exists, config):
             text = redacted(file.read_text("utf-8"))
             artifacts.add_text(self.store, self.parent, text, f"config/{file.name}")
-        for stage in tree.graph.stages.values() if tree else ():
-            for out in stage.outs if stage.name in results else ():
+        for stage in tree.graph.stages.values():
+            for out in stage.outs:
                 if (page := tree.root / out / "report.html").exists():
                     artifacts.add(self.store, self.parent, [page], f"validation/{stage.name}")
 

@@ -59,25 +59,25 @@ def child_tags(graph: Graph | None, stage: str) -> dict[str, str]:
 def ending_tags(tree: Tree) -> dict[str, str]:
     """What is known of a run when it is over."""
     gate, lock = read_out(tree, "gate.json"), tree.root / "dvc.lock"
-    tags = {"dvc.lock.sha256": digest(lock)} if lock.exists() else {}
+    tags = {"dvc.lock.sha256": digest(lock)} if lock.exists() and tree.graph.stages else {}
     if gate:
         tags |= {"gate.promote": str(gate["promote"]).lower(), "gate.candidate": gate["candidate"]}
     return tags
 
 
 def parent_note(
-    run: RunRecord, graph: Graph, tree: Tree | None, results: Mapping[str, Facts], links: Mapping[str, str]
+    run: RunRecord, tree: Tree, graph: Graph | None, results: Mapping[str, Facts], links: Mapping[str, str]
 ) -> str:
     """The page of a pipeline run: what came out, promoted or not and why, what each stage did, how to do it again.
 
-    `tree` is where its outputs are; None where nothing there is known to be of this run.
+    `tree` has the stages whose outputs there are this run's, `graph` all of them.
     """
-    scores, gate = (read_out(tree, name) if tree else None for name in ("scores.json", "gate.json"))
+    scores, gate = read_out(tree, "scores.json"), read_out(tree, "gate.json")
     candidate = gate["candidate"] if gate else None
     parts = [_verdict(gate)] if gate else []
     parts += [f"### Policies\n{policies(scores, candidate)}"] if scores else []
     parts += [f"### Gate\n{checks(gate)}"] if gate else []
-    parts += [_stages(graph, results, links), _again(run)]
+    parts += [_stages(graph or tree.graph, results, links), _again(run)]
     return "\n\n".join(part for part in parts if part)
 
 

@@ -107,7 +107,7 @@ class RunRecord:
     @property
     def described(self) -> Path:
         """Where its dvc.yaml and params.yaml are: of one by hand, which nobody announced, in the tree alone."""
-        return next((place for place in (self.ended, self.begun) if place.is_dir()), self.tree)
+        return next((place for place in (self.ended, self.begun) if (place / "dvc.yaml").exists()), self.tree)
 
     @property
     def outcome(self) -> dict[str, Any] | None:

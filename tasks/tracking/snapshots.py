@@ -6,12 +6,11 @@ its dvc.lock and the small files of stages that are done. Where there is no room
 
 import os
 import shutil
-from collections.abc import Iterable
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 
-from rlhf.errors import PreflowError
 from rlhf.records import read_rows, write_rows
 from tasks.lineage import Tree, read_tree
 
@@ -26,9 +25,8 @@ _FIGURES = ("scores.json", "gate.json", "metrics.json")
 
 def keep_beginning(root: Path, to: Path) -> None:
     """Copy what describes a run in the checkout `root`."""
-    with suppress(OSError):
-        _copy(root, _fresh(to), DESCRIBED)
-        os.replace(_draft(to), to)
+    with _made(to) as draft:
+        _copy(root, draft, DESCRIBED)
 
 
 def keep_end(root: Path, to: Path, done: Iterable[str]) -> None:
@@ -37,14 +35,32 @@ def keep_end(root: Path, to: Path, done: Iterable[str]) -> None:
     Args:
         done: stages whose outputs are this run's, run or taken from the cache; what else lies there is of others.
     """
-    with suppress(OSError, ValueError, PreflowError):
-        tree, draft = read_tree(root), _fresh(to)
+    with _made(to) as draft:
+        tree = read_tree(root)
         _copy(root, draft, (*DESCRIBED, LOCK))
         for stage in set(done) & set(tree.graph.stages):
-            for out in tree.graph.stages[stage].outs:
+            for out in filter(_is_within, tree.graph.stages[stage].outs):
                 _keep_small(root, draft, out)
             _mark_models(tree, draft, stage)
-        os.replace(draft, to)
+
+
+def forget(*kept: Path) -> None:
+    """Remove what was kept of a run, as it has been told; drafts that a kill has left, too."""
+    for path in kept:
+        for folder in (path, _draft(path)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def _made(to: Path) -> Iterator[Path]:
+    """A folder to fill, which is `to` when all is in it; nothing is left, and nothing raised, where that goes wrong."""
+    forget(to)
+    try:
+        _draft(to).mkdir(parents=True)
+        yield _draft(to)
+        os.replace(_draft(to), to)
+    except Exception:  # whatever it is: a run must have its end, for which the disk may have just room
+        forget(to)
 
 
 def _keep_small(root: Path, draft: Path, out: str) -> None:
@@ -58,11 +74,12 @@ def _keep_small(root: Path, draft: Path, out: str) -> None:
 
 
 def _mark_models(tree: Tree, draft: Path, stage: str) -> None:
-    """Weights stay where they are; an empty file says that a folder has some, as `Tree` looks for it."""
+    """Weights stay where they are: an empty file says that a folder has some, as `Tree` looks for it."""
     for item in (*tree.deps(stage), *tree.outs(stage)):
-        if item.is_model:
+        if (tree.root / item.path).is_dir() and _is_within(item.path):
             (draft / item.path).mkdir(parents=True, exist_ok=True)
-            (draft / item.path / "model.safetensors").touch()
+            if item.is_model:
+                (draft / item.path / "model.safetensors").touch()
 
 
 def _copy(root: Path, draft: Path, names: Iterable[str]) -> None:
@@ -72,12 +89,9 @@ def _copy(root: Path, draft: Path, names: Iterable[str]) -> None:
             shutil.copyfile(root / name, draft / name)
 
 
-def _fresh(to: Path) -> Path:
-    """An empty folder beside `to`, which must not be half written when it is found."""
-    for old in (_draft(to), to):
-        shutil.rmtree(old, ignore_errors=True)
-    _draft(to).mkdir(parents=True)
-    return _draft(to)
+def _is_within(name: str) -> bool:
+    """Whether a path stays in the project; one that does not leads out of the draft as well."""
+    return not Path(name).is_absolute() and ".." not in Path(name).parts
 
 
 def _draft(to: Path) -> Path:

@@ -1,12 +1,14 @@
 """The suites of data/expectations/, asserted by Great Expectations. Nothing else in the project imports it."""
 
 import os
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from math import isfinite
 from pathlib import Path
+from string import Formatter
 from typing import Any, Literal
 
 from pydantic import Field
@@ -60,14 +62,22 @@ def load_suite(path: Path, config: Validate) -> list[Rule]:
         )
     rules = [rule.model_copy(update={"kwargs": _filled(rule.kwargs, config, path)}) for rule in rules]
     for rule in rules:
-        try:
-            rule.reason.format(value="", **rule.kwargs)
-        except (LookupError, ValueError, TypeError, AttributeError) as error:
+        given = dict.fromkeys(["value", *rule.kwargs])
+        if unknown := sorted(_gaps(rule.reason, f"{path}: rule {rule.rule}") - given.keys()):
             raise PreflowError(
-                f"{path}: the reason of rule {rule.rule} cannot be filled in ({type(error).__name__}: {error}); it may "
-                f"have {{value}} and {', '.join(f'{{{name}}}' for name in rule.kwargs)}; write a brace as {{{{ or }}}}"
-            ) from None
+                f"{path}: rule {rule.rule}: nothing fills {{{unknown[0]}}} in its reason, which may have "
+                f"{', '.join(f'{{{name}}}' for name in given)}"
+            )
     return rules
+
+
+def _gaps(reason: str, where: str) -> set[str]:
+    """Names in braces."""
+    try:
+        fields = [name for _, name, _, _ in Formatter().parse(reason) if name is not None]
+    except ValueError as error:
+        raise PreflowError(f"{where}: its reason cannot be read: {error}; write a brace as {{{{ or }}}}") from None
+    return {re.split(r"[.\[]", name)[0] for name in fields}
 
 
 def assert_rules(rules: Sequence[Rule], table: Any) -> list[Outcome]:

@@ -193,12 +193,20 @@ def _result(kind: str, outcome: Outcome, places: Mapping[int, Mapping[str, Any]]
 
 
 def _about_table(outcome: Outcome) -> str:
-    """What was found, what was expected, and what the rule is for: nobody knows the names of Great Expectations."""
+    """What was found, what was expected, and what the rule is for."""
     limits = {key: value for key, value in outcome.kwargs.items() if key != "column"}
-    words = {"min_value": "at least", "max_value": "at most"}
+    found: Any = outcome.observed
+    if ranges := limits.pop("quantile_ranges", None):
+        found = _each(found["quantiles"], found["values"])
+        limits["quantiles"] = _each(ranges["quantiles"], [f"{low} to {high}" for low, high in ranges["value_ranges"]])
+    words = {"min_value": "at least", "max_value": "at most", "quantiles": "as"}
     expected = " and ".join(f"{words.get(key, key)} {limits[key]}" for key in sorted(limits, reverse=True))
     about = outcome.rule.kwargs.get("column", "rows")
-    return f"{about}: found {outcome.observed}, expected {expected}: {outcome.rule.says}"
+    return f"{about}: found {found}, expected {expected or outcome.rule.expectation}: {outcome.rule.says}"
+
+
+def _each(quantiles: Sequence[float], values: Sequence[Any]) -> str:
+    return ", ".join(f"{quantile:.0%} below {value}" for quantile, value in zip(quantiles, values, strict=True))
 
 
 def _about_row(kind: str, outcome: Outcome, severity: str, card: Mapping[str, Any], value: Any) -> Finding:
@@ -206,7 +214,7 @@ def _about_row(kind: str, outcome: Outcome, severity: str, card: Mapping[str, An
         kind=kind,
         rule=outcome.rule.rule,
         severity=severity,
-        reason=masked(redacted(outcome.rule.reason.format(value=value, **outcome.kwargs))),
+        reason=masked(redacted(outcome.rule.reason.format(**{**outcome.kwargs, "value": value}))),
         **{**card, "file": str(card.get("file", f"{kind}/"))},
     )
 

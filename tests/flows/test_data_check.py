@@ -164,7 +164,7 @@ def test_columns_are_named_one_by_one_or_with_commas():
         columns_of(["prompt=question", "chosen"])
 
 
-@pytest.mark.parametrize("name", ["origin.json", ".jsonl", "2-mine.jsonl"])
+@pytest.mark.parametrize("name", ["origin.json", ".jsonl", "2-mine.jsonl", "3-mine.jsonl"])
 def test_a_file_of_any_name_is_read_and_left_as_it_is(name, tmp_path, capsys):
     """Also of the name that `prepare` looks for beside rows, of an ending alone, and of what a second one is called."""
     pairs(tmp_path / name)

@@ -168,11 +168,40 @@ def test_of_a_cell_that_is_too_long_no_line_is_a_row(tmp_path, long, rest):
     assert isinstance(bad, Rejected) and bad.line == 3 and "at most 1000 are read" in bad.reason
 
 
-@pytest.mark.parametrize("end", ["", '"another,that is wrong\n', 'what 5" nail,is\n'])
-def test_a_quote_that_is_wrong_is_no_cell_that_is_too_long(tmp_path, end):
-    """Rows behind it are read, however many there are."""
-    (tmp_path / "x.csv").write_text('a,b\n"never closed,ok\n' + "x,y\n" * 2000 + end)
+@pytest.mark.parametrize("max_bytes", [1000, 200_000])
+@pytest.mark.parametrize("line", [b"a line of a book", b"x" * 80, "\u00e9".encode() * 30])
+def test_whatever_the_limit_and_however_long_its_lines(tmp_path, line, max_bytes):
+    """Python's csv has a limit of its own for a cell, in characters."""
+    (tmp_path / "x.csv").write_bytes(b'a,b\n1,"' + (line + b"\n") * (2 * max_bytes // len(line)) + b'"\n7,eight\n')
+    bad, good = read(tmp_path / "x.csv", max_bytes)
+    assert isinstance(bad, Rejected) and f", up to line {good.line - 1}, has" in bad.reason
+    assert good == Raw(2 * max_bytes // len(line) + 3, {"a": "7", "b": "eight"}, True)
+
+
+@pytest.mark.parametrize("last", [b'"another,that is wrong', b'what 5" nail,is', b'TV 55",299', b'"a"",b'])
+def test_a_quote_that_is_wrong_is_no_cell_that_is_too_long(tmp_path, last):
+    """Rows behind it are read, however many there are, and whatever the next quote is."""
+    (tmp_path / "x.csv").write_bytes(b'a,b\n"never closed,ok\n' + b"x,y\n" * 2000 + last + b"\n5,six\n")
     bad, *rest = read(tmp_path / "x.csv", 1000)
     assert isinstance(bad, Rejected) and (bad.line, "broken quoting" in bad.reason) == (2, True)
-    assert [one.line for one in rest[:2000]] == list(range(3, 2003))
-    assert all(isinstance(one, Raw) for one in rest[:2000]) and len(rest) == 2000 + bool(end)
+    assert [one.line for one in rest] == list(range(3, 2005))
+    assert all(isinstance(one, Raw) for one in rest[:2000])
+
+
+def test_an_inch_in_a_line_that_is_too_long_costs_that_line(tmp_path):
+    (tmp_path / "x.csv").write_bytes(b'a,b\n"one",12" pipe ' + b"x" * 3000 + b"\n" + b"x,y\n" * 50)
+    bad, *rest = read(tmp_path / "x.csv", 1000)
+    assert isinstance(bad, Rejected) and [one.line for one in rest] == list(range(3, 53))
+
+
+@pytest.mark.parametrize("cut", [False, True])
+def test_a_long_cell_in_a_packed_file(tmp_path, cut):
+    """What is cut off is told at the row that it cuts."""
+    rows = b"".join(b"%d\n" % number for number in range(3000))
+    packed = gzip.compress(b'a\n1\n"' + LONG + b'"\n2\n"never closed\n' + rows, mtime=0)
+    (tmp_path / "x.csv.gz").write_bytes(packed[:-2000] if cut else packed)
+    found = list(read(tmp_path / "x.csv.gz", 1000))
+    assert [type(one) for one in found[:4]] == [Raw, Rejected, Raw, Rejected] and found[3].line == 205
+    assert [one.line for one in found[4:]] == list(range(206, 206 + len(found) - 4))
+    assert (found[-1].rule == "unfinished") == cut if isinstance(found[-1], Rejected) else not cut
+    assert len(found) == 3004 or (cut and 500 < len(found) < 3000)

@@ -219,9 +219,12 @@ def test_shipped_suites_load_and_count_rows_first(kind):
         ),
         (
             "rules: [{rule: a, says: b, severity: note, expectation: c, reason: 'over {limit}'}]",
-            "rule a cannot be filled",
+            "nothing fills {limit} in its",
         ),
-        ("rules: [{rule: a, says: b, severity: note, expectation: c, reason: '{'}]", "rule a cannot be filled"),
+        (
+            "rules: [{rule: a, says: b, severity: note, expectation: c, reason: '{'}]",
+            "rule a: its reason cannot be read",
+        ),
     ],
 )
 def test_a_wrong_suite_is_refused(tmp_path, text, message):
