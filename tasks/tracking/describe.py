@@ -24,6 +24,7 @@ MEASURES = {
 }
 GAP = "&emsp;"  # MLflow draws tables without any space between columns
 SIGNS = {"ran": "●", "cached": "○", "failed": "✗", "stopped": "■", "skipped": "·"}
+MAX_CELL = 600
 Facts = Mapping[str, Any]
 
 
@@ -146,8 +147,9 @@ def _by_git(ref: str) -> str:
 
 
 def _cell(text: str) -> str:
-    """What a cell of a table can hold of a text that may be of any form: its first line."""
-    return text.partition("\n")[0].replace("|", "\\|")
+    """What a cell of a table can hold of a text that may be of any form: one line, and not all of a long one."""
+    line = " ".join(text.split()).replace("|", "\\|")
+    return line if len(line) <= MAX_CELL else f"{line[:MAX_CELL]} …"
 
 
 def table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
