@@ -23,7 +23,7 @@ def busy(going: Going, graph: Graph) -> str:
 
 
 def idle(
-    graph: Graph, changed: Mapping[str, Sequence[str]], may: Collection[str], fresh: bool, champion: str, took: str
+    graph: Graph, changed: Mapping[str, Sequence[str]], may: Collection[str], fresh: bool, serving: str, took: str
 ) -> str:
     """Of a checkout that nothing is at work in.
 
@@ -31,10 +31,9 @@ def idle(
         changed: stages that differ from dvc.lock, with the reasons.
         may: these and all behind them.
         fresh: whether nothing was ever run here.
-        champion: who serves, "policy v3"; "" for nobody.
+        serving: who the champion is, in words.
         took: how long the next run may take; "" where nobody knows.
     """
-    serving = f"the champion is {champion}" if champion else "there is no champion yet"
     if not may:
         return f"nothing to do: every stage is up to date, {serving}"
     stages = [name for name in graph.stages if name in may]

@@ -128,9 +128,9 @@ def promote(
 
 ROLLBACK_HELP = """Put the champion back to the version before, or to the one that is named; forward again likewise.
 
-Its files are read and proven whole first, and fetched from the DVC remote where the cache lacks them. Where there is a git \
-remote, it is told at once, for every clone. A run after a \
-rollback does not promote the newer version again: name it here to bring it back.
+Its files are read and proven whole first, and fetched from the DVC remote where the cache lacks them. Where there is \
+a git remote, it is told at once, for every clone. A run after a rollback does not promote the newer version again: \
+name it here to bring it back.
 
 [bold]Examples[/bold]
 

@@ -62,9 +62,10 @@ def _looked_at(root: Path, graph: "Graph") -> tuple[dict[str, Any], str]:
     registry = str((params.get("registry") or {}).get("name", "policy"))
     try:
         reigning = champion.reigning(root, registry)
+        serving = f"the champion is {registry} v{reigning['version']}" if reigning else "there is no champion yet"
         renewed = champion.refreshed_by(root, graph, registry, reigning, bool(changed))
     except DependencyDown as error:
-        reigning, renewed = None, {}
+        serving, renewed = "nobody can say now who the champion is", {}
         say(f"{error}; shown is what runs with the champion that {champion.FOLDER} names")
     tracking.reconcile(root)
     lock = root / "dvc.lock"
@@ -82,7 +83,6 @@ def _looked_at(root: Path, graph: "Graph") -> tuple[dict[str, Any], str]:
         for name in graph.stages
     }
     took = standing.estimate(root, graph, params, may)
-    serving = f"{registry} v{reigning['version']}" if reigning else ""
     told = [standing.idle(graph, all_changed, may, not known, serving, took)]
     told += [f"but {name} refused the same data last time: {reason}" for name, reason in refused.items()]
     return stages, "; ".join(told)

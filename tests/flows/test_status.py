@@ -9,7 +9,11 @@ from typing import Any
 
 import pytest
 
-from flows import dvc, guards
+from flows import champion, dvc, guards
+from flows.commands import status as status_command
+from rlhf.errors import DependencyDown
+from tasks import tracking
+from tasks.graph import load_graph
 from tasks.journal import home
 from tests.flows.toy import REPO, dvc_repro
 
@@ -142,3 +146,17 @@ def test_that_a_stage_would_refuse_again_is_told(toy: Path) -> None:
         lines, told = status(toy)
         assert "refused" not in lines[-1] and told["stages"]["checks"]["refused"] is None
         (toy / name).write_text(files[name])
+
+
+def test_where_the_registry_does_not_answer_nobody_is_said_to_be_no_champion(
+    toy: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def down(*_: object) -> None:
+        raise DependencyDown("no answer")
+
+    monkeypatch.setattr(champion, "reigning", down)
+    monkeypatch.setattr(tracking, "reconcile", lambda _: None)
+    dvc_repro(toy)
+    _, told = status_command._looked_at(toy, load_graph(toy))
+    assert told == "nothing to do: every stage is up to date, nobody can say now who the champion is"
+    assert "no answer; shown is what runs with the champion that data/champion names" in capsys.readouterr().err
