@@ -73,7 +73,7 @@ def run_stage(
         patience: seconds to wait for another process that holds this stage or its files.
     """
     first, again = time.monotonic(), 0
-    heard, waiting = _but_what_is_in_use(on_line), _once_a_minute(on_line)
+    heard, waiting = _but_what_is_in_use(on_line), once_a_minute(on_line)
     while True:
         began, before = time.monotonic(), _attempts(place, name)
         code, output = _attempt(place, name, heard, cancel, force)
@@ -102,13 +102,13 @@ def _but_what_is_in_use(on_line: OnLine) -> OnLine:
     return lambda line: None if any(text in line for text in (IN_USE, *dvc.BUSY)) else on_line(line)
 
 
-def _once_a_minute(on_line: OnLine) -> OnLine:
+def once_a_minute(on_line: OnLine) -> OnLine:
     """Passes on a line a minute: who waits looks every second or two."""
     said = -math.inf
 
     def told(line: str) -> None:
         nonlocal said
-        if time.monotonic() - said > _MINUTE:
+        if time.monotonic() - said >= _MINUTE:
             said = time.monotonic()
             on_line(line)
 

@@ -23,7 +23,7 @@ from flows.pools.patience import PATIENCE, patiently
 from flows.pools.stage_work import inputs_of
 from flows.pools.watch import Watch
 from flows.releases.refs import QUIET, last_line, remote_of
-from flows.runner import AGAIN, STOPPED, tail
+from flows.runner import AGAIN, STOPPED, once_a_minute, tail
 from flows.work import Work
 from flows.workspace import git
 from rlhf.errors import DataRefused, DependencyDown, Preempted, PreflowError
@@ -33,7 +33,6 @@ from tasks.outcome import StageResult
 T = TypeVar("T")
 
 _LOOK = 2.0  # seconds between two looks at Prefect and the mail
-_MINUTE = 60.0  # seconds between two times that it is said that the mail cannot be looked at
 _AGAIN = 10.0  # seconds before a stage is sent again, and twice that before the time after it
 
 
@@ -172,7 +171,7 @@ class _Sender:
 
     def _watched(self, watch: Watch, order: Order, inbox: Inbox, log: "_Lines") -> Answer | None:
         """What it answered, None where that never came; what it says is passed on meanwhile."""
-        asked, away, said = False, math.inf, -math.inf
+        asked, away, trying = False, math.inf, once_a_minute(self._say)
         while True:
             stopping, now = self._work.cancel.is_set(), time.monotonic()
             try:
@@ -186,9 +185,7 @@ class _Sender:
                     return None if told is None else Answer.of(told)
             except DependencyDown as error:
                 away = min(away, now)
-                if now - said >= _MINUTE:
-                    self._say(f"{self._name}: {error}; trying again")
-                    said = now
+                trying(f"{self._name}: {error}; trying again")
                 if (stopping or now - away > PATIENCE) and watch.is_over():
                     return None
             watch.look(stopping)

@@ -7,6 +7,7 @@ from uuid import UUID
 import pytest
 from prefect.states import Cancelled, Completed, Crashed, Failed, InfrastructurePending, Pending, State
 
+from flows import runner
 from flows.pools import sending, watch
 from rlhf.errors import DependencyDown
 
@@ -118,7 +119,8 @@ def test_an_exchange_that_stays_away_is_not_waited_for_where_nobody_works(
     def sleep(seconds: float) -> None:
         now[0] += seconds
 
-    monkeypatch.setattr(sending, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=sleep))
+    for module in (sending, runner):
+        monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=sleep))
     cancel = threading.Event()
     watched = SimpleNamespace(look=lambda _: None, news=lambda: "", is_over=lambda: over or cancel.is_set())
     sender = SimpleNamespace(
