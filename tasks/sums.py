@@ -8,9 +8,10 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from tasks.graph import digest
+from tasks.inside import leads_out
 
 SUMS = "SHA256SUMS"
 _LINE = re.compile(r"([0-9a-f]{64})  (.+)")
@@ -39,8 +40,7 @@ def parse(text: str) -> dict[str, str]:
         match = _LINE.fullmatch(line)
         if match is None:
             raise ValueError(f"its line {line[:80]!r} is damaged")
-        path = PurePosixPath(match[2])
-        if path.is_absolute() or ".." in path.parts:
+        if leads_out(match[2]):
             raise ValueError(f"it names {match[2]!r}, which is not in this folder")
         found[match[2]] = match[1]
     if not found:

@@ -8,6 +8,7 @@ from flows import dvc, remote
 from flows.pools.orders import Answer, Order
 from flows.work import Work
 from rlhf.errors import DataRefused, PreflowError
+from tasks.inside import leads_out
 
 
 def is_up_to_date(work: Work, stage: str) -> bool:
@@ -39,7 +40,7 @@ def take(work: Work, order: Order, answer: Answer) -> None:
     """
     path, _, text = answer.cached.partition("\n")
     cache = dvc.cache(work.place.owner)
-    if len(Path(path).parts) != 3 or Path(path).is_absolute() or ".." in Path(path).parts:
+    if len(Path(path).parts) != 3 or leads_out(path):
         raise PreflowError(f"the worker {answer.host} sent {path!r}, which is no entry of a run cache")
     remote.fetch_entry(work.place.owner, order.commit, order.stage, answer.entry, cache)
     note = cache / "runs" / path

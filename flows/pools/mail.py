@@ -16,6 +16,7 @@ from typing import Any
 
 from flows.pools.exchange import Exchange
 from rlhf.errors import PreflowError
+from tasks.inside import leads_out
 
 GROWING = (".jsonl", ".log")
 """Files that are only ever appended to."""
@@ -93,12 +94,11 @@ class Inbox:
         with tarfile.open(fileobj=io.BytesIO(data), mode="r:gz") as tar:
             for member in tar:
                 content = tar.extractfile(member) if member.isfile() else None
-                name = PurePosixPath(member.name)
-                if content is None or name.is_absolute() or ".." in name.parts:
+                if content is None or leads_out(member.name):
                     raise PreflowError(f"a worker sent {member.name!r}, which is no file of a stage; nothing was taken")
                 if member.name == _ANSWER:
                     answer = json.loads(content.read())
-                elif spot := self._place(name):
+                elif spot := self._place(PurePosixPath(member.name)):
                     _write(spot, int(member.pax_headers.get(_OFFSET, 0)), content.read())
         return answer
 

@@ -12,13 +12,14 @@ import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from flows.pools.exchange import Exchange
 from flows.pools.mail import GROWING
 from rlhf.errors import DependencyDown, PreflowError
 from rlhf.manifests import fingerprint
+from tasks.inside import leads_out
 
 _INDEX = "index.json"
 _LEFT = (".tmp-", ".old-", "handed_over", "shared")
@@ -115,10 +116,9 @@ class Mirror:
         draft = self._scratch.with_name(f".tmp-{self._scratch.name}")
         shutil.rmtree(draft, ignore_errors=True)
         for name, about in files.items():
-            path = PurePosixPath(name)
-            if path.is_absolute() or ".." in path.parts:
+            if leads_out(name):
                 raise PreflowError(f"the exchange {self._exchange.url} names {name!r}, which no stage of ours keeps")
-            target = draft / path
+            target = draft / name
             target.parent.mkdir(parents=True, exist_ok=True)
             there = self._exchange.fetch(f"{self.folder}/{attempt}/{about['sha256']}", target)
             if not there or fingerprint(target) != about:

@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from ruamel.yaml.error import YAMLError
@@ -21,6 +21,7 @@ from flows.releases.refs import CHAMPION, RUNS, commit_at, fetch, ref_named, ref
 from flows.workspace import git
 from rlhf.errors import DependencyDown, PreflowError
 from tasks.config import read_yaml
+from tasks.inside import leads_out
 from tasks.lockfile import locked
 
 RECORD = "release.json"
@@ -208,7 +209,7 @@ def _checked(record: Any) -> dict[str, Any]:
             raise ValueError(f"{key} is {value!r}")
     if version is not None and (type(version) is not int or version < 1):
         raise ValueError(f"version is {version!r}")
-    if not isinstance(path, str) or PurePosixPath(path).is_absolute() or ".." in PurePosixPath(path).parts:
+    if not isinstance(path, str) or leads_out(path):
         raise ValueError(f"path is {path!r}")
     if not isinstance(record.get("scores") or {}, dict) or not isinstance(record.get("profile") or "", str):
         raise ValueError("scores or profile of another kind")

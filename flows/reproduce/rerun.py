@@ -16,6 +16,7 @@ from flows.runner import Place
 from flows.view import View
 from flows.work import Work
 from tasks.graph import Graph
+from tasks.inside import leads_out
 from tasks.lineage import read_tree
 from tasks.outcome import StageResult
 
@@ -52,8 +53,7 @@ def bring_inbox(tree: Path, root: Path, wanted: str, restored: Path) -> None:
         for name, origin in json.loads(note.read_text(encoding="utf-8")).items():
             source, target = note.parent / name, inbox / str(origin["origin"]).removeprefix("inbox/")
             dropped = str(origin["origin"]).startswith("inbox/") and target.resolve().is_relative_to(inbox.resolve())
-            inside = not Path(name).is_absolute() and ".." not in Path(name).parts  # the note may come from anywhere
-            if dropped and inside and source.is_file():
+            if dropped and not leads_out(name) and source.is_file():
                 target.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(source, target)
 

@@ -1,7 +1,7 @@
 """Files that a dvc.lock names, hashed anew: objects of the DVC cache, the working copy, and checkpoints by manifest."""
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from flows.again import files_on_disk, md5_of
@@ -10,6 +10,7 @@ from flows.reproduce.restore import outs_of
 from flows.verify.found import Found, Wrong
 from rlhf.errors import PreflowError
 from rlhf.manifests import problem
+from tasks.inside import leads_out
 from tasks.journal import home
 from tasks.witness import file_md5
 
@@ -32,8 +33,8 @@ def checked(lock: Any, where: str) -> Mapping[str, Any]:
                 raise PreflowError(
                     f"{where}: in stage {name}, {thing!r} names no file: take the last good one, or run again"
                 )
-            path = PurePosixPath(str(thing["path"]))
-            if path.is_absolute() or ".." in path.parts:
+            path = str(thing["path"])
+            if leads_out(path):
                 raise PreflowError(
                     f"{where} names {path} in stage {name}, which is not below this project, so nothing was looked at "
                     "and nothing is mended: take the last good one, or run again"

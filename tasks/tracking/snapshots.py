@@ -8,10 +8,11 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from itertools import islice
+from itertools import filterfalse, islice
 from pathlib import Path
 
 from rlhf.records import read_rows, write_rows
+from tasks.inside import leads_out
 from tasks.lineage import Tree, read_tree
 
 DESCRIBED = ("params.yaml", "dvc.yaml", "environment.json")
@@ -39,7 +40,7 @@ def keep_end(root: Path, to: Path, done: Iterable[str]) -> None:
         tree = read_tree(root)
         _copy(root, draft, (*DESCRIBED, LOCK))
         for stage in set(done) & set(tree.graph.stages):
-            for out in filter(_is_within, tree.graph.stages[stage].outs):
+            for out in filterfalse(leads_out, tree.graph.stages[stage].outs):  # of the project, and so of the draft
                 _keep_small(root, draft, out)
             _mark_models(tree, draft, stage)
 
@@ -76,7 +77,7 @@ def _keep_small(root: Path, draft: Path, out: str) -> None:
 def _mark_models(tree: Tree, draft: Path, stage: str) -> None:
     """Weights stay where they are: an empty file says that a folder has some, as `Tree` looks for it."""
     for item in (*tree.deps(stage), *tree.outs(stage)):
-        if (tree.root / item.path).is_dir() and _is_within(item.path):
+        if (tree.root / item.path).is_dir() and not leads_out(item.path):
             (draft / item.path).mkdir(parents=True, exist_ok=True)
             if item.is_model:
                 (draft / item.path / "model.safetensors").touch()
@@ -87,11 +88,6 @@ def _copy(root: Path, draft: Path, names: Iterable[str]) -> None:
         if (root / name).is_file():
             (draft / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(root / name, draft / name)
-
-
-def _is_within(name: str) -> bool:
-    """Whether a path stays in the project; one that does not leads out of the draft as well."""
-    return not Path(name).is_absolute() and ".." not in Path(name).parts
 
 
 def _draft(to: Path) -> Path:
